@@ -1,0 +1,1 @@
+"""What jobs share: command line, settings, session, lake, model registry, errors."""

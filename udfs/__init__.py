@@ -1,0 +1,1 @@
+"""EXECUTOR: everything that runs inside a Python worker or the model server."""

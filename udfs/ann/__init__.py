@@ -1,0 +1,1 @@
+"""The index: quantizer training, shard files, sharded search, exact re-ranking, recall."""

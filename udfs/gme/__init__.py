@@ -1,0 +1,1 @@
+"""What GME does to a row: prompt, image, patches, token-budget batches, forward pass, vector."""

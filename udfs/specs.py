@@ -1,0 +1,109 @@
+"""Frozen dataclasses that cross the wire from the driver to Python workers and model servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """How a row becomes model input. Every field is an ingredient of `model_id`.
+
+    Defaults are GME's inference code (256..1280 image tokens, two resizes, 1800 tokens), with three deliberate
+    deviations: pictures are turned upright, transparency is laid over white, and over-long text is cut so that the
+    pooled end token survives. `REFERENCE` has GME's own behaviour in all three.
+    """
+
+    name: str = "gme"
+    dim: int | None = None  # expected width of a vector; None accepts what the checkpoint says
+    default_instruction: str = "You are a helpful assistant."
+    min_image_tokens: int = 256
+    max_image_tokens: int = 1280
+    pre_resize: bool = True
+    max_length: int = 1800
+    truncation: Literal["keep_end", "reference"] = "keep_end"
+    upright: bool = True
+    background: Literal["white", "drop"] = "white"
+    positions: Literal["sequential"] = "sequential"
+    pooling: Literal["last_token"] = "last_token"
+
+
+GME = ModelProfile()
+REFERENCE = replace(GME, name="reference", truncation="reference", upright=False, background="drop")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model, resolved once on the driver. `path` is a checkpoint folder that every executor can read."""
+
+    path: str
+    model_id: str
+    dim: int
+    weights_sha256: str
+    dtype: Dtype = "float32"
+    profile: ModelProfile = GME
+
+
+@dataclass(frozen=True)
+class ServingSpec:
+    """How an executor runs the model. None of it changes a vector beyond floating-point noise of its dtype."""
+
+    placement: Literal["server", "worker"] = "server"
+    device: str = "auto"  # auto: the GPU Spark gave the task, else the first visible one, else cpu
+    threads: int = 0  # CPU threads of the model; 0: all cores this process may use
+    token_budget: int = 16_384  # padded language-model tokens of one model batch
+    patch_budget: int = 65_536  # vision patches of one model batch
+    queue_bytes: int = 268_435_456  # prepared rows waiting in the server
+    idle_seconds: float = 600.0  # a server without clients exits after this
+    start_timeout_seconds: float = 900.0
+
+
+@dataclass(frozen=True)
+class EmbedSpec:
+    """Everything `udfs.embed.embed_batches` needs."""
+
+    model: ModelSpec
+    serving: ServingSpec = ServingSpec()
+    max_image_bytes: int = 67_108_864  # a larger file is rejected unread
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """Shape of an index. `factory` is a faiss factory string without placeholders."""
+
+    factory: str  # e.g. "Flat" or "OPQ64_256,IVF4096,PQ64x4fs"
+    metric: Literal["ip", "l2"]
+    nlist: int  # 0 for Flat
+    shards: int
+    train_rows: int  # 0 for Flat
+    refine: Literal["fp16", "none"]
+    nprobe: int  # default of searches
+    k_factor: int  # candidates re-ranked per result
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """One index, built from one model's vectors at one version of the table. `root` is its folder (path or URI)."""
+
+    index_id: str
+    root: str
+    model_id: str
+    dim: int
+    vectors_version: int
+    plan: IndexPlan
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """How one search reads an index. `cache_dir` holds verified local copies of shard files by sha-256."""
+
+    root: str
+    model_id: str
+    k: int
+    nprobe: int | None = None  # None: the plan's default
+    k_factor: int | None = None
+    cache_dir: str | None = None

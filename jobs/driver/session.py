@@ -1,0 +1,69 @@
+"""The Spark session: taken from spark-submit or the platform, or started locally with Delta."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from jobs.driver.settings import Settings, prepare_environment, session_is_given
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Needed for right results wherever the session comes from.
+RUNTIME_CONF = {
+    # Spark 4.2.0 hangs on a plain Python UDF over columnar input.
+    "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.session.timeZone": "UTC",
+    # Rows with pictures: bound an Arrow batch by bytes, not by 10,000 rows.
+    "spark.sql.execution.arrow.maxBytesPerBatch": "8m",
+}
+
+LOCAL_CONF = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    # 50-task jobs for Delta snapshots and 200-task shuffles cost seconds on a laptop.
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
+
+
+def open_session(settings: Settings) -> SparkSession:
+    """The session a job works in.
+
+    A session given by spark-submit, Databricks or a notebook keeps its own settings; only what results depend
+    on is set. Otherwise a local one is started, with Delta's jars.
+    """
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.getActiveSession()
+    if spark is None and session_is_given():
+        spark = SparkSession.builder.getOrCreate()
+    if spark is None:
+        spark = _start_local(settings)
+    for name, value in RUNTIME_CONF.items():
+        spark.conf.set(name, value)
+    return spark
+
+
+def _start_local(settings: Settings) -> SparkSession:
+    from delta import configure_spark_with_delta_pip
+    from pyspark.sql import SparkSession
+
+    # Executors import this project and its packages from the interpreter that runs the driver.
+    prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
+    builder = (
+        SparkSession.builder.appName("gme-lake")
+        .master(settings.spark.master)
+        .config("spark.driver.memory", settings.spark.driver_memory)
+    )
+    for name, value in {**LOCAL_CONF, **settings.spark.conf}.items():
+        builder = builder.config(name, value)
+    spark = configure_spark_with_delta_pip(builder).getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark

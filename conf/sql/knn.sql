@@ -1,0 +1,15 @@
+-- Exact nearest neighbours of a unit vector among the released vectors, in plain SQL:
+--   SELECT * FROM {schema}.knn((SELECT embedding FROM {schema}.current_vectors WHERE id = 'a'), 10)
+-- score is the inner product, which is the cosine because vectors have unit length.
+CREATE OR REPLACE FUNCTION {schema}.knn(query ARRAY<FLOAT>, k INT)
+RETURNS TABLE (rank INT, id STRING, vector_id BIGINT, score DOUBLE)
+RETURN
+  SELECT rank, id, vector_id, score
+  FROM (
+    SELECT CAST(row_number() OVER (ORDER BY score DESC, vector_id) AS INT) AS rank, id, vector_id, score
+    FROM (
+      SELECT id, vector_id, CAST({inner_product} AS DOUBLE) AS score
+      FROM {schema}.current_vectors
+    )
+  )
+  WHERE rank <= k

@@ -1,0 +1,135 @@
+"""The lake: the product's Delta tables under one schema, opened, read at pinned versions and appended to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jobs.driver.settings import Settings
+from jobs.driver.tables import TABLES, Table
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+
+class Lake:
+    """An open lake. Opening creates missing tables and registers existing ones in the session's catalog."""
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark = spark
+        self.settings = settings
+        self.schema = settings.lake.schema_
+        self.root = absolute(settings.lake.root)
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+        for table in TABLES:
+            self._open(table)
+
+    def name(self, table: str) -> str:
+        """Qualified name, e.g. `gme.vectors`."""
+        return f"{self.schema}.{table}"
+
+    def folder(self, *parts: str) -> str:
+        """A path under the lake's root; the caller creates what it needs."""
+        return "/".join((self.root, *parts))
+
+    def read(self, table: str, *, version: int | None = None) -> DataFrame:
+        """A lake table, at a pinned version if one is given."""
+        return read_table(self.spark, self.name(table), version=version)
+
+    def version(self, table: str) -> int:
+        """Newest version of a lake table."""
+        return table_version(self.spark, self.name(table))
+
+    def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows given as mappings of column to value; columns not named are null."""
+        schema = self.row_schema(table)
+        tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
+        frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
+        frame.write.format("delta").mode("append").saveAsTable(self.name(table))
+
+    def row_schema(self, table: str) -> StructType:
+        """Columns of a lake table without its identity column."""
+        from pyspark.sql.types import StructType
+
+        identity = next(t.identity for t in TABLES if t.name == table)
+        fields = self._schemas[table].fields
+        return StructType([f for f in fields if f.name != identity])
+
+    @cached_property
+    def _schemas(self) -> dict[str, StructType]:
+        return {table.name: self.spark.table(self.name(table.name)).schema for table in TABLES}
+
+    def _open(self, table: Table) -> None:
+        from delta.tables import DeltaTable, IdentityGenerator
+
+        name = self.name(table.name)
+        if self.spark.catalog.tableExists(name):
+            return
+        location = None if self.settings.lake.managed else self.folder("tables", table.name)
+        if location and DeltaTable.isDeltaTable(self.spark, location):
+            self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION '{location}'")
+            return
+        builder = DeltaTable.createIfNotExists(self.spark).tableName(name)
+        if location:
+            builder = builder.location(location)
+        if table.identity:
+            builder = builder.addColumn(
+                table.identity, "BIGINT", generatedAlwaysAs=IdentityGenerator()
+            )
+        for column, sql_type in table.columns:
+            required = sql_type.startswith("!")
+            builder = builder.addColumn(column, sql_type.lstrip("!"), nullable=not required)
+        if table.partitioned_by:
+            builder = builder.partitionedBy(*table.partitioned_by)
+        for key, value in table.properties.items():
+            builder = builder.property(key, value)
+        builder.execute()
+
+
+def is_path(table: str) -> bool:
+    """Whether a table is given as path or URI rather than by name."""
+    return "/" in table or "\\" in table
+
+
+def read_table(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:
+    """A Delta table by name or path, at a version if one is given."""
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(table) if is_path(table) else reader.table(table)
+
+
+def sql_name(table: str) -> str:
+    """How SQL names a table given by name or path."""
+    return f"delta.`{table}`" if is_path(table) else table
+
+
+def table_version(spark: SparkSession, table: str) -> int:
+    """Newest version of a Delta table by name or path. Raises LakeError where there is none."""
+    from delta.tables import DeltaTable
+
+    if is_path(table):
+        if not DeltaTable.isDeltaTable(spark, table):
+            raise LakeError(f"{table} is not a Delta table: no _delta_log found there")
+        handle = DeltaTable.forPath(spark, table)
+    else:
+        if not spark.catalog.tableExists(table):
+            raise LakeError(f"table {table} does not exist in this catalog; give its name or path")
+        handle = DeltaTable.forName(spark, table)
+    return int(handle.history(1).select("version").first()[0])
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, so that driver, JVM and executors mean the same folder; URIs unchanged."""
+    from pathlib import Path
+
+    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def now() -> datetime:
+    """The current time, UTC, without timezone as Spark takes it in a UTC session."""
+    return datetime.now(UTC)

@@ -1,0 +1,209 @@
+"""MLflow, on the driver only: model versions by reference, aliases resolved once, runs of jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from jobs.driver.lake import absolute, is_path
+from jobs.driver.settings import Settings, prepare_environment, tracking_uri_from_environment
+from udfs.errors import RegistryError
+from udfs.specs import ModelProfile, ModelSpec
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from jobs.driver.runs import Run
+
+# Telemetry would open connections from a cluster that may have none; the git probe warns where git is absent.
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A registered model version, resolved once on the driver."""
+
+    name: str
+    version: str
+    spec: ModelSpec
+
+
+class Registry:
+    """The model registry and run tracking of one lake."""
+
+    def __init__(self, settings: Settings) -> None:
+        prepare_environment(_QUIET)
+        import mlflow
+
+        self.settings = settings
+        self._mlflow: Any = mlflow
+        root = absolute(settings.lake.root)
+        uri = settings.mlflow.tracking_uri or tracking_uri_from_environment()
+        if uri is None and "://" in root:
+            raise RegistryError(
+                f"mlflow.tracking_uri is not set and the lake {root} is no local folder: set "
+                "mlflow.tracking_uri (or MLFLOW_TRACKING_URI) to your MLflow server"
+            )
+        if uri is None:
+            from pathlib import Path
+
+            Path(root).mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{root}/mlflow.db"
+            mlflow.set_tracking_uri(uri)
+            if mlflow.get_experiment_by_name(settings.mlflow.experiment) is None:
+                mlflow.create_experiment(settings.mlflow.experiment, f"{root}/mlruns")
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(settings.mlflow.experiment)
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client of the tracking server in use."""
+        return self._mlflow.MlflowClient()
+
+    def resolve(self) -> ResolvedModel:
+        """The model version that settings name, by version or alias. Raises RegistryError with what exists."""
+        model = self.settings.model
+        try:
+            if model.version is not None:
+                found = self.client.get_model_version(model.name, str(model.version))
+            else:
+                found = self.client.get_model_version_by_alias(model.name, model.alias)
+        except self._mlflow.exceptions.MlflowException as error:
+            wanted = f"version {model.version}" if model.version else f"alias {model.alias}"
+            raise RegistryError(
+                f"model {model.name} has no {wanted} in {self._mlflow.get_tracking_uri()}: {error.message} "
+                "Register one with: gme-lake register-model --set model.checkpoint=FOLDER"
+            ) from None
+        return ResolvedModel(model.name, str(found.version), _spec_of(found.tags, model.name))
+
+    def find(self, model_id: str) -> ResolvedModel:
+        """The registered version of a model_id (an index or release names it). Raises RegistryError."""
+        query = f"name = '{self.settings.model.name}' and tags.model_id = '{model_id}'"
+        found = self.client.search_model_versions(query, max_results=1)
+        if not found:
+            raise RegistryError(
+                f"no version of model {self.settings.model.name} has model_id {model_id}; "
+                "register that checkpoint again with the profile and dtype it had"
+            )
+        return ResolvedModel(
+            self.settings.model.name, str(found[0].version), _spec_of(found[0].tags, model_id)
+        )
+
+    def register(self, spec: ModelSpec, *, alias: str) -> ResolvedModel:
+        """Register a checkpoint by reference: tags say what it is, the weights stay where they are.
+
+        The logged pyfunc loads the checkpoint from its path, for small uses in notebooks and servers.
+        An identical model (same model_id and path) is not registered twice; the alias moves to it.
+        """
+        name = self.settings.model.name
+        version = self._version_of(spec) or self._log_version(spec, name)
+        self.client.set_registered_model_alias(name, alias, version)
+        return ResolvedModel(name, version, spec)
+
+    def _version_of(self, spec: ModelSpec) -> str | None:
+        query = f"name = '{self.settings.model.name}' and tags.model_id = '{spec.model_id}'"
+        for found in self.client.search_model_versions(query):
+            if found.tags.get("checkpoint") == spec.path:
+                return str(found.version)
+        return None
+
+    def _log_version(self, spec: ModelSpec, name: str) -> str:
+        source = resources.files("jobs.driver") / "pyfunc_model.py"
+        with resources.as_file(source) as path:
+            info = self._mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(path),
+                model_config={
+                    "checkpoint": spec.path,
+                    "dtype": spec.dtype,
+                    "profile": dataclasses.asdict(spec.profile),
+                    "model_id": spec.model_id,
+                },
+                pip_requirements=["gme-lake[model]"],
+                registered_model_name=name,
+            )
+        version = str(info.registered_model_version)
+        for key, value in _tags(spec).items():
+            self.client.set_model_version_tag(name, version, key, value)
+        return version
+
+    @contextmanager
+    def tracked(self, run: Run) -> Iterator[None]:
+        """An MLflow run around a job's run: parameters, dataset versions, counts and seconds."""
+        with self._mlflow.start_run(run_name=run.job) as active:
+            run.mlflow_run_id = active.info.run_id
+            try:
+                yield
+            finally:
+                self._log(run)
+
+    def _log(self, run: Run) -> None:
+        self._mlflow.set_tags({"run_id": run.run_id, "job": run.job})
+        if run.model:
+            self._mlflow.set_tags(
+                {"model_id": run.model.spec.model_id, "model_version": run.model.version}
+            )
+        self._mlflow.log_params(_flat(self.settings.model_dump(by_alias=True, mode="json")))
+        metrics = {f"rows.{k}": float(v) for k, v in run.counts.items()}
+        metrics |= {f"seconds.{k}": float(v) for k, v in run.seconds.items()}
+        self._mlflow.log_metrics(metrics)
+        if run.source_table and run.source_version is not None:
+            self.log_table(run.source_table, version=run.source_version, context="source")
+
+    def log_table(self, table: str, *, version: int, context: str) -> None:
+        """Log a pinned Delta table as an input of the active run."""
+        from mlflow.data.delta_dataset_source import DeltaDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        where = {"path": table} if is_path(table) else {"delta_table_name": table}
+        source = DeltaDatasetSource(**where, delta_table_version=version)
+        self._mlflow.log_input(MetaDataset(source, name=table[-500:]), context=context)
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics to the active run."""
+        self._mlflow.log_metrics(dict(metrics))
+
+    def log_artifact(self, path: str) -> None:
+        """Log a local file (a report, a plot) to the active run."""
+        self._mlflow.log_artifact(path)
+
+
+def _tags(spec: ModelSpec) -> dict[str, str]:
+    return {
+        "model_id": spec.model_id,
+        "dim": str(spec.dim),
+        "weights_sha256": spec.weights_sha256,
+        "checkpoint": spec.path,
+        "dtype": spec.dtype,
+        "profile": json.dumps(dataclasses.asdict(spec.profile)),
+    }
+
+
+def _spec_of(tags: Mapping[str, str], name: str) -> ModelSpec:
+    missing = {"model_id", "dim", "weights_sha256", "checkpoint", "dtype", "profile"} - set(tags)
+    if missing:
+        raise RegistryError(
+            f"model version {name} lacks the tags {', '.join(sorted(missing))}: it was not registered by "
+            "gme-lake register-model"
+        )
+    return ModelSpec(
+        path=tags["checkpoint"],
+        model_id=tags["model_id"],
+        dim=int(tags["dim"]),
+        weights_sha256=tags["weights_sha256"],
+        dtype=tags["dtype"],  # type: ignore[arg-type]
+        profile=ModelProfile(**json.loads(tags["profile"])),
+    )
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{section}.{key}": str(value)[:500]
+        for section, fields in tree.items()
+        for key, value in fields.items()
+    }

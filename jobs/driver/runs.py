@@ -1,0 +1,112 @@
+"""One run of a job: its row in `runs`, its MLflow run, counts and seconds by stage."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from jobs.driver.lake import Lake, now
+
+if TYPE_CHECKING:
+    from jobs.driver.registry import Registry, ResolvedModel
+
+
+@dataclass
+class Run:
+    """What a job reports while it works. `counts` are rows, `seconds` wall or summed task seconds by stage."""
+
+    lake: Lake
+    job: str
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    started_at: datetime = field(default_factory=now)
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    model: ResolvedModel | None = None
+    source_table: str | None = None
+    source_version: int | None = None
+    source_key: str | None = None
+    mlflow_run_id: str | None = None
+    recorded: bool = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the wall seconds of a block to `seconds[name]`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(name, time.perf_counter() - start)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add to a stage's seconds."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def begin(self) -> None:
+        """Record the run as running; called before the first write that carries its run_id.
+
+        A run that is killed later then still has a row that its vectors join to.
+        """
+        if not self.recorded:
+            self.lake.append("runs", [self._row("running")])
+            self.recorded = True
+
+    def end(self, status: str, *, error: str | None = None) -> None:
+        """Record how the run ended."""
+        if not self.recorded:
+            self.lake.append("runs", [self._row(status, error=error)])
+            return
+        schema = self.lake.row_schema("runs")
+        row = self._row(status, error=error)
+        frame = self.lake.spark.createDataFrame(
+            [tuple(row.get(f.name) for f in schema.fields)], schema
+        )
+        frame.createOrReplaceTempView("gme_ended_run")
+        self.lake.spark.sql(
+            f"MERGE INTO {self.lake.name('runs')} t USING gme_ended_run s ON t.run_id = s.run_id "
+            "WHEN MATCHED THEN UPDATE SET *"
+        )
+        self.lake.spark.catalog.dropTempView("gme_ended_run")
+
+    def _row(self, status: str, *, error: str | None = None) -> dict[str, object]:
+        model = self.model
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "started_at": self.started_at,
+            "ended_at": None if status == "running" else now(),
+            "status": status,
+            "settings": json.dumps(self.lake.settings.model_dump(by_alias=True, mode="json")),
+            "model_id": model.spec.model_id if model else None,
+            "model_name": model.name if model else None,
+            "model_version": model.version if model else None,
+            "source_table": self.source_table,
+            "source_version": self.source_version,
+            "source_key": self.source_key,
+            "mlflow_run_id": self.mlflow_run_id,
+            "counts": {k: int(v) for k, v in self.counts.items()},
+            "seconds": {k: round(float(v), 3) for k, v in self.seconds.items()},
+            "error": error,
+        }
+
+
+@contextmanager
+def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
+    """A run that is recorded in `runs` and MLflow however it ends; the block may set status by raising."""
+    run = Run(lake, job)
+    start = time.perf_counter()
+    with registry.tracked(run):
+        try:
+            yield run
+        except BaseException as error:
+            run.add_seconds("total", time.perf_counter() - start)
+            run.end("failed", error=f"{type(error).__name__}: {error}"[:4000])
+            raise
+        run.add_seconds("total", time.perf_counter() - start)
+        run.end("succeeded")

@@ -1,0 +1,108 @@
+"""Definitions of the lake's own tables: one place for columns, partitioning, properties and constraints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table of the lake. `columns` are (name, SQL type); a leading `!` in the type means NOT NULL."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    identity: str | None = None
+    partitioned_by: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+VECTORS = Table(
+    "vectors",
+    (
+        ("model_id", "!STRING"),
+        ("id", "!STRING"),
+        ("content_hash", "!STRING"),
+        ("status", "!STRING"),
+        ("error", "STRING"),
+        ("embedding", "ARRAY<FLOAT>"),
+        ("run_id", "!STRING"),
+        ("embedded_at", "!TIMESTAMP"),
+    ),
+    identity="vector_id",
+    partitioned_by=("model_id",),
+    properties={
+        "delta.enableChangeDataFeed": "true",
+        "delta.enableDeletionVectors": "true",
+        # Statistics of long arrays cost time and are never used; the first columns are what reads skip by.
+        "delta.dataSkippingNumIndexedCols": "6",
+        "delta.constraints.ok_has_embedding": "status <> 'ok' OR embedding IS NOT NULL",
+    },
+)
+
+INDEXES = Table(
+    "indexes",
+    (
+        ("index_id", "!STRING"),
+        ("model_id", "!STRING"),
+        ("vectors_version", "!BIGINT"),
+        ("root", "!STRING"),
+        ("factory", "!STRING"),
+        ("metric", "!STRING"),
+        ("rows", "!BIGINT"),
+        ("shards", "!INT"),
+        ("params", "!STRING"),
+        ("manifest_sha256", "!STRING"),
+        ("run_id", "!STRING"),
+        ("built_at", "!TIMESTAMP"),
+    ),
+)
+
+INDEX_SHARDS = Table(
+    "index_shards",
+    (
+        ("index_id", "!STRING"),
+        ("shard", "!INT"),
+        ("kind", "!STRING"),
+        ("path", "!STRING"),
+        ("sha256", "!STRING"),
+        ("bytes", "!BIGINT"),
+        ("rows", "!BIGINT"),
+    ),
+)
+
+RELEASES = Table(
+    "releases",
+    (
+        ("release_id", "!BIGINT"),
+        ("model_id", "!STRING"),
+        ("vectors_version", "!BIGINT"),
+        ("index_id", "STRING"),
+        ("released_at", "!TIMESTAMP"),
+        ("by_run", "!STRING"),
+        ("note", "STRING"),
+    ),
+)
+
+RUNS = Table(
+    "runs",
+    (
+        ("run_id", "!STRING"),
+        ("job", "!STRING"),
+        ("started_at", "!TIMESTAMP"),
+        ("ended_at", "TIMESTAMP"),
+        ("status", "!STRING"),
+        ("settings", "!STRING"),
+        ("model_id", "STRING"),
+        ("model_name", "STRING"),
+        ("model_version", "STRING"),
+        ("source_table", "STRING"),
+        ("source_version", "BIGINT"),
+        ("source_key", "STRING"),
+        ("mlflow_run_id", "STRING"),
+        ("counts", "MAP<STRING, BIGINT>"),
+        ("seconds", "MAP<STRING, DOUBLE>"),
+        ("error", "STRING"),
+    ),
+)
+
+TABLES = (VECTORS, INDEXES, INDEX_SHARDS, RELEASES, RUNS)

@@ -10,11 +10,11 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """How a row becomes model input. Every field is an ingredient of `model_id`.
+    """How a row becomes model input. Every field but `name` and `dim` is an ingredient of `model_id`.
 
-    Defaults are GME's inference code (256..1280 image tokens, two resizes, 1800 tokens), with three deliberate
-    deviations: pictures are turned upright, transparency is laid over white, and over-long text is cut so that the
-    pooled end token survives. `REFERENCE` has GME's own behaviour in all three.
+    Defaults are GME's inference code (256..1280 image tokens, two resizes, 1800 tokens), with four deliberate
+    deviations: pictures are turned upright, transparency is laid over white, over-long text is cut so that the
+    pooled end token survives, and blank text alone is not a vector. `REFERENCE` has GME's own behaviour in all four.
     """
 
     name: str = "gme"
@@ -27,12 +27,22 @@ class ModelProfile:
     truncation: Literal["keep_end", "reference"] = "keep_end"
     upright: bool = True
     background: Literal["white", "drop"] = "white"
+    blank_text: Literal["reject", "embed"] = (
+        "reject"  # of a row without picture; null text is always rejected
+    )
     positions: Literal["sequential"] = "sequential"
     pooling: Literal["last_token"] = "last_token"
 
 
 GME = ModelProfile()
-REFERENCE = replace(GME, name="reference", truncation="reference", upright=False, background="drop")
+REFERENCE = replace(
+    GME,
+    name="reference",
+    truncation="reference",
+    upright=False,
+    background="drop",
+    blank_text="embed",
+)
 
 
 @dataclass(frozen=True)

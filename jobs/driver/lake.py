@@ -12,6 +12,7 @@ from jobs.driver.tables import TABLES, Table
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
+    from delta.tables import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
@@ -108,19 +109,25 @@ def sql_name(table: str) -> str:
     return f"delta.`{table}`" if is_path(table) else table
 
 
-def table_version(spark: SparkSession, table: str) -> int:
-    """Newest version of a Delta table by name or path. Raises LakeError where there is none."""
+def delta_table(spark: SparkSession, table: str) -> DeltaTable:
+    """Handle of a Delta table by name or path. Raises LakeError where there is none."""
     from delta.tables import DeltaTable
 
     if is_path(table):
         if not DeltaTable.isDeltaTable(spark, table):
             raise LakeError(f"{table} is not a Delta table: no _delta_log found there")
-        handle = DeltaTable.forPath(spark, table)
-    else:
-        if not spark.catalog.tableExists(table):
-            raise LakeError(f"table {table} does not exist in this catalog; give its name or path")
-        handle = DeltaTable.forName(spark, table)
-    return int(handle.history(1).select("version").first()[0])
+        return DeltaTable.forPath(spark, table)
+    if not spark.catalog.tableExists(table):
+        raise LakeError(f"table {table} does not exist in this catalog; give its name or path")
+    return DeltaTable.forName(spark, table)
+
+
+def table_version(spark: SparkSession, table: str) -> int:
+    """Newest version of a Delta table by name or path. Raises LakeError where there is none."""
+    row = delta_table(spark, table).history(1).select("version").first()
+    if row is None:
+        raise LakeError(f"table {table} has no commits")
+    return int(row[0])
 
 
 def absolute(path: str) -> str:

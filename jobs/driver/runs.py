@@ -34,6 +34,7 @@ class Run:
     source_key: str | None = None
     mlflow_run_id: str | None = None
     recorded: bool = False
+    servers: set[str] = field(default_factory=set)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

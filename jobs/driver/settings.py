@@ -88,6 +88,9 @@ class EmbedSettings(Section):
         "embedding_model", description="write_back columns: the model_id column"
     )
     max_image_bytes: int = Field(67_108_864, description="larger image files are rejected unread")
+    rescan: bool = Field(
+        False, description="look at every row again and retry those rejected before"
+    )
 
 
 class ServingSettings(Section):

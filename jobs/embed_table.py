@@ -1,0 +1,26 @@
+"""embed_table: every source row gets an up-to-date vector of the registered model, exactly once."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.embedding.job import embed_table
+
+
+@job(sections=("source", "model", "embed", "serving", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Embed the rows of source.table that have no up-to-date vector for the model.
+
+    Rows that cannot be embedded get a vector row with a status and a reason. Run it again at any time: it
+    continues where it was stopped, and embeds nothing where nothing has changed.
+    """
+    model = context.registry.resolve()
+    with open_run(context.lake, context.registry, job="embed_table") as run:
+        report = embed_table(context.lake, run, model=model)
+    click.echo(report)
+
+
+if __name__ == "__main__":
+    command()

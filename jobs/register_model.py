@@ -1,0 +1,26 @@
+"""register_model: a checkpoint becomes a version in the model registry, by reference."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.stages.models import describe_checkpoint
+
+
+@job(sections=("model", "mlflow", "lake"))
+def command(context: JobContext) -> None:
+    """Register model.checkpoint under model.name and point model.alias at it.
+
+    The weights stay where they are; the version's tags say what they are (model_id, dim, sha-256, profile).
+    """
+    spec = describe_checkpoint(context.settings.model)
+    model = context.registry.register(spec, alias=context.settings.model.alias)
+    click.echo(
+        f"{model.name} version {model.version} ({context.settings.model.alias}): model_id {spec.model_id}, "
+        f"{spec.dim} dimensions, {spec.dtype}, {spec.path}"
+    )
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,182 @@
+"""One micro-batch: find rows without an up-to-date vector, embed each distinct content once, commit once."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.stages.embedding.commit import commit
+from jobs.stages.embedding.source import Source
+from udfs.embed import EMBED_OUTPUT, embed_batches
+from udfs.specs import EmbedSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.driver.lake import Lake
+    from jobs.driver.runs import Run
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What every micro-batch of a run shares. `staging` is a folder for its intermediate files."""
+
+    lake: Lake
+    run: Run
+    source: Source
+    spec: EmbedSpec
+    staging: str
+    retry_rejected: bool = False
+
+    @property
+    def model_id(self) -> str:
+        """Model of the vectors that this run writes."""
+        return self.spec.model.model_id
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one micro-batch came to, in rows."""
+
+    looked_at: int
+    written: int
+    embedded: int
+    copied: int
+    rejected: int
+
+
+def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str, int]) -> Looked:
+    """Bring the vectors of `rows` up to date; `txn` makes the commit idempotent (app id, version).
+
+    Everything between the stages is written to the staging folder first: each is computed once, and the commit
+    reads only files.
+    """
+    spark = rows.sparkSession
+    folder = f"{job.staging}/{name}"
+    pinned = job.lake.version("vectors")
+    with job.run.stage("hash"):
+        pending, looked_at = _stage_pending(job, rows, folder=folder, pinned=pinned)
+        total = pending.count()
+    if total == 0:
+        return Looked(looked_at, 0, 0, 0, 0)
+    job.run.begin()
+    with job.run.stage("embed"):
+        reused = _stage_reused(job, pending, folder=folder, pinned=pinned)
+        embedded = _stage_embedded(job, rows, pending, reused=reused, folder=folder)
+        made = _account(job, embedded)
+    with job.run.stage("commit"):
+        vectors = embedded.select("content_hash", "status", "error", "embedding")
+        if reused is not None:
+            vectors = vectors.unionByName(reused)
+        staged = pending.join(vectors, "content_hash")
+        rejected = staged.where("status <> 'ok'").count()
+        commit(job, spark, staged, txn=txn)
+    return Looked(looked_at, total, made, total - made, rejected)
+
+
+def stored_contents(job: Embedding, *, version: int) -> DataFrame:
+    """(id, content_hash, vector_id, status) of the model's vector rows, without the vectors."""
+    from pyspark.sql import functions as F
+
+    vectors = job.lake.read("vectors", version=version).where(F.col("model_id") == job.model_id)
+    return vectors.select("id", "content_hash", "vector_id", "status")
+
+
+def _stage_pending(
+    job: Embedding, rows: DataFrame, *, folder: str, pinned: int
+) -> tuple[DataFrame, int]:
+    """(id, row_hash, content_hash, replaces) of rows whose content has no vector row yet; and rows looked at."""
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    seen = Observation(f"looked-at-{folder.rsplit('/', 1)[-1]}")
+    contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
+    # Several changes of one id in one micro-batch: the last commit counts; true duplicates are decided by hash.
+    newest = F.struct("commit_version", F.col("content_hash"), F.col("row_hash"))
+    latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
+    current = latest.select("id", "newest.content_hash", "newest.row_hash")
+    stored = stored_contents(job, version=pinned)
+    if job.retry_rejected:
+        stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
+    stored = stored.select("id", F.col("content_hash").alias("stored_hash"))
+    pending = current.join(stored, "id", "left").where(
+        "stored_hash IS NULL OR stored_hash <> content_hash"
+    )
+    staged = pending.select(
+        "id", "row_hash", "content_hash", F.expr("stored_hash IS NOT NULL AS replaces")
+    )
+    staged.write.mode("overwrite").parquet(f"{folder}/pending")
+    return rows.sparkSession.read.parquet(f"{folder}/pending"), int(seen.get["rows"])
+
+
+def _stage_reused(
+    job: Embedding, pending: DataFrame, *, folder: str, pinned: int
+) -> DataFrame | None:
+    """Vectors that the model already made of the same content: (content_hash, status, error, embedding)."""
+    from pyspark.sql import functions as F
+
+    known = stored_contents(job, version=pinned).where("status = 'ok'")
+    wanted = pending.select("content_hash").distinct()
+    matches = (
+        known.join(wanted, "content_hash")
+        .groupBy("content_hash")
+        .agg(F.min("vector_id").alias("vector_id"))
+    )
+    matches.write.mode("overwrite").parquet(f"{folder}/reused")
+    reused = pending.sparkSession.read.parquet(f"{folder}/reused")
+    low, high = reused.agg(F.min("vector_id"), F.max("vector_id")).first() or (None, None)
+    if low is None:
+        return None
+    # The literal bounds let Delta skip files by their statistics; the vectors column is wide.
+    vectors = job.lake.read("vectors", version=pinned).where(F.col("model_id") == job.model_id)
+    vectors = vectors.where(F.col("vector_id").between(low, high))
+    vectors = vectors.select("vector_id", "status", "error", "embedding")
+    return vectors.join(F.broadcast(reused), "vector_id").select(
+        "content_hash", "status", "error", "embedding"
+    )
+
+
+def _stage_embedded(
+    job: Embedding, rows: DataFrame, pending: DataFrame, *, reused: DataFrame | None, folder: str
+) -> DataFrame:
+    """Embed one row of every distinct pending content; one scan of the images, no shuffle of them."""
+    from pyspark.sql import functions as F
+
+    chosen = pending.groupBy("content_hash").agg(F.min(F.struct("id", "row_hash")).alias("row"))
+    if reused is not None:
+        chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
+    chosen = chosen.select("row.id", "row.row_hash", "content_hash")
+    scan = job.source.hashed(rows).join(F.broadcast(chosen), ["id", "row_hash"])
+    inputs = scan.select(
+        F.col("content_hash").alias("key"),
+        "text",
+        "image",
+        "image_uri",
+        F.lit(None).cast("string").alias("instruction"),
+        F.lit(False).alias("is_query"),
+    )
+    embed = functools.partial(embed_batches, spec=job.spec)
+    inputs.mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(f"{folder}/embedded")
+    embedded = rows.sparkSession.read.parquet(f"{folder}/embedded")
+    # The same row twice in one micro-batch was embedded twice; both vectors are the same.
+    return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])
+
+
+def _account(job: Embedding, embedded: DataFrame) -> int:
+    """Add the model's seconds to the run, remember its servers; returns how many contents were embedded."""
+    from pyspark.sql import functions as F
+
+    row = embedded.agg(
+        F.count(F.lit(1)).alias("contents"),
+        F.sum("prepare_seconds").alias("prepare"),
+        F.sum("model_seconds").alias("model"),
+        F.collect_set("server").alias("servers"),
+    ).first()
+    if row is None:
+        return 0
+    job.run.add_seconds("tasks.prepare", row.prepare or 0.0)
+    job.run.add_seconds("tasks.model", row.model or 0.0)
+    job.run.servers.update(row.servers)
+    job.run.counts["model_servers"] = len(job.run.servers)
+    return int(row.contents)

@@ -1,0 +1,112 @@
+"""The one commit of a micro-batch, and the commit that removes rows the source no longer has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.stages.embedding.changes import Embedding
+
+_TXN = "spark.databricks.delta.write.txn"
+# Errors by which Delta and the streaming checkpoint say that somebody else committed meanwhile.
+_CONCURRENT = (
+    "DELTA_CONCURRENT",
+    "DELTA_METADATA_CHANGED",
+    "ConcurrentAppendException",
+    "ConcurrentTransactionException",
+    "ConcurrentDeleteReadException",
+    "ConcurrentDeleteDeleteException",
+    "MetadataChangedException",
+    "CONCURRENT_STREAM_LOG_UPDATE",
+)
+
+
+def commit(job: Embedding, spark: SparkSession, staged: DataFrame, *, txn: tuple[str, int]) -> None:
+    """MERGE staged rows (id, content_hash, replaces, status, error, embedding) into `vectors`.
+
+    New ids are inserted if they are still new; a changed id's row is deleted and inserted anew, so that it gets a
+    fresh vector_id. One MERGE rather than an append: an append cannot see what another run has just inserted.
+    Raises LakeError where this transaction, or another run's, was already committed.
+    """
+    from pyspark.sql import functions as F
+
+    columns = ["id", "content_hash", "status", "error", "embedding"]
+    key = F.expr("IF(replaces, NULL, id) AS merge_key")
+    changes = staged.select(key, F.lit("insert").alias("op"), *columns)
+    replaces = bool(staged.where("replaces").head(1))
+    if replaces:
+        old = staged.where("replaces")
+        nulls = [F.lit(None).cast(changes.schema[c].dataType).alias(c) for c in columns]
+        gone = old.select(F.col("id").alias("merge_key"), F.lit("delete").alias("op"), *nulls)
+        changes = changes.unionByName(gone)
+    changes.createOrReplaceTempView("gme_changes")
+    run = job.run.run_id
+    statement = f"""
+        MERGE INTO {job.lake.name("vectors")} t USING gme_changes s
+        ON t.model_id = '{job.model_id}' AND t.id = s.merge_key
+        {"WHEN MATCHED AND s.op = 'delete' THEN DELETE" if replaces else ""}
+        WHEN NOT MATCHED AND s.op = 'insert' THEN
+          INSERT (model_id, id, content_hash, status, error, embedding, run_id, embedded_at)
+          VALUES ('{job.model_id}', s.id, s.content_hash, s.status, s.error, s.embedding, '{run}', current_timestamp())
+    """
+    with _transaction(spark, txn):
+        result = spark.sql(statement).first()
+    if result is None:
+        raise LakeError(
+            f"micro-batch {txn[1]} of {job.source.table} was committed by another run while this one embedded "
+            "it; nothing was written twice. Let one run finish, then start again"
+        )
+
+
+def remove_deleted(job: Embedding, *, source_version: int) -> int:
+    """Delete the vector rows whose id the source does not have at `source_version`; returns how many."""
+    from jobs.stages.embedding.changes import stored_contents
+
+    spark = job.lake.spark
+    ids = job.source.ids(spark, version=source_version)
+    stored = stored_contents(job, version=job.lake.version("vectors"))
+    folder = f"{job.staging}/deleted"
+    stored.join(ids, "id", "left_anti").select("vector_id").write.mode("overwrite").parquet(folder)
+    gone = spark.read.parquet(folder)
+    count = gone.count()
+    if count:
+        job.run.begin()
+        gone.createOrReplaceTempView("gme_deleted")
+        spark.sql(
+            f"MERGE INTO {job.lake.name('vectors')} t USING gme_deleted s "
+            f"ON t.model_id = '{job.model_id}' AND t.vector_id = s.vector_id WHEN MATCHED THEN DELETE"
+        )
+    return count
+
+
+@contextmanager
+def clear_conflicts(table: str) -> Iterator[None]:
+    """Turn the many spellings of a concurrent commit into one LakeError."""
+    try:
+        yield
+    except LakeError:
+        raise
+    except Exception as error:
+        if any(word in f"{type(error).__name__} {error}" for word in _CONCURRENT):
+            raise LakeError(
+                f"another run is writing vectors of {table} at the same time; nothing was written twice. Let one "
+                f"run finish, then start again ({type(error).__name__})"
+            ) from error
+        raise
+
+
+@contextmanager
+def _transaction(spark: SparkSession, txn: tuple[str, int]) -> Iterator[None]:
+    spark.conf.set(f"{_TXN}AppId", txn[0])
+    spark.conf.set(f"{_TXN}Version", str(txn[1]))
+    try:
+        yield
+    finally:
+        spark.conf.unset(f"{_TXN}AppId")
+        spark.conf.unset(f"{_TXN}Version")

@@ -1,0 +1,68 @@
+"""One Spark session for the whole test run, and lakes in fresh folders."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+_SCHEMAS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """A local session with two slots and one retry a task, as `make demo` uses it."""
+    from jobs.driver.session import open_session
+    from jobs.driver.settings import load_settings
+
+    if shutil.which("java") is None:
+        pytest.fail(
+            "Java 17 is needed for the Spark tests and was not found on PATH; run make test"
+        )
+    warehouse = tmp_path_factory.mktemp("warehouse")
+    settings = load_settings(
+        sets=[
+            "spark.master=local[2,4]",
+            "spark.driver_memory=2g",
+            f"spark.conf.spark.sql.warehouse.dir={warehouse}",
+        ],
+        env={},
+    )
+    session = open_session(settings)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small GME-architecture checkpoint with random weights."""
+    from udfs.gme.scratch import write_scratch_checkpoint
+
+    path = tmp_path_factory.mktemp("checkpoint")
+    texts = [f"a {colour} {kind}" for colour in ("red", "blue") for kind in ("mug", "kite", "shoe")]
+    write_scratch_checkpoint(path, seed=0, hidden=64, layers=2, texts=texts)
+    return path
+
+
+@pytest.fixture
+def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
+    """open_lake("a.b=c", …) opens a lake in this test's folder under a schema of its own."""
+    from jobs.driver.catalog import publish_catalog
+    from jobs.driver.lake import Lake
+    from jobs.driver.settings import load_settings
+
+    schema = f"gme_{next(_SCHEMAS)}"
+
+    def open_one(*sets: str, root: Path | None = None) -> Lake:
+        settings = load_settings(
+            sets=[f"lake.root={root or tmp_path / 'lake'}", f"lake.schema={schema}", *sets], env={}
+        )
+        lake = Lake(spark, settings)
+        publish_catalog(lake)
+        return lake
+
+    yield open_one
+    spark.sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")

@@ -98,9 +98,11 @@ def _reason(error: Exception, data: bytes, form: str) -> str:
         "MAX_TEXT" in message
     ):  # Pillow stops inflating a text chunk at ImageFile/PngImagePlugin.MAX_TEXT_*
         return "metadata_bomb"
-    if ends_early(data, form) or "file is truncated" in message:
+    if "image file is truncated" in message:
         return "truncated"
-    return "corrupt"
+    if "data stream" in message:  # the decoder met bytes that cannot be, wherever the file ends
+        return "corrupt"
+    return "truncated" if ends_early(data, form) else "corrupt"
 
 
 def _detail(error: Exception, data: bytes, form: str) -> str:

@@ -17,6 +17,9 @@ FACTOR = PATCH * MERGE
 TOKEN_PIXELS = FACTOR * FACTOR
 PRE_RESIZE_TOKENS = (4, 16384)  # step B: qwen-vl-utils' fetch_image
 MAX_RATIO = 200  # longer side / shorter side
+# CLIP's channel statistics, as in GME's preprocessor_config.json (pixels scaled to 0..1).
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Patches = npt.NDArray[np.uint8]
 

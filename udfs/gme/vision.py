@@ -7,11 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from udfs.gme.patches import PATCH
-
-# CLIP's channel statistics, as in GME's preprocessor_config.json (pixels scaled to 0..1).
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+from udfs.gme.patches import IMAGE_MEAN, IMAGE_STD, PATCH
 
 
 class FoldedPatchEmbed(nn.Module):

@@ -1,0 +1,200 @@
+"""Read, stat, fetch and publish files by path or URI: local disk, and whatever pyarrow.fs or fsspec reaches."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+
+from udfs.errors import ImageRejected
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")  # two characters at least: "C:" is a drive
+_ARROW = {"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
+_ALIASES = {"s3a": "s3", "s3n": "s3"}  # Hadoop's names
+# A written object appears whole or not at all, and a rename would be a copy.
+_ATOMIC_ON_CLOSE = {"s3", "gs", "gcs", "http", "https"}
+_CHUNK = 8 << 20
+
+
+class TooLargeError(OSError):
+    """A file has more bytes than the caller allows; it was not read."""
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a local file, or None for a remote URI.
+
+    Takes plain paths, `file:` URIs, and Databricks' `dbfs:`, which every node mounts (`/Volumes/…`, `/dbfs/…`).
+    """
+    if not _SCHEME.match(uri):
+        return Path(uri)
+    scheme, rest = uri.split(":", 1)
+    if scheme == "file":
+        return Path(unquote(urlsplit(uri).path))
+    if scheme == "dbfs":
+        path = "/" + rest.lstrip("/")
+        return Path(path if path.startswith("/Volumes/") else "/dbfs" + path)
+    return None
+
+
+def join(root: str, name: str) -> str:
+    """The path or URI of `name` under `root`."""
+    return f"{root.rstrip('/')}/{name}" if root.strip("/") else f"{root}{name}"
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there. Raises `OSError` where that cannot be found out."""
+    if (path := local_path(uri)) is not None:
+        return path.exists()
+    system, remote = _filesystem(uri)
+    return bool(system.get_file_info(remote).type != fs.FileType.NotFound)
+
+
+def stat(uri: str) -> tuple[int, str]:
+    """(bytes, version) of a file; `version` changes when the file does: mtime in ns, or the store's etag.
+
+    Raises `FileNotFoundError`, or another `OSError` where the place cannot be reached.
+    """
+    if (path := local_path(uri)) is not None:
+        found = path.stat()
+        return found.st_size, str(found.st_mtime_ns)
+    system, remote = _filesystem(uri)
+    info = _file_info(system, remote, uri)
+    if info.mtime_ns is not None:
+        return info.size, str(info.mtime_ns)
+    return info.size, _etag(system, remote)
+
+
+def read_bytes(uri: str, *, max_bytes: int) -> bytes:
+    """The whole file. Raises `FileNotFoundError`, `TooLargeError` (unread), or another `OSError` (unreachable)."""
+    if (path := local_path(uri)) is not None:
+        with path.open("rb") as stream:
+            return _bounded(stream, uri, max_bytes=max_bytes)
+    system, remote = _filesystem(uri)
+    size = _file_info(system, remote, uri).size
+    if size is not None and size > max_bytes:
+        raise TooLargeError(f"{uri} has {size} bytes; the limit is {max_bytes}")
+    with system.open_input_stream(remote) as stream:
+        return _bounded(stream, uri, max_bytes=max_bytes)
+
+
+def read_image(uri: str, *, max_bytes: int) -> bytes:
+    """`read_bytes` for a picture: raises `ImageRejected` with the reason missing, unreachable or too_large."""
+    try:
+        return read_bytes(uri, max_bytes=max_bytes)
+    except FileNotFoundError as error:
+        raise ImageRejected("missing", f"no file at {uri}") from error
+    except TooLargeError as error:
+        raise ImageRejected("too_large", str(error)) from error
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # ValueError, ImportError: an unknown scheme or no driver
+        raise ImageRejected("unreachable", f"{uri}: {error}") from error
+
+
+def fetch(uri: str, local: Path) -> None:
+    """Copy a file to `local`, which appears whole or not at all. Raises as `read_bytes` does."""
+    temporary = _beside(local)
+    try:
+        if (path := local_path(uri)) is not None:
+            shutil.copyfile(path, temporary)
+        else:
+            system, remote = _filesystem(uri)
+            _file_info(system, remote, uri)
+            with system.open_input_stream(remote) as source, temporary.open("wb") as target:
+                shutil.copyfileobj(source, target, _CHUNK)
+        temporary.replace(local)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(local: Path, uri: str) -> None:
+    """Copy a local file to `uri`, replacing what is there; readers see the old file or the new one, never a part.
+
+    On local disk the bytes are synced before the name appears.
+    """
+    if (path := local_path(uri)) is not None:
+        _publish_local(local, path)
+        return
+    system, remote = _filesystem(uri)
+    direct = _scheme(uri) in _ATOMIC_ON_CLOSE
+    target = remote if direct else f"{remote}.{uuid.uuid4().hex}.tmp"
+    if not direct:
+        system.create_dir(remote.rsplit("/", 1)[0], recursive=True)
+    with local.open("rb") as source, system.open_output_stream(target) as stream:
+        shutil.copyfileobj(source, stream, _CHUNK)
+    if not direct:
+        if system.get_file_info(remote).type != fs.FileType.NotFound:
+            system.delete_file(remote)  # HDFS does not rename over a file
+        system.move(target, remote)
+
+
+def _publish_local(local: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        shutil.copyfile(local, temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _bounded(stream: Any, uri: str, *, max_bytes: int) -> bytes:
+    data: bytes = stream.read(max_bytes + 1)  # a server may not tell a size, or tell a wrong one
+    if len(data) > max_bytes:
+        raise TooLargeError(f"{uri} has more than {max_bytes} bytes, the limit")
+    return data
+
+
+def _scheme(uri: str) -> str:
+    scheme = uri.split(":", 1)[0].lower()
+    return _ALIASES.get(scheme, scheme)
+
+
+def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """pyarrow's own file system where it has one, else fsspec's behind pyarrow's interface."""
+    scheme = _scheme(uri)
+    if scheme in _ARROW:
+        system, path = fs.FileSystem.from_uri(f"{scheme}:{uri.split(':', 1)[1]}")
+        return system, path
+    import fsspec
+
+    inner, path = fsspec.core.url_to_fs(uri)
+    return fs.PyFileSystem(fs.FSSpecHandler(inner)), path
+
+
+def _file_info(system: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
+    info = system.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"no file at {uri}")
+    return info
+
+
+def _etag(system: fs.FileSystem, path: str) -> str:
+    handler = getattr(system, "handler", None)
+    details = handler.fs.info(path) if handler is not None else {}
+    for key in ("ETag", "etag", "mtime", "last_modified", "LastModified", "created"):
+        if details.get(key):
+            return str(details[key])
+    return ""  # the size alone tells a change

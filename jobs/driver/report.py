@@ -105,6 +105,7 @@ def _plain(text: str) -> Text:
     return Text("".join(c if c.isprintable() else " " for c in text))
 
 
+@functools.cache
 def _templates() -> jinja2.Environment:
     # PackageLoader reads through the import system: from the checkout, a wheel, and a --py-files zip.
     return jinja2.Environment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -31,8 +32,6 @@ CATALOGUE_SCHEMA = pa.schema(
     ]
 )
 _BATCH_ROWS = 256  # about 3 MB of JPEG in one Arrow batch
-# Coprime with the 1152 combinations: rows walk through all of them before one returns, neighbours share nothing.
-_STRIDE = 485
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ class Product:
 def product(number: int, *, spec: CatalogueSpec) -> Product:
     """The facts of row `number`, without drawing."""
     rng = random.Random(f"catalogue/{spec.seed}/{number}")
-    offset = random.Random(f"offset/{spec.seed}").randrange(len(COMBINATIONS))
-    combination = COMBINATIONS[(offset + number * _STRIDE) % len(COMBINATIONS)]
+    combination = _shuffled(spec.seed)[number % len(COMBINATIONS)]
     words = title(*combination, rng=rng), description(*combination, rng=rng)
     price = round(rng.uniform(4, 180), 2)
     described = rng.random() >= spec.no_description
@@ -82,6 +80,12 @@ def product(number: int, *, spec: CatalogueSpec) -> Product:
         has_picture=has_picture,
         fault=fault if broken else None,
     )
+
+
+@cache
+def _shuffled(seed: int) -> list[Combination]:
+    """An order of all combinations: rows walk through it, so that all are shown before one returns."""
+    return random.Random(f"order/{seed}").sample(COMBINATIONS, len(COMBINATIONS))
 
 
 def catalogue_row(number: int, *, spec: CatalogueSpec) -> dict[str, Any]:

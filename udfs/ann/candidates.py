@@ -1,0 +1,73 @@
+"""Candidates by the codes of all shards: rotate and assign the queries once, search each shard, merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+
+from udfs.ann.exact import MISSING, merge_topk
+from udfs.ann.opened import OpenShard
+from udfs.ann.plan import inner_index, transforms
+from udfs.ann.vectors import Floats, Ints
+
+
+class CandidateSource:
+    """The shards of one index behind the quantizer they share.
+
+    Assigning queries per shard would repeat the rotation and nlist products for each of them.
+    """
+
+    def __init__(self, quantizer: Any, shards: Sequence[OpenShard]) -> None:
+        inner = inner_index(quantizer)
+        self._quantizer = quantizer  # owns what the next two point into
+        self._transforms = transforms(quantizer)
+        ivf = isinstance(inner, faiss.IndexIVF)
+        self._coarse = faiss.downcast_index(inner.quantizer) if ivf else None
+        self._keep_max = inner.metric_type == faiss.METRIC_INNER_PRODUCT
+        self._shards = shards
+
+    def rotate(self, xq: Floats) -> Floats:
+        """Queries as the indexes behind the rotation see them."""
+        for transform in self._transforms:
+            xq = np.ascontiguousarray(transform.apply(xq))
+        return xq
+
+    def candidates(self, xr: Floats, n: int, nprobe: int) -> tuple[Floats, Ints]:
+        """The n best rows of rotated queries xr: D (q, n) in the index's metric, I global rows, -1 padded."""
+        assigned = self._coarse.search(xr, nprobe) if self._coarse is not None else None
+        Ds, Is = [], []
+        for shard in self._shards:
+            k = min(n, shard.rows)
+            if assigned is None:
+                D, I = shard.searched.search(xr, k)
+            else:
+                D, I = _search_lists(shard.searched, xr, k, assigned, nprobe)
+            Ds.append(D)
+            Is.append(np.where(I == MISSING, MISSING, I + shard.first))
+        return merge_topk(Ds, Is, n, keep_max=self._keep_max)
+
+
+def _search_lists(
+    ivf: Any, xr: Floats, k: int, assigned: tuple[Floats, Ints], nprobe: int
+) -> tuple[Floats, Ints]:
+    """faiss's search_preassigned; its Python wrapper takes no parameters and reads nprobe from the file."""
+    Dq, Iq = assigned
+    D = np.empty((len(xr), k), dtype=np.float32)
+    I = np.empty((len(xr), k), dtype=np.int64)
+    parameters: Any = faiss.SearchParametersIVF()
+    parameters.nprobe = nprobe
+    ivf.search_preassigned_c(
+        len(xr),
+        faiss.swig_ptr(xr),
+        k,
+        faiss.swig_ptr(Iq),
+        faiss.swig_ptr(Dq),
+        faiss.swig_ptr(D),
+        faiss.swig_ptr(I),
+        False,
+        parameters,
+    )
+    return D, I

@@ -1,0 +1,142 @@
+"""The manifest of an index: what it was made from, and the checksum of every file that may be opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from udfs import storage
+from udfs.ann.files import FileRecord
+from udfs.errors import IndexDataError
+from udfs.specs import IndexSpec
+
+MANIFEST_NAME = "manifest.json"
+QUANTIZER_NAME = "quantizer.faiss"
+MAX_MANIFEST_BYTES = 256 << 20
+FORMAT = "gme-lake-index/1"
+
+# Written into every manifest, for people and programs that know neither Spark nor this code.
+LAYOUT = {
+    "quantizer.faiss": "faiss index, trained and empty; all shards share its rotation, centroids and codebooks",
+    "shard-NNNNN.faiss": "faiss index of the shard; its ids are local rows 0..rows-1",
+    "shard-NNNNN.f16": "little-endian float16, rows x dim, no header; row = local row (absent where refine is none)",
+    "shard-NNNNN.rows.arrow": "Arrow IPC file (vector_id int64, id string); row = local row",
+    "score": "inner product of unit vectors",
+    "sha256": "of this document without the key sha256, as JSON with sorted keys and no spaces",
+}
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One finished shard. `quantizer_sha256` tells whether it belongs to an index being resumed."""
+
+    shard: int
+    rows: int
+    quantizer_sha256: str
+    index: FileRecord
+    row_ids: FileRecord
+    refine: FileRecord | None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """Every file of the shard."""
+        return (self.index, self.row_ids) + ((self.refine,) if self.refine else ())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a search needs to know of an index; files it does not name are never opened."""
+
+    spec: IndexSpec
+    quantizer: FileRecord
+    shards: tuple[ShardRecord, ...]
+
+    def __post_init__(self) -> None:
+        if [shard.shard for shard in self.shards] != list(range(self.spec.plan.shards)):
+            raise IndexDataError(
+                f"index {self.spec.index_id} has {self.spec.plan.shards} shards by its plan but the manifest "
+                f"lists {[shard.shard for shard in self.shards]}; build the missing shards"
+            )
+        for shard in self.shards:
+            if shard.quantizer_sha256 != self.quantizer.sha256:
+                raise IndexDataError(
+                    f"shard {shard.shard} of index {self.spec.index_id} was built with quantizer "
+                    f"{shard.quantizer_sha256[:16]}… but the index has {self.quantizer.sha256[:16]}…; "
+                    "build the shard again"
+                )
+        for name in self._file_names():
+            if name != Path(name).name or name in ("", ".", ".."):
+                raise IndexDataError(f"the manifest names {name!r}, which is not a plain file name")
+
+    @property
+    def rows(self) -> int:
+        """Vectors in all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    def to_json(self) -> str:
+        """The document, with the checksum of itself."""
+        body: dict[str, Any] = {"format": FORMAT, "layout": LAYOUT, "rows": self.rows}
+        body |= asdict(self)
+        return json.dumps({"sha256": _digest(body), **body}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str) -> Manifest:
+        """Reads and checks a document; IndexDataError says `where` it was."""
+        try:
+            body = json.loads(text)
+            claimed = body.pop("sha256")
+            known = body["format"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IndexDataError(f"{where} is not an index manifest: {error!r}") from error
+        if claimed != _digest(body):
+            raise IndexDataError(
+                f"{where} was changed after it was written (its sha-256 does not match); "
+                "restore it or build the index again"
+            )
+        if known != FORMAT:
+            raise IndexDataError(f"{where} has format {known!r}; this version reads {FORMAT!r}")
+        try:
+            return pydantic.TypeAdapter(cls).validate_json(text)
+        except pydantic.ValidationError as error:
+            raise IndexDataError(f"{where} is not an index manifest: {error}") from error
+
+    def write(self, root: str) -> FileRecord:
+        """Publishes the manifest last, which makes the files beside it an index."""
+        return publish_bytes(self.to_json().encode(), root, MANIFEST_NAME)
+
+    @classmethod
+    def read(cls, root: str) -> Manifest:
+        """The manifest of the index in folder `root`. Raises IndexDataError."""
+        where = storage.join(root, MANIFEST_NAME)
+        try:
+            text = storage.read_bytes(where, max_bytes=MAX_MANIFEST_BYTES)
+        except FileNotFoundError as error:
+            raise IndexDataError(
+                f"{where} does not exist: no index was finished there; build one"
+            ) from error
+        except OSError as error:
+            raise IndexDataError(f"{where} cannot be read: {error}") from error
+        return cls.from_json(text, where=where)
+
+    def _file_names(self) -> list[str]:
+        return [self.quantizer.name, *(f.name for shard in self.shards for f in shard.files)]
+
+
+def publish_bytes(data: bytes, root: str, name: str) -> FileRecord:
+    """Writes a small file to `root` whole or not at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / name
+        local.write_bytes(data)
+        storage.publish(local, storage.join(root, name))
+    return FileRecord(name, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _digest(body: dict[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,132 @@
+"""The files of one shard, verified and opened: faiss index, re-rank vectors, row ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from udfs.ann.files import FileRecord, verified_path
+from udfs.ann.manifest import ShardRecord
+from udfs.ann.plan import inner_index
+from udfs.ann.shard import REFINE_DTYPE, ROWS_SCHEMA
+from udfs.ann.vectors import Floats, Ints
+from udfs.errors import IndexDataError
+
+
+@dataclass(frozen=True)
+class OpenShard:
+    """One shard ready to be searched; `first` is the number of its row 0 among the rows of all shards."""
+
+    index: Any  # as read; owns the next
+    searched: Any  # the index behind the rotation: queries are rotated once for all shards
+    rows: int
+    first: int
+    refine: NDArray[np.float16] | None
+    vector_ids: Ints
+    names: pa.ChunkedArray
+    name_starts: Ints
+
+    def gather(self, local_rows: Ints) -> Floats:
+        """Re-rank vectors (n, dim) of ascending local rows: the file is read forwards."""
+        if self.refine is None:
+            raise IndexDataError("this index was built without re-rank vectors (refine: none)")
+        return self.refine[local_rows].astype(np.float32)
+
+    def row_names(self, local_rows: Ints) -> list[str]:
+        """Row ids of local rows, in any order."""
+        chunks = np.searchsorted(self.name_starts, local_rows, side="right") - 1
+        found: list[str] = [""] * len(local_rows)
+        for chunk in np.unique(chunks):
+            at = np.flatnonzero(chunks == chunk)
+            taken = self.names.chunk(chunk).take(pa.array(local_rows[at] - self.name_starts[chunk]))
+            for position, name in zip(at, taken.to_pylist(), strict=True):
+                found[position] = name
+        return found
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """Where a shard's files are, and where local copies of remote ones go."""
+
+    record: ShardRecord
+    root: str
+    cache_dir: str | None
+
+    def path(self, file: FileRecord) -> Path:
+        """A verified local path of one file."""
+        return verified_path(self.root, file, cache_dir=self.cache_dir)
+
+
+def open_shard(files: ShardFiles, *, dim: int, first: int, flags: int) -> OpenShard:
+    """Verifies and opens the files of one shard. Raises IndexDataError."""
+    record = files.record
+    index = read_faiss(files.path(record.index), record.index, flags=flags)
+    table = _read_rows(files.path(record.row_ids), record.row_ids)
+    refine = None
+    if record.refine is not None:
+        path = files.path(record.refine)
+        _same(
+            record.refine, "bytes", record.refine.bytes, record.rows * dim * REFINE_DTYPE.itemsize
+        )
+        refine = _map_refine(path, record.rows, dim)
+    _same(record.index, "dimensions", index.d, dim)
+    _same(record.index, "rows", index.ntotal, record.rows)
+    _same(record.row_ids, "rows", table.num_rows, record.rows)
+    names = table["id"]
+    starts = np.cumsum([0, *(len(chunk) for chunk in names.chunks)])[:-1]
+    return OpenShard(
+        index=index,
+        searched=inner_index(index),
+        rows=record.rows,
+        first=first,
+        refine=refine,
+        vector_ids=np.asarray(table["vector_id"].to_numpy(), dtype=np.int64),
+        names=names,
+        name_starts=starts.astype(np.int64),
+    )
+
+
+def mapping_flags(inner: Any) -> int:
+    """How faiss can map a shard of this class from its file instead of loading it; 0: it cannot."""
+    if not isinstance(inner, faiss.IndexIVF):
+        return int(faiss.IO_FLAG_MMAP_IFC)
+    if isinstance(inner, faiss.IndexIVFFastScan):
+        return 0
+    return int(faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+
+
+def read_faiss(path: Path, record: FileRecord, *, flags: int) -> Any:
+    """Opens a verified faiss file."""
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise IndexDataError(
+            f"faiss {faiss.__version__} cannot read {record.name} though its sha-256 is right: {error}; "
+            "it was written by another version: build the index again"
+        ) from error
+
+
+def _read_rows(path: Path, record: FileRecord) -> pa.Table:
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if table.schema != ROWS_SCHEMA:
+        raise IndexDataError(f"{record.name} has schema {table.schema}, expected {ROWS_SCHEMA}")
+    return table
+
+
+def _map_refine(path: Path, rows: int, dim: int) -> NDArray[np.float16]:
+    if not rows:  # an empty file cannot be mapped
+        return np.empty((0, dim), dtype=REFINE_DTYPE)
+    return np.memmap(path, dtype=REFINE_DTYPE, mode="r", shape=(rows, dim))
+
+
+def _same(record: FileRecord, what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise IndexDataError(
+            f"{record.name} has {found} {what}, the manifest says {expected}; build the index again"
+        )

@@ -1,0 +1,87 @@
+"""Training of the quantizer that all shards of an index share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+
+from udfs.ann.plan import (
+    build_empty,
+    factory_traits,
+    inner_index,
+    pq_bits,
+    require_train_rows,
+    transforms,
+)
+from udfs.ann.vectors import Floats, unit_vectors
+from udfs.errors import IndexDataError
+from udfs.specs import IndexPlan
+
+KMEANS_ITERATIONS = 10
+OPQ_ITERATIONS = 20
+OPQ_ROWS = 16_384
+
+
+def train_quantizer(xt: Floats, plan: IndexPlan, *, threads: int) -> bytes:
+    """A trained, empty faiss index, serialised.
+
+    `xt` float32 (n, dim), unit vectors, a random sample (not the head of the table: measured .945 → .868
+    recall). An index that needs no training takes (0, dim). The bytes depend on xt, plan and `threads`
+    alone: another thread count adds floats in another order.
+
+    Raises IndexDataError for bad vectors, SettingsError for too few of them.
+    """
+    xt = unit_vectors(xt, what="training vectors")
+    dim = int(xt.shape[1])
+    traits = factory_traits(plan.factory, dim)
+    index = build_empty(plan.factory, dim, metric=plan.metric)
+    if not traits.trained:
+        require_train_rows(len(xt), traits, plan.factory)
+        with faiss_threads(threads):
+            _train(index, xt, plan.seed)
+    if not index.is_trained or index.ntotal:
+        raise IndexDataError(f"{plan.factory} was trained on {len(xt)} rows but is not trained")
+    return bytes(faiss.serialize_index(index).tobytes())
+
+
+@contextmanager
+def faiss_threads(threads: int) -> Iterator[None]:
+    """Pins faiss to `threads` OpenMP threads: Spark's workers and forks need it set, not guessed."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _train(index: Any, xt: Floats, seed: int) -> None:
+    inner = inner_index(index)
+    for transform in transforms(index):
+        _train_transform(transform, xt, pq_bits(inner))
+        xt = np.ascontiguousarray(transform.apply(xt))
+    if isinstance(inner, faiss.IndexIVF):
+        inner.cp.niter = KMEANS_ITERATIONS
+        inner.cp.seed = seed
+    inner.train(xt)
+    index.is_trained = True
+
+
+def _train_transform(transform: Any, xt: Floats, bits: int) -> None:
+    # The default settings cost minutes for nothing measurable, and always fit 8-bit codes: fitting the
+    # codes that follow is 10 times cheaper for 4 bits and no worse (recall@10 before re-rank .580, not .567).
+    codes = None
+    if isinstance(transform, faiss.OPQMatrix):
+        transform.niter = OPQ_ITERATIONS
+        transform.max_train_points = max(OPQ_ROWS, 4 * transform.d_in)
+        transform.niter_pq, transform.niter_pq_0 = 4, 10
+        if bits:
+            codes = faiss.ProductQuantizer(transform.d_out, transform.M, bits)
+            transform.pq = codes
+    transform.train(xt)
+    if codes is not None:
+        transform.pq = None  # it borrows `codes`, which dies with this call

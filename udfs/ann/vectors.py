@@ -1,0 +1,42 @@
+"""Checks on blocks of vectors that faiss itself does not make: shape, finite values, unit norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.errors import IndexDataError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+NORM_TOLERANCE = 1e-2  # bfloat16 models are off by some 4e-3; a forgotten normalisation is far more
+
+
+def unit_vectors(x: NDArray[Any], dim: int | None = None, *, what: str) -> Floats:
+    """`x` as contiguous float32 (n, dim), or IndexDataError naming the first row that is not a unit vector.
+
+    Under L2 a vector of another length silently changes the answer, and NaN is accepted by faiss.
+    """
+    if x.ndim != 2:
+        raise IndexDataError(f"{what} must be an array (n, dim); got shape {x.shape}")
+    if dim is not None and x.shape[1] != dim:
+        raise IndexDataError(
+            f"{what} have {x.shape[1]} dimensions but the index has {dim}; "
+            "embed them with the model the index was built from"
+        )
+    vectors = np.ascontiguousarray(x, dtype=np.float32)
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    # NaN compares false, so it counts as bad here.
+    bad = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_TOLERANCE))
+    if bad.size:
+        row = int(bad[0])
+        finite = bool(np.isfinite(vectors[row]).all())
+        found = f"norm {norms[row]:.6g}" if finite else "NaN or infinite values"
+        raise IndexDataError(
+            f"{what} must be finite unit vectors; row {row} has {found} ({bad.size} such of {len(vectors)}); "
+            "divide each by its norm, and leave rows without a vector out"
+        )
+    return vectors

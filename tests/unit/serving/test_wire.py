@@ -1,0 +1,83 @@
+"""Frames carry rows and answers unchanged, and refuse what is not theirs."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from udfs.errors import CheckpointError, ServingError
+from udfs.gme.prepare import Prepared
+from udfs.serving import wire
+from udfs.serving.wire import Answer, Kind
+
+grids = st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4))
+ids = st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20)
+
+
+def _row(tokens: list[int], grid: tuple[int, int] | None, seed: int) -> Prepared:
+    patches = None
+    if grid is not None:
+        size = (grid[0] * grid[1], 3, 14, 14)
+        patches = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    return Prepared(np.array(tokens, np.int32), patches, grid)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(ids, grids), max_size=6))
+def test_rows_return_as_they_went(cells: list[tuple[list[int], tuple[int, int] | None]]) -> None:
+    rows = [_row(tokens, grid, seed) for seed, (tokens, grid) in enumerate(cells)]
+    back = wire.decode_rows(wire.encode_rows(rows))
+    assert len(back) == len(rows)
+    for row, copy in zip(rows, back, strict=True):
+        assert copy.input_ids.dtype == np.int32
+        np.testing.assert_array_equal(row.input_ids, copy.input_ids)
+        assert row.grid == copy.grid
+        assert (row.patches is None) == (copy.patches is None)
+        if row.patches is not None and copy.patches is not None:
+            assert copy.patches.dtype == np.uint8
+            np.testing.assert_array_equal(row.patches, copy.patches)
+
+
+def test_an_answer_returns_as_it_went() -> None:
+    vectors = np.array([[1, np.nan], [0.25, -3]], np.float32)
+    answer = Answer(vectors, [None, "not_finite: NaN"], "host:1:abc", 0.1)
+    back = wire.decode_answer(wire.encode_answer(answer))
+    np.testing.assert_array_equal(back.vectors, vectors)
+    assert (back.errors, back.server, back.model_seconds) == (answer.errors, "host:1:abc", 0.1)
+
+
+def test_a_frame_of_another_program_is_refused() -> None:
+    with pytest.raises(ServingError, match="not a frame of the model server"):
+        wire.parse_head(b"HTTP/1.1 200 ")
+    with pytest.raises(ServingError, match="not a frame"):
+        wire.parse_head(b"GMEL\x09" + bytes(8))
+    with pytest.raises(ServingError, match="at most"):
+        wire.parse_head(b"GMEL\x02" + b"\xff" * 8)
+
+
+def test_a_frame_over_the_limit_is_not_sent() -> None:
+    with pytest.raises(ServingError, match="limit"):
+        wire.pack_head(Kind.EMBED, wire.MAX_PAYLOAD + 1)
+
+
+def test_damaged_payloads_are_refused() -> None:
+    good = wire.encode_rows([_row([1, 2], (2, 2), 0)])
+    with pytest.raises(ServingError):
+        wire.decode_rows(good[: len(good) // 2])
+    with pytest.raises(ServingError, match="expected, found"):
+        wire.decode_rows(wire.encode_answer(Answer(np.zeros((1, 2)), [None], "s", 0.0)))
+    with pytest.raises(ServingError, match="do not fit a grid"):
+        wire.decode_rows(
+            wire.encode_rows(
+                [Prepared(np.ones(1, np.int32), np.zeros((3, 3, 14, 14), np.uint8), (2, 2))]
+            )
+        )
+    with pytest.raises(ServingError, match="not JSON"):
+        wire.decode_json(b"{")
+
+
+def test_failures_keep_their_kind() -> None:
+    with pytest.raises(CheckpointError, match="no folder"):
+        wire.raise_failure(wire.failure(CheckpointError("no folder")))
+    with pytest.raises(ServingError, match="ValueError: odd"):
+        wire.raise_failure(wire.failure(ValueError("odd")))

@@ -1,0 +1,58 @@
+"""Load the model of a spec into this process, after checking that the checkpoint is the one the driver resolved."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+
+from udfs.errors import CheckpointError
+from udfs.gme.checkpoint import Checkpoint
+from udfs.gme.fingerprint import model_id
+from udfs.serving.window import Loaded
+from udfs.specs import ModelSpec, ServingSpec
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_model(
+    model: ModelSpec, serving: ServingSpec, *, device: str, threads: int | None
+) -> Loaded:
+    """The model, verified and on `device`; `threads` as in `EmbeddingModel.load`. CheckpointError says what is wrong."""
+    started = time.monotonic()
+    verify(model)
+    from udfs.gme.model import (
+        EmbeddingModel,
+    )  # torch: seconds, and only worth them for a right checkpoint
+
+    loaded = EmbeddingModel.load(
+        model.path,
+        dtype=model.dtype,
+        device=device,
+        token_budget=serving.token_budget,
+        patch_budget=serving.patch_budget,
+        threads=threads,
+    )
+    seconds = time.monotonic() - started
+    server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+    _LOG.info("loaded %s on %s in %.1f s as %s", model.model_id, device, seconds, server)
+    return Loaded(model=loaded, server=server, dim=loaded.dim)
+
+
+def verify(model: ModelSpec) -> None:
+    """Raise CheckpointError unless the folder on this machine holds exactly the model of the spec."""
+    checkpoint = Checkpoint.read(model.path)
+    found = checkpoint.weights_sha256()
+    if found != model.weights_sha256:
+        raise CheckpointError(
+            f"{model.path} on {socket.gethostname()} holds weights {found[:16]}..., but the driver "
+            f"resolved {model.weights_sha256[:16]}...: copy the registered checkpoint to this machine"
+        )
+    name = model_id(checkpoint, weights_sha256=found, dtype=model.dtype, profile=model.profile)
+    if name != model.model_id:
+        raise CheckpointError(
+            f"{model.path} on {socket.gethostname()} makes model_id {name}, but the driver resolved "
+            f"{model.model_id}: its config, its tokenizer or this gme-lake differ from the driver's"
+        )

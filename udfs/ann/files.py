@@ -87,7 +87,7 @@ def _verify(path: Path, record: FileRecord, *, shown: str | None = None) -> None
             f"{where} has {stat.st_size} bytes but the index manifest says {record.bytes}; "
             "it is truncated or foreign: restore it or build the index again"
         )
-    found = _sha256_once(str(path), stat.st_mtime_ns, stat.st_size)
+    found = _sha256_once(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     if found != record.sha256:
         raise IndexDataError(
             f"{where} has sha-256 {found[:16]}… but the index manifest says {record.sha256[:16]}…; "
@@ -100,5 +100,6 @@ def _missing(where: str) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _sha256_once(path: str, mtime_ns: int, size: int) -> str:
+def _sha256_once(path: str, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> str:
+    # ctime and inode tell a file that was put in place with an old mtime.
     return file_sha256(Path(path))

@@ -1,0 +1,105 @@
+"""Plans follow the rule table, fit any width, and refuse what cannot be trained."""
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.ann.indexes import clustered
+from udfs.ann.cost import estimate
+from udfs.ann.plan import MIN_ROWS_PER_CENTROID, build_empty, default_plan, factory_traits
+from udfs.ann.train import train_quantizer
+from udfs.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("rows", "factory", "metric", "nlist", "shards", "refine"),
+    [
+        (0, "Flat", "ip", 0, 1, "none"),
+        (100_000, "Flat", "ip", 0, 1, "none"),
+        (100_001, "OPQ64_256,IVF1024,PQ64x4fs", "l2", 1024, 1, "fp16"),
+        (1_000_000, "OPQ64_256,IVF4096,PQ64x4fs", "l2", 4096, 1, "fp16"),
+        (100_000_000, "OPQ64_256,IVF16384,PQ64x4fs", "l2", 16_384, 4, "fp16"),
+        (1_000_000_000, "OPQ64_256,IVF16384,PQ64x4fs", "l2", 16_384, 40, "fp16"),
+    ],
+)
+def test_rule_table(rows, factory, metric, nlist, shards, refine):
+    plan = default_plan(rows, 1536)
+    assert (plan.factory, plan.metric, plan.nlist) == (factory, metric, nlist)
+    assert (plan.shards, plan.refine) == (shards, refine)
+    assert plan.train_rows == min(rows, 64 * nlist)
+
+
+@settings(max_examples=60, deadline=None)
+@given(dim=st.integers(1, 400))
+def test_every_width_gets_codes_that_fit(dim):
+    plan = default_plan(200_000, dim)
+    index = build_empty(plan.factory, dim, metric=plan.metric)
+    assert index.d == dim
+    assert factory_traits(plan.factory, dim).fast_scan
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(624, 60_000))
+def test_a_forced_small_table_has_39_rows_per_list(rows):
+    plan = default_plan(rows, 64, factory="OPQ16_64,IVF{nlist},PQ16x4fs")
+    assert 1 <= plan.nlist * MIN_ROWS_PER_CENTROID <= rows
+    assert plan.nlist * 2 * MIN_ROWS_PER_CENTROID > rows or plan.nlist >= 256
+    assert f"IVF{plan.nlist}," in plan.factory
+    assert plan.train_rows == min(rows, max(64 * plan.nlist, 16_384))
+
+
+def test_too_small_for_its_codebook_names_both_numbers():
+    with pytest.raises(SettingsError, match=r"needs 624 rows.*there are 623"):
+        default_plan(623, 64, factory="IVF{nlist},PQ16x4fs")
+    with pytest.raises(SettingsError, match=r"needs 9984 rows.*there are 2000"):
+        default_plan(2000, 64, factory="IVF{nlist},PQ16np")
+
+
+def test_an_nlist_that_was_asked_for_is_kept_or_refused():
+    plan = default_plan(5000, 64, nlist=100, shards=3)
+    assert (plan.nlist, plan.shards, plan.metric) == (100, 3, "l2")
+    assert plan.factory.startswith("OPQ32_64,IVF100,")
+    with pytest.raises(SettingsError, match=r"needs 7800 rows.*there are 5000"):
+        default_plan(5000, 64, nlist=200)
+    with pytest.raises(SettingsError, match="needs 39936 rows"):
+        default_plan(5000, 64, factory="IVF1024,SQ8")
+    for factory in ("Flat", "IVF64,SQ8"):
+        with pytest.raises(SettingsError, match="nlist=32 was asked"):
+            default_plan(5000, 64, factory=factory, nlist=32)
+
+
+def test_factories_of_users_keep_their_metric_and_refine():
+    assert default_plan(5000, 64, factory="IVF{nlist},SQ8").metric == "ip"
+    assert default_plan(5000, 64, factory="IVF{nlist},SQ8").refine == "fp16"
+    assert default_plan(5000, 64, factory="IVF{nlist},Flat").refine == "none"
+    assert default_plan(5000, 64, factory="RR32,IVF{nlist},Flat").refine == "fp16"
+
+
+@pytest.mark.parametrize("factory", ["IVF16,PQ7x4fs", "nonsense", "OPQ64_250,IVF16,PQ64x4fs"])
+def test_what_faiss_cannot_build_is_a_settings_error(factory):
+    with pytest.raises(SettingsError, match="vectors of 64 floats"):
+        default_plan(5000, 64, factory=factory)
+
+
+def test_estimate_is_the_cost_model_of_the_design():
+    cost = estimate(default_plan(1_000_000, 1536), 1_000_000, 1536)
+    assert cost.encode_seconds == pytest.approx(37, abs=1)
+    assert cost.train_seconds == pytest.approx(76 + 25, abs=2)
+    assert cost.index_bytes == pytest.approx(48e6, rel=0.02)
+    assert cost.refine_bytes == 3_072_000_000
+    assert cost.task_peak_bytes > 4 * cost.plan.train_rows * 1536
+    for words in ("OPQ64_256,IVF4096,PQ64x4fs", "262,144 rows", "3.07 GB", "1 shard"):
+        assert words in str(cost)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF{nlist},SQ8", "OPQ8_32,IVF{nlist},PQ8x4fs"])
+def test_estimated_bytes_are_near_the_real_index(factory):
+    xb = clustered(4000, 48)
+    plan = default_plan(len(xb), 48, factory=factory)
+    quantizer = train_quantizer(xb, plan, threads=1)
+    index = faiss.deserialize_index(np.frombuffer(quantizer, dtype=np.uint8))
+    index.add(xb)
+    real = len(faiss.serialize_index(index))
+    assert estimate(plan, len(xb), 48).index_bytes == pytest.approx(real, rel=0.15)

@@ -88,6 +88,9 @@ def read_image(uri: str, *, max_bytes: int) -> bytes:
     try:
         return read_bytes(uri, max_bytes=max_bytes)
     except FileNotFoundError as error:
+        cause = error.__cause__  # fsspec's HTTP client calls every failure "not found"
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise ImageRejected("unreachable", f"{uri}: {cause}") from error
         raise ImageRejected("missing", f"no file at {uri}") from error
     except TooLargeError as error:
         raise ImageRejected("too_large", str(error)) from error
@@ -187,6 +190,8 @@ def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 def _file_info(system: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
     info = system.get_file_info(path)
     if info.type == fs.FileType.NotFound:
+        if (handler := getattr(system, "handler", None)) is not None:
+            handler.fs.info(path)  # raises again what pyarrow's wrapper made a plain "not found"
         raise FileNotFoundError(f"no file at {uri}")
     return info
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,15 @@ class EmbeddingModel:
         place = resolve_device(device)
         if threads is not None:
             torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-        model, info = Qwen2VLModel.from_pretrained(
-            str(path),
-            dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _no_progress_bar():
+            model, info = Qwen2VLModel.from_pretrained(
+                str(path),
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa",
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
         _check_loaded(path, info)
         model = model.eval().requires_grad_(False).to(place)
         model.visual.patch_embed = FoldedPatchEmbed.of(model.visual.patch_embed)
@@ -158,6 +160,20 @@ def resolve_device(device: str) -> torch.device:
             f"device {device!r} was asked for, but torch sees no GPU: use cpu or auto"
         )
     return place
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers' loading bar out of executor logs; put the caller's setting back."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_loaded(path: str | Path, info: dict[str, Any]) -> None:

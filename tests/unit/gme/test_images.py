@@ -1,0 +1,139 @@
+"""Awkward picture files end as the table says; nothing but `ImageRejected` ever comes out of damaged bytes."""
+
+import csv
+import io
+import resource
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from tests.shared import DATA, shared
+from udfs.errors import ImageRejected
+from udfs.gme.images import MAX_PIXELS, REASONS, decode_image
+
+TABLE = DATA / "images" / "expected.csv"
+CASES = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
+ADVISORY = {"truncated", "corrupt"}  # the table does not insist on which of the two
+
+
+def encoded(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def thumbnail(image):
+    """Mean colour over exact areas of a 4x4 grid, 48 numbers."""
+    pixels = np.asarray(image).repeat(4, axis=0).repeat(4, axis=1)
+    return pixels.reshape(4, image.height, 4, image.width, 3).mean(axis=(1, 3)).reshape(-1)
+
+
+def outcome(data):
+    try:
+        return decode_image(data)
+    except ImageRejected as error:
+        return error
+
+
+def test_the_table_is_complete():
+    shared("images", "expected.csv")
+    assert len(CASES) == 48
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("case", CASES, ids=[case["file"][6:] for case in CASES])
+@pytest.mark.timeout(5)
+def test_awkward_file(case):
+    result = outcome((TABLE.parent / case["file"]).read_bytes())
+    if isinstance(result, ImageRejected):
+        assert case["expected"] in ("reject", "either"), result
+        wanted = case["reject_reason"]
+        assert result.reason in (ADVISORY if wanted in ADVISORY else {wanted})
+        return
+    assert case["expected"] in ("decode", "either")
+    assert result.mode == "RGB"
+    if case["width"]:
+        assert result.size == (int(case["width"]), int(case["height"]))
+        expected = np.frombuffer(bytes.fromhex(case["thumb4x4_rgb_hex"]), np.uint8)
+        assert np.abs(thumbnail(result) - expected).mean() <= float(case["tolerance"])
+
+
+def test_bombs_take_no_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in (
+        "reject_giant.jpg",
+        "reject_bomb.gif",
+        "reject_memory_trap.tif",
+        "png_text_chunk_bomb.png",
+    ):
+        outcome(shared("images", "files", name).read_bytes())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_a_whole_picture_just_over_the_limit_is_rejected_from_its_header():
+    header = bytearray(encoded(Image.new("L", (8, 8)), "BMP"))
+    header[18:26] = (10_001).to_bytes(4, "little") + (10_000).to_bytes(4, "little")
+    with pytest.raises(ImageRejected, match=str(MAX_PIXELS)) as caught:
+        decode_image(bytes(header))
+    assert caught.value.reason == "too_many_pixels"
+
+
+def test_transparency_over_white_or_dropped():
+    data = encoded(Image.new("RGBA", (2, 2), (10, 20, 30, 0)))
+    assert decode_image(data).getpixel((0, 0)) == (255, 255, 255)
+    assert decode_image(data, background="drop").getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_orientation_is_applied_only_when_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif)
+    assert decode_image(data).size == (10, 20)
+    assert decode_image(data, upright=False).size == (20, 10)
+
+
+def test_float_samples_have_no_defined_white():
+    with pytest.raises(ImageRejected) as caught:
+        decode_image(encoded(Image.new("F", (4, 4)), "TIFF"))
+    assert caught.value.reason == "unsupported_format"
+
+
+def test_cut_files_stay_errors_where_other_code_made_pillow_lenient(monkeypatch):
+    whole = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(outcome(whole[: len(whole) // 2])))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.reason for result in results] == ["truncated"] * 8
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+SAMPLES = [
+    encoded(Image.effect_noise((24, 16), 60).convert("RGB"), form)
+    for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_decode_or_are_rejected_with_a_known_reason(data):
+    sample = bytearray(data.draw(st.sampled_from(SAMPLES)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        sample[data.draw(st.integers(0, len(sample) - 1))] = data.draw(st.integers(0, 255))
+    result = outcome(bytes(sample[: data.draw(st.integers(0, len(sample)))]))
+    if isinstance(result, ImageRejected):
+        assert result.reason in REASONS
+        assert result.status == f"image_{result.reason}"
+    else:
+        assert result.mode == "RGB"

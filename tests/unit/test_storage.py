@@ -1,0 +1,86 @@
+"""Files by path and URI: local disk, and fsspec's in-memory store in place of a remote one."""
+
+import fsspec
+import pytest
+
+from udfs import storage
+from udfs.errors import ImageRejected
+
+REMOTE = "memory://bucket/folder"
+
+
+@pytest.fixture(params=["path", "file uri", "memory"])
+def root(request, tmp_path):
+    yield {"path": str(tmp_path), "file uri": tmp_path.as_uri(), "memory": REMOTE}[request.param]
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def local(tmp_path):
+    file = tmp_path / "local file"
+    file.write_bytes(b"0123456789")
+    return file
+
+
+def test_publish_read_stat_fetch(root, local, tmp_path):
+    uri = storage.join(root, "deep/a b.bin")
+    assert not storage.exists(uri)
+    storage.publish(local, uri)
+    assert storage.exists(uri)
+    assert storage.read_bytes(uri, max_bytes=10) == b"0123456789"
+    assert storage.stat(uri)[0] == 10
+    storage.fetch(uri, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"0123456789"
+
+
+def test_publish_replaces_and_changes_the_version(root, local):
+    uri = storage.join(root, "file")
+    storage.publish(local, uri)
+    before = storage.stat(uri)
+    local.write_bytes(b"other")
+    storage.publish(local, uri)
+    assert storage.read_bytes(uri, max_bytes=10) == b"other"
+    assert storage.stat(uri) != before
+
+
+def test_nothing_temporary_is_left(tmp_path, local):
+    storage.publish(local, str(tmp_path / "out" / "file"))
+    storage.publish(local, REMOTE + "/file")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["file"]
+    names = [name for name in fsspec.filesystem("memory").find("/bucket") if "tmp" in name]
+    fsspec.filesystem("memory").store.clear()
+    assert names == []
+
+
+def test_a_failed_fetch_leaves_no_file(root, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        storage.fetch(storage.join(root, "absent"), tmp_path / "copy")
+    assert not any("copy" in file.name for file in tmp_path.iterdir())
+
+
+def test_pictures_that_cannot_be_read_say_why(root, local):
+    storage.publish(local, storage.join(root, "file"))
+    for name, limit, reason in [("absent", 10, "missing"), ("file", 9, "too_large")]:
+        with pytest.raises(ImageRejected) as caught:
+            storage.read_image(storage.join(root, name), max_bytes=limit)
+        assert caught.value.reason == reason
+    assert storage.read_image(storage.join(root, "file"), max_bytes=10) == b"0123456789"
+
+
+@pytest.mark.parametrize("uri", ["nosuchscheme://a/b", "http://127.0.0.1:9/a.jpg"])
+def test_an_unreachable_place(uri):
+    with pytest.raises(ImageRejected) as caught:
+        storage.read_image(uri, max_bytes=10)
+    assert caught.value.reason == "unreachable"
+
+
+def test_a_folder_is_no_picture(tmp_path):
+    with pytest.raises(ImageRejected) as caught:
+        storage.read_image(str(tmp_path), max_bytes=10)
+    assert caught.value.reason == "unreachable"
+
+
+def test_databricks_paths_are_local():
+    assert str(storage.local_path("dbfs:/Volumes/a/b")) == "/Volumes/a/b"
+    assert str(storage.local_path("dbfs:/mnt/a")) == "/dbfs/mnt/a"
+    assert storage.local_path("s3a://bucket/a") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def verified_path(root: str, record: FileRecord, *, cache_dir: str | None) -> Pa
 
 
 def _cached(root: str, record: FileRecord, cache_dir: str | None) -> Path:
-    folder = Path(cache_dir) if cache_dir else Path(tempfile.gettempdir()) / "gme-lake-index-cache"
+    own = Path(tempfile.gettempdir()) / f"gme-lake-index-cache-{os.getuid()}"
+    folder = Path(cache_dir) if cache_dir else own
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{record.sha256}-{record.name}"
     if path.exists():

@@ -27,6 +27,7 @@ LAYOUT = {
     "shard-NNNNN.faiss": "faiss index of the shard; its ids are local rows 0..rows-1",
     "shard-NNNNN.f16": "little-endian float16, rows x dim, no header; row = local row (absent where refine is none)",
     "shard-NNNNN.rows.arrow": "Arrow IPC file (vector_id int64, id string); row = local row",
+    "shard-NNNNN.json": "record of a finished shard, for builds that resume; searches do not read it",
     "score": "inner product of unit vectors",
     "sha256": "of this document without the key sha256, as JSON with sorted keys and no spaces",
 }

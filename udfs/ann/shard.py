@@ -17,6 +17,7 @@ import pyarrow as pa
 from udfs import storage
 from udfs.ann.files import FileRecord, record_file
 from udfs.ann.manifest import ShardRecord
+from udfs.ann.resume import publish_record
 from udfs.ann.vectors import Floats, Ints, unit_vectors
 from udfs.errors import IndexDataError
 
@@ -92,7 +93,7 @@ class ShardWriter:
         self._seen.append(vector_ids.copy())
 
     def finish(self) -> ShardRecord:
-        """Checks, checksums and publishes the files; the record goes into the manifest.
+        """Checks, checksums and publishes the files, then their record; the record goes into the manifest.
 
         Raises IndexDataError where a vector_id came twice.
         """
@@ -101,7 +102,7 @@ class ShardWriter:
         if self._refine is not None:
             self._refine.close()
         faiss.write_index(self._index, str(self._path(FAISS_SUFFIX)))
-        return ShardRecord(
+        record = ShardRecord(
             shard=self._shard,
             rows=int(self._index.ntotal),
             quantizer_sha256=self._quantizer_sha256,
@@ -109,6 +110,8 @@ class ShardWriter:
             row_ids=self._publish(ROWS_SUFFIX),
             refine=self._publish(REFINE_SUFFIX) if self._refine is not None else None,
         )
+        publish_record(record, self._root)
+        return record
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -1,5 +1,7 @@
 """Shards hold what was added, in order, in open formats; bad rows are refused; nothing is left behind."""
 
+import hashlib
+
 import faiss
 import numpy as np
 import pyarrow as pa
@@ -7,6 +9,7 @@ import pytest
 
 from tests.unit.ann.indexes import clustered, names_of, small_ivf_plan
 from udfs.ann.files import file_sha256
+from udfs.ann.resume import finished_shard
 from udfs.ann.shard import ShardWriter
 from udfs.ann.train import train_quantizer
 from udfs.errors import IndexDataError
@@ -41,7 +44,7 @@ def test_files_hold_the_rows_in_order_of_arrival(writer, tmp_path):
     assert (record.shard, record.rows) == (3, 1300)
     names = ["shard-00003.faiss", "shard-00003.rows.arrow", "shard-00003.f16"]
     assert [file.name for file in record.files] == names
-    assert sorted(path.name for path in root.iterdir()) == sorted(names)
+    assert sorted(path.name for path in root.iterdir()) == sorted([*names, "shard-00003.json"])
     for file in record.files:
         path = root / file.name
         assert (file_sha256(path), path.stat().st_size) == (file.sha256, file.bytes)
@@ -95,3 +98,24 @@ def test_a_failed_task_leaves_nothing(quantizer, tmp_path):
         writer.add(IDS, names_of(IDS), XB)
         raise RuntimeError("killed")
     assert not root.exists() and list(work.iterdir()) == []
+
+
+def test_a_finished_shard_is_found_again_only_while_it_is_whole(writer, quantizer, tmp_path):
+    root = tmp_path / "root"
+    sha256 = hashlib.sha256(quantizer).hexdigest()
+    assert finished_shard(str(root), 3, quantizer_sha256=sha256) is None
+    writer.add(IDS, names_of(IDS), XB)
+    record = writer.finish()
+    assert finished_shard(str(root), 3, quantizer_sha256=sha256) == record
+    assert finished_shard(str(root), 3, quantizer_sha256="0" * 64) is None  # retrained since
+    assert finished_shard(str(root), 2, quantizer_sha256=sha256) is None
+    for file in record.files:
+        data = (root / file.name).read_bytes()
+        (root / file.name).write_bytes(data[:-1])
+        assert finished_shard(str(root), 3, quantizer_sha256=sha256) is None
+        (root / file.name).unlink()
+        assert finished_shard(str(root), 3, quantizer_sha256=sha256) is None
+        (root / file.name).write_bytes(data)
+    assert finished_shard(str(root), 3, quantizer_sha256=sha256) == record
+    (root / "shard-00003.json").write_text("{")
+    assert finished_shard(str(root), 3, quantizer_sha256=sha256) is None

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import uuid
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -176,15 +177,23 @@ def _scheme(uri: str) -> str:
 
 
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """pyarrow's own file system where it has one, else fsspec's behind pyarrow's interface."""
+    """pyarrow's own file system where it has one, else fsspec's behind pyarrow's interface; names are taken literally."""
     scheme = _scheme(uri)
     if scheme in _ARROW:
-        system, path = fs.FileSystem.from_uri(f"{scheme}:{uri.split(':', 1)[1]}")
-        return system, path
+        place, _, name = uri.split("://", 1)[1].partition("/")
+        system, root = _arrow_root(f"{scheme}://{place}/")
+        return system, f"{root.rstrip('/')}/{name}"
     import fsspec
 
     inner, path = fsspec.core.url_to_fs(uri)
     return fs.PyFileSystem(fs.FSSpecHandler(inner)), path
+
+
+@lru_cache(maxsize=64)
+def _arrow_root(root: str) -> tuple[fs.FileSystem, str]:
+    """Opened once a process: finding a bucket's region is a request of its own."""
+    system, path = fs.FileSystem.from_uri(root)
+    return system, path
 
 
 def _file_info(system: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:

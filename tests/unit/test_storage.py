@@ -84,3 +84,7 @@ def test_databricks_paths_are_local():
     assert str(storage.local_path("dbfs:/Volumes/a/b")) == "/Volumes/a/b"
     assert str(storage.local_path("dbfs:/mnt/a")) == "/dbfs/mnt/a"
     assert storage.local_path("s3a://bucket/a") is None
+
+
+def test_object_names_are_taken_literally():
+    assert storage._filesystem("gs://bucket/a b/c#d%20.jpg")[1] == "bucket/a b/c#d%20.jpg"

@@ -24,9 +24,15 @@ def sniff(data: bytes) -> str | None:
         return "BMP"
     if data[:4] in _TIFF_MAGIC:
         return "TIFF"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
-        return "AVIF"
-    return None
+    return "AVIF" if _is_avif(data) else None
+
+
+def _is_avif(data: bytes) -> bool:
+    """AVIF by its brands; `mif1` alone may as well be HEIC (ISO/IEC 23008-12)."""
+    brand = data[8:12]
+    if data[4:8] != b"ftyp":
+        return False
+    return brand in (b"avif", b"avis") or (brand in (b"mif1", b"msf1") and b"avif" in data[16:64])
 
 
 def header_size(data: bytes, form: str) -> tuple[int, int] | None:

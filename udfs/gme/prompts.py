@@ -68,8 +68,8 @@ class Prompts:
         Raises `RowRejected("instruction_too_long")` where no room is left for the row itself.
         """
         task = instruction if is_query and instruction else self._profile.default_instruction
-        head = list(self._system(task))
-        said = text or ""
+        head = list(self._system(_valid(task)))
+        said = _valid(text or "")
         if image_tokens:
             image = [self._vision, *[self.image_pad] * image_tokens, self._vision_end]
             head += [*self._user, *image]
@@ -118,6 +118,15 @@ class Prompts:
             f"instruction, image and frame take {needed} tokens of max_length "
             f"{self._profile.max_length}: shorten the instruction, or lower max_image_tokens",
         )
+
+
+def _valid(text: str) -> str:
+    """`text` with lone surrogates, which UTF-8 cannot say, replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def control_ids(tokenizer: Tokenizer) -> list[int]:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from tests.shared import DATA, shared
 from udfs.errors import ImageRejected
 from udfs.gme.images import MAX_PIXELS, REASONS, decode_image
 
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 TABLE = DATA / "images" / "expected.csv"
 CASES = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
 ADVISORY = {"truncated", "corrupt"}  # the table does not insist on which of the two
@@ -44,7 +45,6 @@ def test_the_table_is_complete():
     assert len(CASES) == 48
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("case", CASES, ids=[case["file"][6:] for case in CASES])
 @pytest.mark.timeout(5)
 def test_awkward_file(case):
@@ -94,6 +94,12 @@ def test_orientation_is_applied_only_when_upright():
     data = encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif)
     assert decode_image(data).size == (10, 20)
     assert decode_image(data, upright=False).size == (20, 10)
+    assert ImageOps.exif_transpose(decode_image(data)).size == (10, 20)  # not a second time
+
+
+def test_a_decoded_picture_outlives_its_file():
+    for sample in SAMPLES:
+        assert np.asarray(decode_image(sample).resize((4, 4)).copy()).shape == (4, 4, 3)
 
 
 def test_float_samples_have_no_defined_white():

@@ -103,6 +103,11 @@ def test_the_head_of_a_long_text_is_exact(block, limit):
     assert PROMPTS.head(text, limit) == PROMPTS._encode(text)[:limit]
 
 
+def test_text_that_is_not_valid_unicode_is_still_embedded():
+    assert ids("\ud800 a") == ids("\ufffd a")
+    assert ids("\ud83d\ude00") == ids("😀")
+
+
 def test_a_tokenizer_without_control_tokens_is_refused():
     bare = Tokenizer.from_str(TOKENIZER.to_str().replace("image_pad", "other_pad"))
     with pytest.raises(CheckpointError, match="image_pad"):

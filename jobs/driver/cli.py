@@ -66,7 +66,9 @@ def job(*, sections: Sequence[str]) -> Callable[[Callable[..., None]], click.Com
                 raise click.ClickException(str(error)) from None
 
         name = function.__module__.rpartition(".")[2].replace("_", "-")
-        command = click.command(name, epilog=_settings_help(sections), cls=_JobCommand)(run)
+        command: click.Command = click.command(
+            name, epilog=_settings_help(sections), cls=_JobCommand
+        )(run)
         for option in _common_options():
             command = option(command)
         return command

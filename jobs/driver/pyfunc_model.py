@@ -23,7 +23,8 @@ class GmePyfunc(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             profile=ModelProfile(**config["profile"]),
         )
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[Any]:
+    # MLflow reads a type hint on model_input as a schema of one column and warns; pandas frames have their own.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         """One vector (list of float) per row; rows that cannot be embedded raise ValueError with all reasons."""
         rows = [
             Row(

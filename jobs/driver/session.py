@@ -64,6 +64,6 @@ def _start_local(settings: Settings) -> SparkSession:
     )
     for name, value in {**LOCAL_CONF, **settings.spark.conf}.items():
         builder = builder.config(name, value)
-    spark = configure_spark_with_delta_pip(builder).getOrCreate()
+    spark: SparkSession = configure_spark_with_delta_pip(builder).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark

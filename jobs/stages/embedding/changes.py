@@ -57,7 +57,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
     pinned = job.lake.version("vectors")
     with job.run.stage("hash"):
         pending, looked_at = _stage_pending(job, rows, folder=folder, pinned=pinned)
-        total = pending.count()
+        total, replaced = _sizes(pending)
     if total == 0:
         return Looked(looked_at, 0, 0, 0, 0)
     job.run.begin()
@@ -71,7 +71,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        commit(job, spark, staged, txn=txn)
+        commit(job, spark, staged, replaces=replaced > 0, txn=txn)
     return Looked(looked_at, total, made, total - made, rejected)
 
 
@@ -110,6 +110,16 @@ def _stage_pending(
     return rows.sparkSession.read.parquet(f"{folder}/pending"), int(seen.get["rows"])
 
 
+def _sizes(pending: DataFrame) -> tuple[int, int]:
+    """Pending rows, and how many of them replace a vector row."""
+    from pyspark.sql import functions as F
+
+    row = pending.agg(
+        F.count(F.lit(1)).alias("rows"), F.count_if("replaces").alias("replaced")
+    ).first()
+    return (int(row.rows), int(row.replaced)) if row else (0, 0)
+
+
 def _stage_reused(
     job: Embedding, pending: DataFrame, *, folder: str, pinned: int
 ) -> DataFrame | None:
@@ -125,12 +135,12 @@ def _stage_reused(
     )
     matches.write.mode("overwrite").parquet(f"{folder}/reused")
     reused = pending.sparkSession.read.parquet(f"{folder}/reused")
-    low, high = reused.agg(F.min("vector_id"), F.max("vector_id")).first() or (None, None)
-    if low is None:
+    bounds = reused.agg(F.min("vector_id").alias("low"), F.max("vector_id").alias("high")).first()
+    if bounds is None or bounds.low is None:
         return None
     # The literal bounds let Delta skip files by their statistics; the vectors column is wide.
     vectors = job.lake.read("vectors", version=pinned).where(F.col("model_id") == job.model_id)
-    vectors = vectors.where(F.col("vector_id").between(low, high))
+    vectors = vectors.where(F.col("vector_id").between(bounds.low, bounds.high))
     vectors = vectors.select("vector_id", "status", "error", "embedding")
     return vectors.join(F.broadcast(reused), "vector_id").select(
         "content_hash", "status", "error", "embedding"

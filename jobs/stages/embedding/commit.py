@@ -27,8 +27,19 @@ _CONCURRENT = (
 )
 
 
-def commit(job: Embedding, spark: SparkSession, staged: DataFrame, *, txn: tuple[str, int]) -> None:
+def commit(
+    job: Embedding,
+    spark: SparkSession,
+    staged: DataFrame,
+    *,
+    replaces: bool,
+    txn: tuple[str, int],
+) -> None:
     """MERGE staged rows (id, content_hash, replaces, status, error, embedding) into `vectors`.
+
+    `replaces` says whether any of them replaces an older vector row.
+
+    `replaces` says whether any of them replaces an older vector row.
 
     New ids are inserted if they are still new; a changed id's row is deleted and inserted anew, so that it gets a
     fresh vector_id. One MERGE rather than an append: an append cannot see what another run has just inserted.
@@ -39,7 +50,6 @@ def commit(job: Embedding, spark: SparkSession, staged: DataFrame, *, txn: tuple
     columns = ["id", "content_hash", "status", "error", "embedding"]
     key = F.expr("IF(replaces, NULL, id) AS merge_key")
     changes = staged.select(key, F.lit("insert").alias("op"), *columns)
-    replaces = bool(staged.where("replaces").head(1))
     if replaces:
         old = staged.where("replaces")
         nulls = [F.lit(None).cast(changes.schema[c].dataType).alias(c) for c in columns]

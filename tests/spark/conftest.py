@@ -1,0 +1,86 @@
+"""Small lakes with a registered model and drawn source tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+SOURCE_SCHEMA = "id string, title string, description string, image binary, price double"
+
+
+def picture(number: int, *, size: int = 56) -> bytes:
+    """A small PNG whose colours depend on the number."""
+    image = Image.new(
+        "RGB", (size, size), (number * 37 % 256, number * 91 % 256, number * 53 % 256)
+    )
+    image.paste((255 - number % 256, 10, 200), (number % 20, 5, 30 + number % 20, 40))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def source_rows(numbers: range | list[int]) -> list[tuple]:
+    """(id, title, description, image, price) rows, all different."""
+    return [(f"p{n}", f"thing {n}", f"a thing numbered {n}", picture(n), float(n)) for n in numbers]
+
+
+@dataclass
+class Shop:
+    """A source table and the lake that embeds it."""
+
+    spark: Any
+    open_lake: Callable
+    table: str
+    checkpoint: Path
+    sets: list[str] = field(default_factory=list)
+
+    def write(
+        self, rows: list[tuple], *, files: int = 1, mode: str = "append", cdf: bool = False
+    ) -> None:
+        frame = self.spark.createDataFrame(rows, SOURCE_SCHEMA).repartition(files)
+        writer = frame.write.format("delta").mode(mode)
+        if cdf:
+            writer = writer.option("delta.enableChangeDataFeed", "true")
+        writer.save(self.table)
+
+    def lake(self, *sets: str):
+        return self.open_lake(
+            f"source.table={self.table}",
+            f"model.checkpoint={self.checkpoint}",
+            "model.profile=tiny",
+            "serving.threads=1",
+            *self.sets,
+            *sets,
+        )
+
+    def embed(self, *sets: str):
+        """Register the checkpoint (once) and run embed_table; returns (lake, report)."""
+        from jobs.driver.registry import Registry
+        from jobs.driver.runs import open_run
+        from jobs.stages.embedding.job import embed_table
+        from jobs.stages.models import describe_checkpoint
+
+        lake = self.lake(*sets)
+        registry = Registry(lake.settings)
+        model = registry.register(describe_checkpoint(lake.settings.model), alias="champion")
+        with open_run(lake, registry, job="embed_table") as run:
+            report = embed_table(lake, run, model=model)
+        return lake, report
+
+    def vectors(self, lake) -> dict[str, Any]:
+        """vectors rows by id; fails where an id has two."""
+        rows = lake.read("vectors").collect()
+        by_id = {row.id: row for row in rows}
+        assert len(by_id) == len(rows), "an id has more than one vector row"
+        return by_id
+
+
+@pytest.fixture
+def shop(spark, open_lake, checkpoint: Path, tmp_path: Path) -> Shop:
+    return Shop(spark, open_lake, str(tmp_path / "products"), checkpoint)

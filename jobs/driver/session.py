@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from jobs.driver.settings import Settings, prepare_environment, session_is_given
+from jobs.driver.delta_jars import delta_jars
+from jobs.driver.settings import Settings, conf_file, prepare_environment, session_is_given
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,6 +33,8 @@ LOCAL_CONF = {
     "spark.driver.bindAddress": "127.0.0.1",
 }
 
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+
 
 def open_session(settings: Settings) -> SparkSession:
     """The session a job works in.
@@ -52,18 +55,23 @@ def open_session(settings: Settings) -> SparkSession:
 
 
 def _start_local(settings: Settings) -> SparkSession:
-    from delta import configure_spark_with_delta_pip
     from pyspark.sql import SparkSession
 
     # Executors import this project and its packages from the interpreter that runs the driver.
     prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
+    conf = {**LOCAL_CONF, **settings.spark.conf}
+    if jars := delta_jars(settings.spark.conf):
+        conf["spark.jars"] = ",".join([*jars, *filter(None, [conf.get("spark.jars")])])
     builder = (
         SparkSession.builder.appName("gme-lake")
         .master(settings.spark.master)
         .config("spark.driver.memory", settings.spark.driver_memory)
     )
-    for name, value in {**LOCAL_CONF, **settings.spark.conf}.items():
-        builder = builder.config(name, value)
-    spark: SparkSession = configure_spark_with_delta_pip(builder).getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
+    with conf_file("log4j2.properties") as logging_conf:
+        conf[_JAVA_OPTIONS] = " ".join(
+            [f"-Dlog4j2.configurationFile={logging_conf.as_uri()}", conf.get(_JAVA_OPTIONS, "")]
+        ).strip()
+        for name, value in conf.items():
+            builder = builder.config(name, value)
+        spark: SparkSession = builder.getOrCreate()
     return spark

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,10 +131,10 @@ class IndexSettings(Section):
     nlist: int | None = Field(None, ge=1, description="inverted lists; null: by rule")
     shards: int | None = Field(None, ge=1, description="shards; null: one per 25 million rows")
     train_rows: int | None = Field(None, ge=1, description="training sample; null: 64 per list")
-    refine: Literal["fp16", "none"] = Field(
-        "fp16", description="codes kept for exact re-ranking: fp16 or none"
+    refine: Literal["fp16", "none"] | None = Field(
+        None, description="fp16: vectors kept for exact re-ranking; none; null: by rule"
     )
-    nprobe: int | None = Field(None, ge=1, description="lists looked at by default")
+    nprobe: int | None = Field(None, ge=1, description="lists looked at by default; null: by rule")
     k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per result")
     seed: int = Field(0, description="seed of sample and training")
 
@@ -145,6 +147,13 @@ class SearchSettings(Section):
     k: int = Field(10, ge=1, description="results per query where the query row has no k")
     nprobe: int | None = Field(None, ge=1, description="lists looked at; null: the index's own")
     k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per result")
+    freshness: Literal["complete", "indexed_only"] = Field(
+        "complete",
+        description="complete: rows embedded since the index was built are searched too; indexed_only: they are not",
+    )
+    image_base: str | None = Field(
+        None, description="folder (path or URI) that relative image paths of queries start from"
+    )
     report: str | None = Field(None, description="HTML page with thumbnails to write")
 
 
@@ -243,18 +252,17 @@ def profile_named(name: str) -> ModelProfile:
 
 def conf_text(name: str) -> str:
     """Text of a file of `conf/`: from the wheel, a --py-files zip, or the checkout."""
-    packaged = resources.files("jobs") / "conf" / name
-    if packaged.is_file():
-        return packaged.read_text("utf-8")
-    return (Path(__file__).resolve().parents[2] / "conf" / name).read_text("utf-8")
+    return _conf(name).read_text("utf-8")
 
 
 def conf_names(folder: str) -> list[str]:
     """Names of the files in a folder of `conf/`, sorted."""
-    packaged = resources.files("jobs") / "conf" / folder
-    if packaged.is_dir():
-        return sorted(item.name for item in packaged.iterdir())
-    return sorted(p.name for p in (Path(__file__).resolve().parents[2] / "conf" / folder).iterdir())
+    return sorted(item.name for item in _conf(folder).iterdir())
+
+
+def conf_file(name: str) -> AbstractContextManager[Path]:
+    """A file of `conf/` as a path that lasts as long as the context: a copy where it lies in a zip."""
+    return resources.as_file(_conf(name))
 
 
 def tracking_uri_from_environment() -> str | None:
@@ -273,6 +281,13 @@ def prepare_environment(values: Mapping[str, str]) -> None:
     """Set variables that libraries read at start, where the user has not set them."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def _conf(name: str) -> Traversable:
+    packaged = resources.files("jobs") / "conf"
+    checkout = Path(__file__).resolve().parents[2] / "conf"
+    folder: Traversable = packaged if packaged.is_dir() else checkout
+    return folder.joinpath(*name.split("/"))
 
 
 def _published_profiles() -> dict[str, ModelProfile]:

@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,10 +47,13 @@ class JobContext:
         return Registry(self.settings)
 
 
-def job(*, sections: Sequence[str]) -> Callable[[Callable[..., None]], click.Command]:
+def job(
+    *, sections: Sequence[str], name: str | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
     """Turn `function(context, **own options)` into a job's command.
 
-    Adds --config, --set and --debug; `sections` are the settings the job reads, listed in its --help.
+    Adds --config, --set and --debug; `sections` are the settings the job reads, listed in its --help. `name` is
+    for jobs with several commands: their module's `command` is a click.Group of them.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -65,9 +69,10 @@ def job(*, sections: Sequence[str]) -> Callable[[Callable[..., None]], click.Com
                     raise
                 raise click.ClickException(str(error)) from None
 
-        name = function.__module__.rpartition(".")[2].replace("_", "-")
+        # The file, not __module__: that is __main__ under spark-submit and python -m.
+        own_name = name or Path(function.__code__.co_filename).stem.replace("_", "-")
         command: click.Command = click.command(
-            name, epilog=_settings_help(sections), cls=_JobCommand
+            own_name, epilog=_settings_help(sections), cls=_JobCommand
         )(run)
         for option in _common_options():
             command = option(command)

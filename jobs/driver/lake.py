@@ -52,6 +52,22 @@ class Lake:
         frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
         frame.write.format("delta").mode("append").saveAsTable(self.name(table))
 
+    def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
+        """Append one row unless the table has its key already; returns whether it was inserted.
+
+        One MERGE: unlike an append it conflicts with another run that inserts at the same time.
+        """
+        schema = self.row_schema(table)
+        view = f"gme_new_{table}"
+        frame = self.spark.createDataFrame([tuple(row.get(f.name) for f in schema.fields)], schema)
+        frame.createOrReplaceTempView(view)
+        result = self.spark.sql(
+            f"MERGE INTO {self.name(table)} t USING {view} s ON t.{key} = s.{key} "
+            "WHEN NOT MATCHED THEN INSERT *"
+        ).first()
+        self.spark.catalog.dropTempView(view)
+        return result is not None and int(result.num_inserted_rows) > 0
+
     def row_schema(self, table: str) -> StructType:
         """Columns of a lake table without its identity column."""
         from pyspark.sql.types import StructType

@@ -143,7 +143,7 @@ class Registry:
                 self._log(run)
 
     def _log(self, run: Run) -> None:
-        self._mlflow.set_tags({"run_id": run.run_id, "job": run.job})
+        self._mlflow.set_tags({"run_id": run.run_id, "job": run.job, **run.tags})
         if run.model:
             self._mlflow.set_tags(
                 {"model_id": run.model.spec.model_id, "model_version": run.model.version}
@@ -151,9 +151,11 @@ class Registry:
         self._mlflow.log_params(_flat(self.settings.model_dump(by_alias=True, mode="json")))
         metrics = {f"rows.{k}": float(v) for k, v in run.counts.items()}
         metrics |= {f"seconds.{k}": float(v) for k, v in run.seconds.items()}
-        self._mlflow.log_metrics(metrics)
+        self._mlflow.log_metrics(metrics | run.metrics)
         if run.source_table and run.source_version is not None:
             self.log_table(run.source_table, version=run.source_version, context="source")
+        for table, version, context in run.inputs:
+            self.log_table(table, version=version, context=context)
 
     def log_table(self, table: str, *, version: int, context: str) -> None:
         """Log a pinned Delta table as an input of the active run."""

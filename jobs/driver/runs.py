@@ -35,6 +35,10 @@ class Run:
     mlflow_run_id: str | None = None
     recorded: bool = False
     servers: set[str] = field(default_factory=set)
+    # For MLflow alone: figures that are no row counts, tags, and (table, version, context) read beside the source.
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    inputs: list[tuple[str, int, str]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -29,6 +29,7 @@ LAYOUT = {
     "shard-NNNNN.rows.arrow": "Arrow IPC file (vector_id int64, id string); row = local row",
     "shard-NNNNN.json": "record of a finished shard, for builds that resume; searches do not read it",
     "score": "inner product of unit vectors",
+    "quantizer.json": "record of the trained quantizer, for builds that resume; searches do not read it",
     "sha256": "of this document without the key sha256, as JSON with sorted keys and no spaces",
 }
 

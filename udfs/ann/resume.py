@@ -1,16 +1,51 @@
-"""Finished shards of a build that was killed: a record beside the files says which need not be built again."""
+"""What a killed build had finished: records beside the files say what need not be made again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import pydantic
 
 from udfs import storage
-from udfs.ann.manifest import ShardRecord, publish_bytes
+from udfs.ann.files import FileRecord
+from udfs.ann.manifest import QUANTIZER_NAME, ShardRecord, publish_bytes
 
 MAX_RECORD_BYTES = 1 << 20
+MAX_QUANTIZER_BYTES = 4 << 30
+QUANTIZER_RECORD_NAME = "quantizer.json"
+
+
+@dataclass(frozen=True)
+class QuantizerRecord:
+    """The trained quantizer's file, and the rows it was trained on."""
+
+    rows: int
+    file: FileRecord
+
+
+def publish_quantizer(data: bytes, root: str, *, rows: int) -> QuantizerRecord:
+    """Writes the trained, empty index, then its record."""
+    record = QuantizerRecord(rows, publish_bytes(data, root, QUANTIZER_NAME))
+    publish_bytes(json.dumps(asdict(record), indent=1).encode(), root, QUANTIZER_RECORD_NAME)
+    return record
+
+
+def finished_quantizer(root: str) -> QuantizerRecord | None:
+    """The record of a quantizer trained before, or None where there is none or its bytes are not as recorded.
+
+    Raises OSError where `root` cannot be reached.
+    """
+    try:
+        text = storage.read_bytes(
+            storage.join(root, QUANTIZER_RECORD_NAME), max_bytes=MAX_RECORD_BYTES
+        )
+        record = pydantic.TypeAdapter(QuantizerRecord).validate_json(text)
+        data = storage.read_bytes(storage.join(root, QUANTIZER_NAME), max_bytes=MAX_QUANTIZER_BYTES)
+    except (FileNotFoundError, pydantic.ValidationError):
+        return None  # training again is always right
+    return record if hashlib.sha256(data).hexdigest() == record.file.sha256 else None
 
 
 def record_name(shard: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from udfs.errors import IndexDataError
@@ -40,3 +42,20 @@ def unit_vectors(x: NDArray[Any], dim: int | None = None, *, what: str) -> Float
             "divide each by its norm, and leave rows without a vector out"
         )
     return vectors
+
+
+def floats_of(column: pa.ListArray, dim: int, *, what: str) -> Floats:
+    """An Arrow column of float lists as float32 (n, dim), without a copy where Arrow allows it.
+
+    Raises IndexDataError for nulls and for lists of another length, with both numbers.
+    """
+    lengths = pa.compute.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
+    bad = np.flatnonzero(lengths != dim)
+    if bad.size:
+        found = "no vector" if lengths[bad[0]] < 0 else f"{lengths[bad[0]]} floats"
+        raise IndexDataError(
+            f"{what} must have {dim} floats each; {bad.size} of {len(lengths)} rows differ, the first has {found}. "
+            "Vectors of one model_id have one width: embed the rows again"
+        )
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, dim)

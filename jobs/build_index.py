@@ -1,0 +1,32 @@
+"""build_index: the registered model's vectors become a sharded, searchable index, committed by one row."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.indexing.job import build_index
+from jobs.stages.indexing.planning import plan_index
+
+
+@job(sections=("index", "model", "lake", "mlflow", "spark"))
+@click.option("--dry-run", is_flag=True, help="Show plan and estimate, and build nothing.")
+def command(context: JobContext, dry_run: bool) -> None:
+    """Build the index of the model's vectors at the newest version of `vectors`.
+
+    Prints the plan and what it will cost first. A build that was killed continues where it was stopped; an index
+    that exists is not built again. Searches see it after gme-lake release promote.
+    """
+    model = context.registry.resolve()
+    planned = plan_index(context.lake, model=model)
+    click.echo(f"plan of index {planned.spec.index_id}: {planned.cost}")
+    if dry_run:
+        return
+    with open_run(context.lake, context.registry, job="build_index") as run:
+        report = build_index(context.lake, run, model=model, planned=planned)
+    click.echo(report)
+
+
+if __name__ == "__main__":
+    command()

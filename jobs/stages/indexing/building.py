@@ -1,0 +1,143 @@
+"""The Spark side of a build: the sample goes to one task, every shard's rows to one task; files do not pass the driver."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pydantic
+
+from jobs.driver.tasks import clear_task_errors
+from jobs.stages.indexing.planning import PlannedIndex, indexed_vectors
+from udfs.ann.check import CHECK_OUTPUT, CheckSpec, check_batches
+from udfs.ann.manifest import ShardRecord
+from udfs.ann.resume import QuantizerRecord, finished_quantizer, finished_shard
+from udfs.ann.tasks import (
+    SHARD_OUTPUT,
+    TRAIN_OUTPUT,
+    ShardsSpec,
+    build_batches,
+    train_batches,
+)
+from udfs.errors import IndexDataError
+from udfs.specs import IndexSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.driver.lake import Lake
+    from jobs.driver.runs import Run
+
+log = logging.getLogger("gme_lake")
+
+CHECKED_VECTORS = 50
+_INT64_VALUES = 2**64
+
+
+def trained_quantizer(lake: Lake, run: Run, planned: PlannedIndex) -> QuantizerRecord:
+    """Train on a hash sample in one task, unless an earlier build of this index has."""
+    spec = planned.spec
+    if kept := finished_quantizer(spec.root):
+        log.info("index %s: quantizer is there already, kept", spec.index_id)
+        return kept
+    sample = _sample(indexed_vectors(lake, spec), planned).select("embedding")
+    train = functools.partial(train_batches, spec=spec)
+    with clear_task_errors():
+        row = sample.mapInArrow(train, TRAIN_OUTPUT).first()
+    if row is None:
+        raise IndexDataError(f"index {spec.index_id}: training found no rows; run it again")
+    run.add_seconds("tasks.train", row.seconds)
+    return pydantic.TypeAdapter(QuantizerRecord).validate_json(row.record)
+
+
+def built_shards(
+    lake: Lake, run: Run, planned: PlannedIndex, quantizer: QuantizerRecord
+) -> tuple[tuple[ShardRecord, ...], list[int]]:
+    """Records of all shards by number, and the numbers of those kept from an earlier build.
+
+    Raises IndexDataError where the shards together do not hold every vector row once.
+    """
+    spec = planned.spec
+    numbers = range(spec.plan.shards)
+    sha = quantizer.file.sha256
+    found = {n: finished_shard(spec.root, n, quantizer_sha256=sha) for n in numbers}
+    records = {n: record for n, record in found.items() if record is not None}
+    kept = sorted(records)
+    pending = [n for n in numbers if n not in records]
+    if kept:
+        log.info("index %s: kept shards %s, to build %s", spec.index_id, kept, pending)
+    if pending:
+        rows = _by_shard(indexed_vectors(lake, spec), spec, shards=pending)
+        build = functools.partial(build_batches, spec=ShardsSpec(spec, quantizer.file))
+        with clear_task_errors():
+            built = rows.mapInArrow(build, SHARD_OUTPUT).collect()
+        for row in built:
+            records[row.shard] = pydantic.TypeAdapter(ShardRecord).validate_json(row.record)
+            run.add_seconds("tasks.encode", row.seconds)
+    held = sum(record.rows for record in records.values())
+    if sorted(records) != list(numbers) or held != planned.rows:
+        raise IndexDataError(
+            f"index {spec.index_id}: shards {sorted(records)} of {spec.plan.shards} hold {held} rows, but version "
+            f"{spec.vectors_version} of vectors has {planned.rows}; nothing was committed. Remove {spec.root} and "
+            "build again"
+        )
+    return tuple(records[n] for n in numbers), kept
+
+
+def check_shards(lake: Lake, spec: CheckSpec) -> int:
+    """Check every shard against its checksums and sampled stored vectors; returns how many vectors were searched."""
+    from pyspark.sql import functions as F
+
+    index = spec.build.index
+    rows = indexed_vectors(lake, index)
+    # Ids first: that reads one narrow column, where a sample of rows would read every vector again.
+    order = F.xxhash64("vector_id", F.lit(index.plan.seed + 1))
+    names = rows.select("vector_id").orderBy(order, "vector_id").head(CHECKED_VECTORS)
+    sampled = rows.where(F.col("vector_id").isin([row.vector_id for row in names]))
+    asked = _by_shard(sampled, index, shards=range(index.plan.shards))
+    check = functools.partial(check_batches, spec=spec)
+    try:
+        with clear_task_errors():
+            checked = asked.mapInArrow(check, CHECK_OUTPUT).collect()
+    except IndexDataError as error:
+        raise IndexDataError(
+            f"{error}. The index was not committed; remove {index.root} and build it again"
+        ) from error
+    return sum(row.checked for row in checked)
+
+
+def _sample(vectors: DataFrame, planned: PlannedIndex) -> DataFrame:
+    """A hash sample of at least plan.train_rows rows in one partition, in an order that any reader gives again."""
+    from pyspark.sql import functions as F
+
+    plan = planned.spec.plan
+    if plan.train_rows == 0:  # a task must see a row to run at all
+        return vectors.limit(1)
+    # Six standard deviations more than wanted, so that chance never leaves too few; the task takes the first.
+    share = (plan.train_rows + 6 * math.sqrt(plan.train_rows) + 16) / planned.rows
+    hashed = vectors.withColumn("h", F.xxhash64("vector_id", F.lit(plan.seed)))
+    if share < 1:
+        hashed = hashed.where(F.col("h") < int(share * _INT64_VALUES) - _INT64_VALUES // 2)
+    return hashed.repartition(1).sortWithinPartitions("h", "vector_id")
+
+
+def _by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
+    """SHARD_INPUT rows of `shards`, each shard in one partition and together, and a row without vector for each."""
+    from pyspark.sql import functions as F
+
+    count = spec.plan.shards
+    shard = F.pmod(F.xxhash64("vector_id"), F.lit(count)).cast("int")
+    rows = vectors.select(shard.alias("shard"), "vector_id", "id", "embedding")
+    if len(shards) < count:
+        rows = rows.where(F.col("shard").isin(list(shards)))
+    marks = vectors.sparkSession.createDataFrame([(n,) for n in shards], "shard int")
+    rows = rows.unionByName(marks, allowMissingColumns=True)
+    # In order of vector_id every attempt of a task writes the same bytes: a second one, started by speculation
+    # or left over from a lost executor, cannot mix its files with those of the first.
+    ordered = ["shard", "vector_id"]
+    if hasattr(rows, "repartitionById"):
+        return rows.repartitionById(count, "shard").sortWithinPartitions(*ordered)
+    return rows.repartition(count, "shard").sortWithinPartitions(*ordered)

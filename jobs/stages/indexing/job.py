@@ -1,0 +1,87 @@
+"""build_index from start to end: plan, train, build shards, check, commit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.stages.indexing.building import built_shards, check_shards, trained_quantizer
+from jobs.stages.indexing.commit import commit_index, committed_index, total_bytes
+from jobs.stages.indexing.planning import PlannedIndex, plan_index
+from udfs.ann.check import CheckSpec
+from udfs.ann.manifest import Manifest
+from udfs.ann.tasks import ShardsSpec
+from udfs.specs import IndexSpec
+
+if TYPE_CHECKING:
+    from jobs.driver.lake import Lake
+    from jobs.driver.registry import ResolvedModel
+    from jobs.driver.runs import Run
+
+log = logging.getLogger("gme_lake")
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a run of build_index came to. `kept` are shards finished by an earlier, killed build."""
+
+    spec: IndexSpec
+    built: bool
+    rows: int
+    bytes: int
+    kept: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        spec = self.spec
+        if not self.built:
+            return (
+                f"nothing to build: index {spec.index_id} of version {spec.vectors_version} exists"
+            )
+        kept = f", {len(self.kept)} of them kept from an earlier build" if self.kept else ""
+        return (
+            f"index {spec.index_id}: {self.rows:,} rows as {spec.plan.factory} in {spec.plan.shards} shard(s)"
+            f"{kept}, {self.bytes:,} bytes in {spec.root}"
+        )
+
+
+def build_index(
+    lake: Lake, run: Run, *, model: ResolvedModel, planned: PlannedIndex | None = None
+) -> IndexReport:
+    """Build the index of the model's vectors and commit it; one that exists is left alone.
+
+    Killed at any point and run again over the same version of `vectors`, it keeps the quantizer and the shards that
+    were finished. `planned` is what `plan_index` said, where the caller has shown it. Raises LakeError,
+    SettingsError or IndexDataError; then nothing is committed.
+    """
+    if planned is None:
+        with run.stage("plan"):
+            planned = plan_index(lake, model=model)
+        log.info("index %s: %s", planned.spec.index_id, planned.cost)
+    spec = planned.spec
+    run.model = model
+    run.tags["index_id"] = spec.index_id
+    run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
+    existing = committed_index(lake, spec.index_id)
+    if existing is not None:
+        return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
+    run.begin()
+    with run.stage("train"):
+        quantizer = trained_quantizer(lake, run, planned)
+    with run.stage("build shards"):
+        shards, kept = built_shards(lake, run, planned, quantizer)
+    with run.stage("check"):
+        check = CheckSpec(ShardsSpec(spec, quantizer.file), shards)
+        run.counts["checked"] = check_shards(lake, check)
+    manifest = Manifest(spec, quantizer.file, shards)
+    run.counts.update({"indexed": manifest.rows, "trained_on": quantizer.rows})
+    run.metrics.update(
+        {
+            "index.bytes": float(total_bytes(manifest)),
+            "index.shards": float(len(shards)),
+            "index.shards_kept": float(len(kept)),
+        }
+    )
+    with run.stage("commit"):
+        built = commit_index(lake, run, manifest)
+    return IndexReport(spec, built, manifest.rows, total_bytes(manifest), tuple(kept))

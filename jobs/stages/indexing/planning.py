@@ -1,0 +1,100 @@
+"""Which index is to be built: the vectors counted, the plan by rule and settings, and its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.lake import Lake
+from jobs.driver.settings import IndexSettings
+from udfs.ann.cost import CostEstimate, estimate
+from udfs.ann.plan import default_plan, factory_traits, require_train_rows
+from udfs.errors import LakeError
+from udfs.specs import IndexPlan, IndexSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.driver.registry import ResolvedModel
+
+
+@dataclass(frozen=True)
+class PlannedIndex:
+    """An index to be built, and what it will cost. `rows` are the vectors it must hold."""
+
+    spec: IndexSpec
+    rows: int
+    cost: CostEstimate
+
+
+def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
+    """Plan the index of the model's vectors at the newest version of `vectors`. Writes nothing.
+
+    Raises LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
+    """
+    version = lake.version("vectors")
+    rows, dim = _count(lake, model.spec.model_id, version=version), model.spec.dim
+    plan = plan_for(lake.settings.index, rows=rows, dim=dim)
+    index_id = index_id_of(model.spec.model_id, vectors_version=version, plan=plan)
+    spec = IndexSpec(
+        index_id=index_id,
+        root=lake.folder("indexes", index_id),
+        model_id=model.spec.model_id,
+        dim=dim,
+        vectors_version=version,
+        plan=plan,
+    )
+    return PlannedIndex(spec, rows, estimate(plan, rows, dim))
+
+
+def plan_for(settings: IndexSettings, *, rows: int, dim: int) -> IndexPlan:
+    """The plan by rule, with every setting that is set in its place.
+
+    Raises SettingsError, with both numbers, where too few rows are left to train on.
+    """
+    plan = default_plan(
+        rows,
+        dim,
+        factory=settings.factory,
+        nlist=settings.nlist,
+        shards=settings.shards,
+        seed=settings.seed,
+    )
+    wanted = {name: getattr(settings, name) for name in ("refine", "nprobe", "k_factor")}
+    plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
+    if settings.train_rows is None or plan.train_rows == 0:
+        return plan
+    plan = replace(plan, train_rows=min(rows, settings.train_rows))
+    require_train_rows(plan.train_rows, factory_traits(plan.factory, dim), plan.factory)
+    return plan
+
+
+def index_id_of(model_id: str, *, vectors_version: int, plan: IndexPlan) -> str:
+    """16 hex digits that name exactly this index: the same inputs give the same folder, so builds resume."""
+    named = {"model_id": model_id, "vectors_version": vectors_version, "plan": asdict(plan)}
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def indexed_vectors(lake: Lake, spec: IndexSpec) -> DataFrame:
+    """(vector_id, id, embedding) of the rows that belong into the index."""
+    from pyspark.sql import functions as F
+
+    rows = lake.read("vectors", version=spec.vectors_version)
+    rows = rows.where((F.col("model_id") == spec.model_id) & (F.col("status") == "ok"))
+    return rows.select("vector_id", "id", "embedding")
+
+
+def _count(lake: Lake, model_id: str, *, version: int) -> int:
+    found = lake.read("vectors", version=version).where("status = 'ok'").groupBy("model_id").count()
+    counts = {row.model_id: int(row["count"]) for row in found.collect()}
+    if model_id not in counts:
+        others = ", ".join(f"{name} ({count:,} rows)" for name, count in sorted(counts.items()))
+        raise LakeError(
+            f"{lake.name('vectors')} has no vectors of model {model_id} at version {version}; "
+            f"it has {others or 'none of any model'}. Run gme-lake embed-table with this model first, or choose "
+            "another by model.alias or model.version"
+        )
+    return counts[model_id]

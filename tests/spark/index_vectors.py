@@ -1,0 +1,46 @@
+"""Vectors appended straight into `vectors`, for tests of index and releases that need no model."""
+
+import numpy as np
+
+from jobs.driver.registry import ResolvedModel
+from udfs.specs import ModelSpec
+
+
+def model_of(model_id: str, dim: int) -> ResolvedModel:
+    """A model that was never registered: indexes need its id and width only."""
+    return ResolvedModel("gme", "1", ModelSpec("/nowhere", model_id, dim, "0" * 64))
+
+
+def unit(rows: int, dim: int, *, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal((rows, dim))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def append_vectors(lake, x: np.ndarray, *, model_id: str, rejected: int = 0) -> None:
+    """One commit of len(x) good rows named <model_id>-<n>, and some without a vector."""
+    import pandas as pd
+
+    rows = [(f"{model_id}-{n}", "ok", v.tolist()) for n, v in enumerate(x)]
+    rows += [(f"{model_id}-bad-{n}", "empty", None) for n in range(rejected)]
+    frame = lake.spark.createDataFrame(
+        pd.DataFrame(rows, columns=["id", "status", "embedding"]),
+        "id string, status string, embedding array<float>",
+    )
+    frame.createOrReplaceTempView("index_vectors")
+    lake.spark.sql(
+        f"INSERT INTO {lake.name('vectors')} "
+        "(model_id, id, content_hash, status, error, embedding, run_id, embedded_at) "
+        f"SELECT '{model_id}', id, id, status, NULL, embedding, 'test', current_timestamp() "
+        "FROM index_vectors"
+    )
+
+
+def build(lake, model: ResolvedModel):
+    """build_index in a recorded run; returns (report, run)."""
+    from jobs.driver.registry import Registry
+    from jobs.driver.runs import open_run
+    from jobs.stages.indexing.job import build_index
+
+    with open_run(lake, Registry(lake.settings), job="build_index") as run:
+        report = build_index(lake, run, model=model)
+    return report, run

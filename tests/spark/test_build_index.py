@@ -1,0 +1,132 @@
+"""build_index makes whole indexes of exactly the model's vectors, resumes, and refuses what it cannot build."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.spark.index_vectors import append_vectors, build, model_of, unit
+from udfs.errors import IndexDataError, LakeError, SettingsError
+
+pytestmark = pytest.mark.spark
+
+DIM, ROWS = 32, 1500
+IVF_PQ = ("index.factory=OPQ8_32,IVF{nlist},PQ8x4fs", "index.nlist=8", "index.shards=3")
+
+
+def files(root: str) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(root).iterdir()}
+
+
+def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
+    import mlflow
+
+    from udfs.ann.exact import exact_topk
+    from udfs.ann.search import Searcher
+
+    lake = open_lake(*IVF_PQ)
+    x = unit(ROWS, DIM)
+    x[7] = x[8]  # the same content twice
+    append_vectors(lake, x, model_id="model-a", rejected=5)
+    append_vectors(lake, unit(40, DIM, seed=1), model_id="model-b")
+    report, run = build(lake, model_of("model-a", DIM))
+    stored = lake.read("vectors").where("model_id = 'model-a' AND status = 'ok'").collect()
+
+    searcher = Searcher.open(report.spec.root, model_id="model-a")
+    vector_ids = np.array([row.vector_id for row in stored], np.int64)
+    xb = np.array([row.embedding for row in stored], np.float32)
+    parts = [set(shard.vector_ids.tolist()) for shard in searcher._shards]
+    assert len(parts) == 3 and sum(map(len, parts)) == ROWS
+    assert set.union(*parts) == set(vector_ids.tolist())
+
+    xq = unit(40, DIM, seed=2)
+    D, I = exact_topk(xq, [(vector_ids, xb)], 10)
+    found = searcher.search(xq, k=10, nprobe=8, k_factor=150)
+    assert np.abs(found.D - D).max() < 1e-3 and (found.I == I).mean() > 0.98
+    names = {row.vector_id: row.id for row in stored}
+    assert [names[v] for v in found.I.ravel()] == found.ids.ravel().tolist()
+
+    row = lake.read("indexes").collect()
+    assert [(r.index_id, r.rows, r.shards, r.model_id) for r in row] == [
+        (report.spec.index_id, ROWS, 3, "model-a")
+    ]
+    assert json.loads(row[0].params)["nlist"] == 8 and row[0].run_id == run.run_id
+    shards = lake.read("index_shards").collect()
+    assert {Path(s.path).name for s in shards} < set(files(report.spec.root)) and len(shards) == 9
+    logged = mlflow.get_run(run.mlflow_run_id)
+    assert logged.data.tags["index_id"] == report.spec.index_id
+    assert logged.data.metrics["rows.indexed"] == ROWS
+    assert logged.data.metrics["rows.trained_on"] == ROWS
+    assert logged.data.metrics["index.bytes"] == report.bytes
+    assert logged.data.metrics["rows.checked"] == 50
+    assert [i.tags[0].value for i in logged.inputs.dataset_inputs] == ["vectors"]
+
+    version, before = lake.version("indexes"), files(report.spec.root)
+    again, _ = build(lake, model_of("model-a", DIM))
+    assert not again.built and "nothing to build" in str(again)
+    assert files(report.spec.root) == before and lake.version("indexes") == version
+
+    # As a build leaves it that was killed in the middle: no row, no manifest, one shard missing.
+    lake.spark.sql(f"DELETE FROM {lake.name('indexes')}")
+    for path in [
+        *Path(report.spec.root).glob("shard-00001.*"),
+        Path(report.spec.root) / "manifest.json",
+    ]:
+        path.unlink()
+    resumed, _ = build(lake, model_of("model-a", DIM))
+    after = files(report.spec.root)
+    assert resumed.built and resumed.kept == (0, 2)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {n for n in before if n.startswith("shard-00001.")} | {"manifest.json"}
+    # A second attempt of a task writes the same bytes, so it cannot spoil what the first one recorded.
+    assert {s.path: s.sha256 for s in lake.read("index_shards").collect()} == {
+        s.path: s.sha256 for s in shards
+    }
+    assert Searcher.open(report.spec.root).rows == ROWS
+
+
+def test_few_rows_get_an_exact_index_and_shards_without_rows_are_built(open_lake):
+    from udfs.ann.search import Searcher
+
+    lake = open_lake("index.shards=4")
+    x = unit(2, 16)
+    append_vectors(lake, x, model_id="model-a")
+    report, _ = build(lake, model_of("model-a", 16))
+    assert report.spec.plan.factory == "Flat" and report.spec.plan.refine == "none"
+    rows = [s.rows for s in Searcher.open(report.spec.root).manifest.shards]
+    assert len(rows) == 4 and sum(rows) == 2 and 0 in rows
+    found = Searcher.open(report.spec.root).search(x, k=1)
+    assert found.ids.ravel().tolist() == ["model-a-0", "model-a-1"]
+
+
+def test_a_shard_damaged_before_the_commit_is_found(open_lake):
+    lake = open_lake(*IVF_PQ)
+    append_vectors(lake, unit(700, DIM), model_id="model-a")
+    report, _ = build(lake, model_of("model-a", DIM))
+    lake.spark.sql(f"DELETE FROM {lake.name('indexes')}")
+    path = Path(report.spec.root) / "shard-00002.f16"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    with pytest.raises(IndexDataError, match=r"shard-00002.f16 has sha-256 .* not committed"):
+        build(lake, model_of("model-a", DIM))
+    assert lake.read("indexes").count() == 0
+
+
+def test_refusals_say_what_was_asked_and_what_was_found(open_lake):
+    lake = open_lake("index.factory=IVF{nlist},SQ8", "index.nlist=4")
+    with pytest.raises(LakeError, match=r"no vectors of model model-a .* none of any model"):
+        build(lake, model_of("model-a", DIM))
+    append_vectors(lake, unit(100, DIM), model_id="model-b")
+    with pytest.raises(LakeError, match=re.escape("model-b (100 rows)")):
+        build(lake, model_of("model-a", DIM))
+    with pytest.raises(SettingsError, match=r"needs 156 rows to train on .* there are 100"):
+        build(lake, model_of("model-b", DIM))
+    append_vectors(lake, unit(100, DIM, seed=1), model_id="model-b")
+    few = open_lake("index.factory=IVF{nlist},SQ8", "index.nlist=4", "index.train_rows=120")
+    with pytest.raises(SettingsError, match=r"needs 156 rows to train on .* there are 120"):
+        build(few, model_of("model-b", DIM))
+    append_vectors(lake, unit(30, 16, seed=1), model_id="model-b")
+    with pytest.raises(IndexDataError, match=r"must have 32 floats each; .* has 16 floats"):
+        build(lake, model_of("model-b", DIM))
+    assert lake.read("indexes").count() == 0 and lake.read("index_shards").count() == 0

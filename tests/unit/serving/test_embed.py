@@ -1,0 +1,120 @@
+"""embed_batches over a real checkpoint: rows in, the encoder's vectors or a reason out."""
+
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.embed_specs import embed_spec
+from tests.shared import shared
+from tests.unit.serving.conftest import until
+from udfs import embed
+from udfs.embed import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.errors import CheckpointError
+from udfs.serving import launch
+from udfs.specs import REFERENCE, EmbedSpec, ServingSpec
+
+INPUT = pa.schema(
+    [
+        ("key", pa.string()),
+        ("text", pa.string()),
+        ("image", pa.binary()),
+        ("image_uri", pa.string()),
+        ("instruction", pa.string()),
+        ("is_query", pa.bool_()),
+    ]
+)
+
+
+@pytest.fixture(scope="module", params=["server", "worker"])
+def spec(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbedSpec]:
+    """A spec for each placement; the server, if any, is shared by the tests and must be gone after them."""
+    path = tmp_path_factory.mktemp("serving")
+    folder = path / f"gme-lake-{os.getuid()}"
+    serving = ServingSpec(placement=request.param, device="cpu", threads=1)
+    with pytest.MonkeyPatch.context() as patch, subprocess.Popen(["sleep", "600"]) as watched:
+        patch.setattr("tempfile.tempdir", str(path))
+        patch.setattr(os, "getppid", lambda: watched.pid)  # it stands for Spark's daemon
+        yield embed_spec(shared("gme_golden", "checkpoint"), profile=REFERENCE, serving=serving)
+        watched.kill()
+    until(lambda: not (folder.exists() and list(folder.iterdir())))
+
+
+def _batch(rows: list[dict]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(rows, schema=INPUT)
+
+
+def _run(batches: list[pa.RecordBatch], spec: EmbedSpec) -> list[pa.RecordBatch]:
+    return list(embed_batches(iter(batches), spec=spec))
+
+
+def test_golden_rows_and_bad_rows(spec: EmbedSpec, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(embed, "REQUEST_BYTES", 3 << 20)  # several requests a batch
+    golden = pq.read_table(shared("gme_golden", "rows.parquet")).to_pylist()
+    picture = next(row["image"] for row in golden if row["image"])
+    (tmp_path / "there.img").write_bytes(picture)
+    rows = [row | {"key": row["row_id"], "image_uri": None} for row in golden]
+    bad = [
+        {"key": "nothing"},
+        {"key": "gone", "text": "a text", "image_uri": str(tmp_path / "gone.jpg")},
+        {"key": "cut", "text": "a text", "image": picture[: len(picture) // 2]},
+        {"key": "uri", "image_uri": (tmp_path / "there.img").as_uri()},
+        {"key": "bytes", "image": picture},
+    ]
+    first, empty, second = _run([_batch(rows[:20] + bad), _batch([]), _batch(rows[20:])], spec)
+    for batch in (first, empty, second):
+        assert batch.schema == EMBED_OUTPUT_ARROW
+        batch.validate(full=True)
+    assert [row["key"] for row in first.to_pylist()] == [r["key"] for r in rows[:20] + bad]
+    assert empty.num_rows == 0
+    found = {row["key"]: row for row in first.to_pylist() + second.to_pylist()}
+    for row in rows:
+        assert found[row["key"]]["status"] == "ok"
+        np.testing.assert_allclose(found[row["key"]]["embedding"], row["embedding"], atol=1e-5)
+    assert found["nothing"]["status"] == "empty"
+    assert found["gone"]["status"] == "image_missing"
+    assert found["cut"]["status"] in ("image_truncated", "image_corrupt")
+    for key in ("nothing", "gone", "cut"):
+        assert found[key]["embedding"] is None
+        assert found[key]["error"]
+        assert found[key]["model_seconds"] == 0
+    np.testing.assert_allclose(found["uri"]["embedding"], found["bytes"]["embedding"], atol=1e-6)
+    assert len({row["server"] for row in found.values() if row["status"] == "ok"}) == 1
+    assert all(row["prepare_seconds"] > 0 for row in found.values())
+    assert all(row["model_seconds"] > 0 for row in found.values() if row["status"] == "ok")
+
+
+def test_a_partition_without_good_rows_loads_no_model(spec: EmbedSpec, monkeypatch) -> None:
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a model was asked for")
+
+    monkeypatch.setattr(launch, "_spawn", forbidden)
+    monkeypatch.setattr(embed, "_open_model", forbidden)
+    assert _run([], spec) == []
+    (batch,) = _run([_batch([{"key": "a"}, {"key": "b", "text": None}])], spec)
+    assert batch.column("status").to_pylist() == ["empty", "empty"]
+
+
+def test_other_weights_than_the_driver_resolved_are_refused(spec: EmbedSpec) -> None:
+    other = dataclasses.replace(spec.model, weights_sha256="0" * 64)
+    with pytest.raises(CheckpointError, match="but the driver resolved 0000000000000000"):
+        _run([_batch([{"key": "a", "text": "a"}])], dataclasses.replace(spec, model=other))
+    other = dataclasses.replace(spec.model, model_id="f" * 16)
+    with pytest.raises(CheckpointError, match="makes model_id"):
+        _run([_batch([{"key": "a", "text": "a"}])], dataclasses.replace(spec, model=other))
+
+
+def test_a_consumer_that_stops_early_leaves_a_usable_server(spec: EmbedSpec) -> None:
+    batches = [_batch([{"key": str(n), "text": f"number {n}"}]) for n in range(6)]
+    stream = embed_batches(iter(batches), spec=spec)
+    first = next(stream)
+    stream.close()
+    again = _run(batches, spec)
+    assert [batch.column("key")[0].as_py() for batch in again] == list("012345")
+    assert again[0].column("server") == first.column("server")

@@ -1,0 +1,46 @@
+# make demo | test | test-fast | lint | bench | setup | clean. Everything is set up in .venv when it is first needed.
+SHELL := /bin/bash
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test test-fast lint bench setup java clean
+help:
+	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
+	@echo "make test       lint, types and all tests: unit, spark, cluster"
+	@echo "make test-fast  unit tests only, without Spark"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      the tables of tests/bench"
+	@echo "make setup      .venv, Java and Spark's jars only"
+	@echo "make clean      remove what demo, tests and builds left (not .venv)"
+
+demo: setup
+	$(BIN)/gme-lake run-demo --config demo.yaml
+
+test: setup lint
+	$(BIN)/python -m pytest tests
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+setup: $(READY) java
+	@$(BIN)/python -c "from jobs.driver.delta_jars import delta_jars; delta_jars({})"
+
+java:
+	@scripts/java
+
+$(READY): pyproject.toml scripts/setup
+	@scripts/setup
+	@touch $@
+
+clean:
+	rm -rf demo-lake dist build spark-warehouse metastore_db derby.log mlruns mlflow.db
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,9 @@ class Lake:
         self.schema = settings.lake.schema_
         self.root = absolute(settings.lake.root)
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
-        for table in TABLES:
-            self._open(table)
+        # A first commit is seconds of waiting for small files; the tables do not depend on each other.
+        with ThreadPoolExecutor(len(TABLES)) as threads:
+            list(threads.map(self._open, TABLES))
 
     def name(self, table: str) -> str:
         """Qualified name, e.g. `gme.vectors`."""

@@ -81,6 +81,13 @@ class Shop:
         return by_id
 
 
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all tests: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
 @pytest.fixture
-def shop(spark, open_lake, checkpoint: Path, tmp_path: Path) -> Shop:
-    return Shop(spark, open_lake, str(tmp_path / "products"), checkpoint)
+def shop(spark, open_lake, checkpoint: Path, tracking_uri: str, tmp_path: Path) -> Shop:
+    sets = [f"mlflow.tracking_uri={tracking_uri}"]
+    return Shop(spark, open_lake, str(tmp_path / "products"), checkpoint, sets)

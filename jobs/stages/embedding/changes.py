@@ -71,7 +71,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        commit(job, spark, staged, replaces=replaced > 0, txn=txn)
+        commit(job, spark, staged, rows=total, replaces=replaced > 0, txn=txn)
     return Looked(looked_at, total, made, total - made, rejected)
 
 

@@ -32,14 +32,15 @@ def commit(
     spark: SparkSession,
     staged: DataFrame,
     *,
+    rows: int,
     replaces: bool,
     txn: tuple[str, int],
 ) -> None:
     """MERGE staged rows (id, content_hash, replaces, status, error, embedding) into `vectors`.
 
-    `replaces` says whether any of them replaces an older vector row.
+    `rows` is how many there are, `replaces` whether any of them replaces an older vector row.
 
-    `replaces` says whether any of them replaces an older vector row.
+    `rows` is how many there are, `replaces` whether any of them replaces an older vector row.
 
     New ids are inserted if they are still new; a changed id's row is deleted and inserted anew, so that it gets a
     fresh vector_id. One MERGE rather than an append: an append cannot see what another run has just inserted.
@@ -67,10 +68,10 @@ def commit(
     """
     with _transaction(spark, txn):
         result = spark.sql(statement).first()
-    if result is None:
+    if result is None or result.num_inserted_rows != rows:
         raise LakeError(
-            f"micro-batch {txn[1]} of {job.source.table} was committed by another run while this one embedded "
-            "it; nothing was written twice. Let one run finish, then start again"
+            f"another run has written vectors of {job.source.table} while this one embedded the same rows; "
+            "nothing was written twice. Let one run finish, then start again"
         )
 
 

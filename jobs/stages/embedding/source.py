@@ -32,9 +32,12 @@ class Source:
     version: int
 
     @classmethod
-    def open(cls, lake: Lake) -> Source:
-        """Check the table and its columns. Raises LakeError with the columns that exist."""
-        settings = lake.settings.source
+    def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:
+        """Check the table (default: of the lake's settings) and its columns.
+
+        Raises LakeError with the columns that exist.
+        """
+        settings = settings or lake.settings.source
         if not settings.table:
             raise LakeError("source.table is not set: give the name or path of the table to embed")
         table = absolute(settings.table) if is_path(settings.table) else settings.table

@@ -68,6 +68,15 @@ def job(
                 if debug:
                     raise
                 raise click.ClickException(str(error)) from None
+            except (click.ClickException, click.exceptions.Exit, click.Abort):
+                raise
+            except Exception as error:
+                if debug:
+                    raise
+                first = next((line for line in str(error).splitlines() if line.strip()), "")
+                raise click.ClickException(
+                    f"{type(error).__name__}: {first.strip()} (--debug shows the traceback)"
+                ) from None
 
         # The file, not __module__: that is __main__ under spark-submit and python -m.
         own_name = name or Path(function.__code__.co_filename).stem.replace("_", "-")
@@ -142,8 +151,8 @@ def _settings_help(sections: Sequence[str]) -> str:
     for section in sections:
         model = type(Settings.model_fields[section].default)
         for name, field in model.model_fields.items():
-            default = "null" if field.default is None else field.default
-            shown = "" if field.default_factory else f" [{default}]"
+            default = "null" if field.default is None else str(field.default)
+            shown = f" [{default}]" if default and not field.default_factory else ""
             lines.append(f"  {section}.{field.alias or name}{shown}\n      {field.description}")
     return "\n".join(lines)
 

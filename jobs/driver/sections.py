@@ -1,0 +1,201 @@
+"""Everything a job can be told: one frozen section of settings per concern, unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from udfs.specs import Dtype, ServingSpec
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LakeSettings(Section):
+    """Where the product's own tables and files live."""
+
+    root: str = Field(
+        "gme-lake", description="folder (path or URI) of tables, index files, stream checkpoints"
+    )
+    schema_: str = Field(
+        "gme", alias="schema", description="schema of all tables, e.g. gme or main.gme"
+    )
+    managed: bool = Field(
+        False, description="true: the catalog decides where tables lie; false: under root/tables"
+    )
+
+
+class SourceSettings(Section):
+    """The image-text table to embed."""
+
+    table: str = Field("", description="name or path of the source Delta table")
+    id: str = Field("id", description="column with the row id")
+    text: str = Field(
+        "{title} {description}",
+        description="template of the text; {column} stands for a column, nulls are empty, ends are trimmed",
+    )
+    image: str | None = Field(
+        "image", description="column with image bytes, or a path/URI; null: no pictures"
+    )
+    image_base: str | None = Field(
+        None, description="folder (path or URI) that relative image paths start from"
+    )
+    recheck_files: bool = Field(
+        False,
+        description="image paths: look again at every file even where the table has not changed",
+    )
+
+
+class ModelSettings(Section):
+    """Which registered model makes vectors, and how a checkpoint is registered."""
+
+    name: str = Field("gme", description="name in the model registry")
+    alias: str = Field("champion", description="alias resolved when a job starts")
+    version: int | None = Field(None, ge=1, description="fixed version instead of the alias")
+    checkpoint: str = Field("", description="register-model: checkpoint folder, or a cached hub id")
+    profile: str = Field("gme", description="register-model: profile name from conf/models.yaml")
+    dtype: Dtype = Field("float32", description="register-model: dtype of the weights when loaded")
+
+
+class EmbedSettings(Section):
+    """How the source is read and vectors are written."""
+
+    files_per_batch: int = Field(64, ge=1, description="source files of one micro-batch, at most")
+    bytes_per_batch: str = Field(
+        "1g", pattern=r"^[1-9]\d*[bkmgt]?$", description="source bytes of one micro-batch, about"
+    )
+    write_back: Literal["view", "columns", "none"] = Field(
+        "view", description="view: <source>_with_vectors; columns: MERGE into the source table"
+    )
+    vector_column: str = Field("embedding", description="write_back columns: the vector column")
+    model_column: str = Field(
+        "embedding_model", description="write_back columns: the model_id column"
+    )
+    max_image_bytes: int = Field(
+        67_108_864, ge=1, description="larger image files are rejected unread"
+    )
+    rescan: bool = Field(
+        False, description="look at every row again and retry those rejected before"
+    )
+
+
+class ServingSettings(Section):
+    """One model per executor and GPU."""
+
+    placement: Literal["server", "worker"] = Field(
+        ServingSpec.placement, description="server: one process per GPU; worker: in each worker"
+    )
+    device: str = Field(ServingSpec.device, description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(
+        ServingSpec.threads, ge=0, description="CPU threads of the model; 0: all cores"
+    )
+    token_budget: int = Field(
+        ServingSpec.token_budget, ge=1, description="padded tokens of one model batch"
+    )
+    patch_budget: int = Field(
+        ServingSpec.patch_budget, ge=1, description="image patches of one model batch"
+    )
+    queue_bytes: int = Field(ServingSpec.queue_bytes, ge=1, description="rows waiting in a server")
+    idle_seconds: float = Field(
+        ServingSpec.idle_seconds, gt=0, description="a server without clients exits after this"
+    )
+    start_timeout_seconds: float = Field(
+        ServingSpec.start_timeout_seconds, gt=0, description="longest wait for a model to load"
+    )
+
+    def spec(self) -> ServingSpec:
+        """The same values as they cross the wire."""
+        return ServingSpec(**self.model_dump())
+
+
+class IndexSettings(Section):
+    """Shape of the index; what is not set follows from the number of rows."""
+
+    factory: str | None = Field(
+        None, description="faiss factory string, {nlist} allowed; null: by rule"
+    )
+    nlist: int | None = Field(None, ge=1, description="inverted lists; null: by rule")
+    shards: int | None = Field(None, ge=1, description="shards; null: one per 25 million rows")
+    train_rows: int | None = Field(None, ge=1, description="training sample; null: 64 per list")
+    refine: Literal["fp16", "none"] | None = Field(
+        None, description="fp16: vectors kept for exact re-ranking; none; null: by rule"
+    )
+    nprobe: int | None = Field(None, ge=1, description="lists looked at by default; null: by rule")
+    k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per result")
+    seed: int = Field(0, description="seed of sample and training")
+
+
+class SearchSettings(Section):
+    """Batch searches and the search command."""
+
+    queries: str = Field("", description="query table: Delta name or path, or .parquet/.jsonl")
+    output: str = Field("", description="Delta table (name or path) of results; replaced")
+    k: int = Field(10, ge=1, description="results per query where the query row has no k")
+    nprobe: int | None = Field(None, ge=1, description="lists looked at; null: the index's own")
+    k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per result")
+    freshness: Literal["complete", "indexed_only"] = Field(
+        "complete",
+        description="complete: rows embedded since the index was built are searched too; indexed_only: they are not",
+    )
+    image_base: str | None = Field(
+        None, description="folder (path or URI) that relative image paths of queries start from"
+    )
+    report: str | None = Field(None, description="HTML page with thumbnails to write")
+
+
+class SparkSettings(Section):
+    """The local session. A session that spark-submit or a notebook started is used as it is."""
+
+    master: str = Field("local[*,4]", description="local sessions only")
+    driver_memory: str = Field("4g", description="local sessions only")
+    conf: dict[str, str] = Field(
+        default_factory=dict, description="further Spark settings, as spark.conf.a.b=c"
+    )
+
+    @field_validator("conf", mode="before")
+    @classmethod
+    def _as_spark_writes(cls, conf: Any) -> Any:
+        """YAML's true and 8 as Spark's "true" and "8"."""
+        if not isinstance(conf, dict):
+            return conf
+        scalar = bool | int | float
+        return {
+            k: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, scalar) else v
+            for k, v in conf.items()
+        }
+
+
+class MlflowSettings(Section):
+    """Where runs and model versions are kept."""
+
+    tracking_uri: str | None = Field(
+        None, description="null: MLFLOW_TRACKING_URI, else sqlite beside the lake"
+    )
+    experiment: str = Field("gme-lake", description="experiment of the job runs")
+
+
+class DrawSettings(Section):
+    """The drawn demo catalogue."""
+
+    rows: int = Field(2400, ge=1, description="rows to draw")
+    files: int = Field(6, ge=1, description="files of the Delta table")
+    seed: int = Field(0, description="seed of the pictures")
+
+
+class Settings(Section):
+    """Everything a job can be told."""
+
+    lake: LakeSettings = LakeSettings()
+    source: SourceSettings = SourceSettings()
+    model: ModelSettings = ModelSettings()
+    embed: EmbedSettings = EmbedSettings()
+    serving: ServingSettings = ServingSettings()
+    index: IndexSettings = IndexSettings()
+    search: SearchSettings = SearchSettings()
+    spark: SparkSettings = SparkSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    draw: DrawSettings = DrawSettings()

@@ -1,0 +1,101 @@
+"""promote and rollback decide what current_vectors shows, by one appended row each."""
+
+import re
+
+import pytest
+
+from tests.spark.index_vectors import append_vectors, build, model_of, unit
+from udfs.errors import LakeError
+
+pytestmark = pytest.mark.spark
+
+DIM = 8
+
+
+def released(lake, action, **options):
+    """A release action in a recorded run."""
+    from jobs.driver.registry import Registry
+    from jobs.driver.runs import open_run
+
+    with open_run(lake, Registry(lake.settings), job="release") as run:
+        return action(lake, run, **options)
+
+
+def rows_scanned(frame, table: str) -> int:
+    """Rows of a table that an executed query took from its files, before any filter."""
+
+    def walk(node):
+        name = node.nodeName()
+        if "AdaptiveSparkPlan" in name:
+            yield from walk(node.executedPlan())
+        elif "QueryStage" in name:
+            yield from walk(node.plan())
+        elif name.startswith("Scan ") and name.endswith(table):
+            yield node.metrics().apply("numOutputRows").value()
+        children = node.children().iterator()
+        while children.hasNext():
+            yield from walk(children.next())
+
+    frame.collect()
+    (rows,) = walk(frame._jdf.queryExecution().executedPlan())
+    return rows
+
+
+def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
+    from pyspark.sql import functions as F
+
+    from jobs.driver.releases import (
+        current_release,
+        newest_index,
+        newest_releases,
+        promote,
+        rollback,
+    )
+
+    lake = open_lake()
+    current = lake.name("current_vectors")
+    with pytest.raises(LakeError, match="nothing to roll back to"):
+        released(lake, rollback)
+    with pytest.raises(LakeError, match="model-a has no index"):
+        newest_index(lake, model_id="model-a")
+    with pytest.raises(LakeError, match="index 0000 is not in"):
+        released(lake, promote, index_id="0000")
+    assert lake.spark.table(current).count() == 0
+
+    indexes = {}
+    for model_id, rows in (("model-a", 30), ("model-b", 20)):
+        append_vectors(lake, unit(rows, DIM), model_id=model_id, rejected=2)
+        indexes[model_id] = build(lake, model_of(model_id, DIM))[0].spec.index_id
+    assert newest_index(lake, model_id="model-b") == indexes["model-b"]
+
+    first = released(lake, promote, index_id=indexes["model-a"])
+    assert (first.release_id, first.model_id) == (1, "model-a")
+    with pytest.raises(LakeError, match="no earlier release other than the current one"):
+        released(lake, rollback)
+    assert _shown(lake) == {("model-a", 30)}
+    released(lake, promote, index_id=indexes["model-b"], note="better")
+    assert _shown(lake) == {("model-b", 20)}
+    # The 20 good and 2 rejected rows of model-b's partition; the other model's 32 are not read at all.
+    query = lake.spark.sql(f"SELECT sum(size(embedding)) FROM {current}")
+    assert rows_scanned(query, lake.name("vectors")) == 22
+
+    back = released(lake, rollback)
+    assert (back.release_id, back.index_id) == (3, indexes["model-a"])
+    assert back.note == "rollback from 2 to 1" and current_release(lake) == back
+    assert _shown(lake) == {("model-a", 30)}
+    assert released(lake, rollback).index_id == indexes["model-b"]
+    assert released(lake, rollback, to=1).index_id == indexes["model-a"]
+    with pytest.raises(LakeError, match=re.escape("no earlier release 77")):
+        released(lake, rollback, to=77)
+    assert [r.release_id for r in newest_releases(lake, limit=3)] == [5, 4, 3]
+    runs = lake.read("runs").where("job = 'release' AND status = 'succeeded'").select("run_id")
+    assert lake.read("releases").join(runs, F.col("by_run") == F.col("run_id")).count() == 5
+
+    lake.spark.sql(f"DELETE FROM {lake.name('indexes')} WHERE model_id = 'model-b'")
+    with pytest.raises(LakeError, match="no longer in"):
+        released(lake, rollback, to=2)
+
+
+def _shown(lake) -> set:
+    rows = lake.spark.table(lake.name("current_vectors")).groupBy("model_id").count().collect()
+    return {(row.model_id, row["count"]) for row in rows}

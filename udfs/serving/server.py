@@ -79,31 +79,38 @@ class ModelServer:
         loop.add_signal_handler(signal.SIGTERM, self._stop, "SIGTERM")
         listener = _listen(self._options.address.socket)
         self._thread.start()
+        accepting = asyncio.create_task(self._accept(listener))
         duties = [
-            asyncio.create_task(duty)
-            for duty in (self._accept(listener), self._leave_idle(), self._leave_broken())
+            asyncio.create_task(self._leave_idle()),
+            asyncio.create_task(self._leave_broken(accepting)),
         ]
         reason = await self._leave
         _LOG.info("leaving: %s", reason)
-        listener.close()
-        for duty in duties:
+        for duty in (accepting, *duties):
             duty.cancel()
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            connection, _ = await loop.sock_accept(listener)
-            self._met.set()
-            session = Session(
-                connection,
-                thread=self._thread,
-                budget=self._budget,
-                model_id=self._options.model.model_id,
-                stats=self._stats,
-            )
-            task = asyncio.create_task(session.run())
-            self._sessions.add(task)
-            task.add_done_callback(self._ended)
+        try:
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                self._admit(connection)
+        finally:  # who comes now waits for the lock and starts the next server
+            listener.close()
+            self._options.address.socket.unlink(missing_ok=True)
+
+    def _admit(self, connection: socket.socket) -> None:
+        self._met.set()
+        session = Session(
+            connection,
+            thread=self._thread,
+            budget=self._budget,
+            model_id=self._options.model.model_id,
+            stats=self._stats,
+        )
+        task = asyncio.create_task(session.run())
+        self._sessions.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._sessions.discard(task)
@@ -118,11 +125,12 @@ class ModelServer:
             await asyncio.sleep(min(1.0, limit / 4))
         self._stop(f"no client for {limit:g} s")
 
-    async def _leave_broken(self) -> None:
+    async def _leave_broken(self, accepting: asyncio.Task[None]) -> None:
         try:
             await asyncio.shield(self._thread.loaded)
             await self._thread.broken
             reason = "the model failed"
+            accepting.cancel()
         except Exception as exc:
             reason = f"the model could not be loaded: {exc}"
             await self._meet()

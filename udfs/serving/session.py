@@ -93,6 +93,8 @@ class Session:
         if hello != ours:
             raise ServingError(f"a client asked for {hello}, this server serves {ours}")
         loaded: Loaded = await asyncio.shield(self._thread.loaded)
+        if self._thread.broken.done():
+            raise ConnectionError("this server is about to leave")  # the client looks for the next
         await self._write(
             Kind.HELLO,
             wire.encode_json(ours | {"server": loaded.server, "dim": loaded.dim}),

@@ -98,9 +98,9 @@ class ModelThread(threading.Thread):
                 BaseException
             ) as exc:  # CUDA errors leave the context unusable; the next server starts afresh
                 _LOG.exception("the model failed over %d requests", len(jobs))
+                self._tell(self.broken, None)  # first: nobody new may be let in
                 for job in jobs:
                     self._tell(job.answer, exc)
-                self._tell(self.broken, None)
                 return
 
     def _window(self) -> list[Job]:

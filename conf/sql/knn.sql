@@ -8,7 +8,7 @@ RETURN
   FROM (
     SELECT CAST(row_number() OVER (ORDER BY score DESC, vector_id) AS INT) AS rank, id, vector_id, score
     FROM (
-      SELECT id, vector_id, CAST({inner_product} AS DOUBLE) AS score
+      SELECT id, vector_id, CAST(IF(query IS NULL, raise_error('knn: the query is NULL'), {inner_product}) AS DOUBLE) AS score
       FROM {schema}.current_vectors
     )
   )

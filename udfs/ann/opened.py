@@ -67,7 +67,7 @@ def open_shard(files: ShardFiles, *, dim: int, first: int, flags: int) -> OpenSh
     """Verifies and opens the files of one shard. Raises IndexDataError."""
     record = files.record
     index = read_faiss(files.path(record.index), record.index, flags=flags)
-    table = _read_rows(files.path(record.row_ids), record.row_ids)
+    table = read_rows(files)
     refine = None
     if record.refine is not None:
         path = files.path(record.refine)
@@ -112,8 +112,10 @@ def read_faiss(path: Path, record: FileRecord, *, flags: int) -> Any:
         ) from error
 
 
-def _read_rows(path: Path, record: FileRecord) -> pa.Table:
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+def read_rows(files: ShardFiles) -> pa.Table:
+    """(vector_id, id) of a shard by local row, memory-mapped. Raises IndexDataError."""
+    record = files.record.row_ids
+    table = pa.ipc.open_file(pa.memory_map(str(files.path(record)))).read_all()
     if table.schema != ROWS_SCHEMA:
         raise IndexDataError(f"{record.name} has schema {table.schema}, expected {ROWS_SCHEMA}")
     return table

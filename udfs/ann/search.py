@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ class Searcher:
     def rows(self) -> int:
         """Vectors in the index."""
         return self.manifest.rows
+
+    @cached_property
+    def last_vector_id(self) -> int:
+        """The largest vector_id in the index, -1 where it is empty. Reads all of them once."""
+        return max((int(shard.vector_ids.max()) for shard in self._shards), default=-1)
 
     def search(
         self, xq: Floats, *, k: int, nprobe: int | None = None, k_factor: int | None = None

@@ -70,7 +70,7 @@ def built_shards(
     if kept:
         log.info("index %s: kept shards %s, to build %s", spec.index_id, kept, pending)
     if pending:
-        rows = _by_shard(indexed_vectors(lake, spec), spec, shards=pending)
+        rows = by_shard(indexed_vectors(lake, spec), spec, shards=pending)
         build = functools.partial(build_batches, spec=ShardsSpec(spec, quantizer.file))
         with clear_task_errors():
             built = rows.mapInArrow(build, SHARD_OUTPUT).collect()
@@ -97,7 +97,7 @@ def check_shards(lake: Lake, spec: CheckSpec) -> int:
     order = F.xxhash64("vector_id", F.lit(index.plan.seed + 1))
     names = rows.select("vector_id").orderBy(order, "vector_id").head(CHECKED_VECTORS)
     sampled = rows.where(F.col("vector_id").isin([row.vector_id for row in names]))
-    asked = _by_shard(sampled, index, shards=range(index.plan.shards))
+    asked = by_shard(sampled, index, shards=range(index.plan.shards))
     check = functools.partial(check_batches, spec=spec)
     try:
         with clear_task_errors():
@@ -124,7 +124,7 @@ def _sample(vectors: DataFrame, planned: PlannedIndex) -> DataFrame:
     return hashed.repartition(1).sortWithinPartitions("h", "vector_id")
 
 
-def _by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
+def by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
     """SHARD_INPUT rows of `shards`, each shard in one partition and together, and a row without vector for each."""
     from pyspark.sql import functions as F
 

@@ -37,10 +37,12 @@ def names_of(vector_ids, name="row"):
     return [f"{name}-{vector_id}" for vector_id in vector_ids]
 
 
-def build(root, xb, plan: IndexPlan, *, model_id="model-a", name="row", chunk=1500) -> Manifest:
+def build(
+    root, xb, plan: IndexPlan, *, model_id="model-a", name="row", chunk=1500, first=FIRST_VECTOR_ID
+) -> Manifest:
     """Builds and publishes an index as the job does: train, shards in several blocks, manifest."""
     root = str(root)
-    vector_ids = np.arange(len(xb), dtype=np.int64) + FIRST_VECTOR_ID
+    vector_ids = np.arange(len(xb), dtype=np.int64) + first
     sample = np.random.default_rng(plan.seed).permutation(len(xb))[: plan.train_rows]
     quantizer = train_quantizer(xb[sample], plan, threads=1)
     record = publish_bytes(quantizer, root, QUANTIZER_NAME)

@@ -1,0 +1,55 @@
+"""search: one query from the command line, its hits as a table, and as an HTML page if one is asked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.report import print_hits
+from jobs.driver.runs import Run
+from jobs.stages.searching.report import write_page
+from jobs.stages.searching.single import Query, search_one
+from jobs.stages.searching.target import find_target
+
+
+@job(sections=("search", "serving", "lake", "mlflow", "spark"))
+@click.option("--text", help="Text of the query.")
+@click.option(
+    "--image",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Picture of the query; with --text both are one query.",
+)
+@click.option(
+    "--instruction", help="Task instruction, such as: Find an image that matches the text."
+)
+@click.option("-k", "k", type=click.IntRange(1, 1000), help="Results; default: search.k.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Page to write.")
+def command(
+    context: JobContext,
+    text: str | None,
+    image: Path | None,
+    instruction: str | None,
+    k: int | None,
+    html: Path | None,
+) -> None:
+    """Search the released vectors for a text, a picture, or both.
+
+    Runs as search-table does, for one query, and writes to no table.
+    """
+    if text is None and image is None:
+        raise click.UsageError("nothing to search for: give --text, --image, or both")
+    query = Query(text, image.read_bytes() if image else None, instruction, k)
+    target = find_target(context.lake)
+    model = context.registry.find(target.model_id)
+    run = Run(context.lake, "search")
+    result = search_one(run, query, target=target, model=model)
+    print_hits([result], file=sys.stdout)
+    if html is not None:
+        click.echo(f"report: {write_page(html, [result], target=target, run=run)}")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,35 @@
+"""search_table: every query of a table gets its nearest rows of the released vectors, by the released index."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.searching.job import search_table
+from jobs.stages.searching.report import report_table
+from jobs.stages.searching.target import find_target
+
+
+@job(sections=("search", "serving", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Search for the queries of search.queries and replace search.output with the results.
+
+    A query is a row with query_id and text, image (bytes, or a path/URI) or both; instruction and k are optional.
+    The model of the release embeds it. Results are (query_id, rank, id, vector_id, score, index_id, model_id, status,
+    error); a query that cannot be embedded has one row without rank that says why.
+    """
+    target = find_target(context.lake)
+    model = context.registry.find(target.model_id)
+    with open_run(context.lake, context.registry, job="search_table") as run:
+        report = search_table(context.lake, run, target=target, model=model)
+        page = report_table(context.lake, run, target=target, output=report.output)
+        if page is not None:
+            context.registry.log_artifact(str(page))
+    click.echo(report)
+    if page is not None:
+        click.echo(f"report: {page}")
+
+
+if __name__ == "__main__":
+    command()

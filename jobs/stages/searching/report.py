@@ -1,0 +1,108 @@
+"""Results for people: hits with text and picture from the source table, and the HTML page of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.driver.lake import read_table
+from jobs.driver.report import Hit, QueryResult, write_search_report
+from jobs.driver.settings import SourceSettings
+from jobs.stages.embedding.source import Source
+from jobs.stages.searching.queries import read_queries
+from udfs.preview import PREVIEW_INPUT, PREVIEW_OUTPUT, preview_batches
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.driver.lake import Lake
+    from jobs.driver.runs import Run
+    from jobs.stages.searching.target import Target
+
+QUERIES_SHOWN = 50
+HITS_SHOWN = 10
+
+
+def report_table(lake: Lake, run: Run, *, target: Target, output: str) -> Path | None:
+    """Write the page `search.report` over the first queries of the results; None where it is not set."""
+    settings = lake.settings.search
+    if not settings.report:
+        return None
+    queries = read_queries(lake.spark, settings).orderBy("query_id").limit(QUERIES_SHOWN)
+    hits = read_table(lake.spark, output).join(queries.select("query_id"), "query_id")
+    shown = hits.where(f"rank IS NULL OR rank <= {HITS_SHOWN}").orderBy("query_id", "rank")
+    results = query_results(lake, queries, shown.collect(), model_id=target.model_id)
+    return write_page(settings.report, results, target=target, run=run)
+
+
+def query_results(
+    lake: Lake, queries: DataFrame, hits: Sequence[Any], *, model_id: str
+) -> list[QueryResult]:
+    """Queries (columns QUERIES) with their collected result rows, in order of query_id.
+
+    Pictures are made small in tasks; only rows that are hits are read from the source table.
+    """
+    asked = _previews(queries.withColumnRenamed("query_id", "id"), lake)
+    found = _previews(_hit_rows(lake, {row.id for row in hits if row.rank}, model_id), lake)
+    results = []
+    for query_id in sorted({row.query_id for row in hits}):
+        mine = [row for row in hits if row.query_id == query_id]
+        text, image = asked[query_id]
+        refused = "; ".join(f"not searched: {row.error}" for row in mine if row.rank is None)
+        shown = " · ".join(part for part in (text, refused) if part) or None
+        ranked = sorted((row for row in mine if row.rank), key=lambda row: row.rank)
+        results.append(QueryResult(query_id, shown, image, [_hit(row, found) for row in ranked]))
+    return results
+
+
+def write_page(path: str | Path, results: list[QueryResult], *, target: Target, run: Run) -> Path:
+    """The self-contained page of the results, with the facts of the run."""
+    plan, model = target.manifest.spec.plan, run.model
+    facts = {
+        "model": f"{model.name} version {model.version}\n{target.model_id}"
+        if model
+        else target.model_id,
+        "index": f"{target.index_id}\n{plan.factory}, {plan.shards} shard(s)",
+        "rows in index": f"{target.manifest.rows:,}",
+        "release": str(target.release.release_id),
+    }
+    facts |= {name.replace("_", " "): f"{count:,}" for name, count in run.counts.items()}
+    facts |= {f"seconds to {name}": f"{seconds:.1f}" for name, seconds in run.seconds.items()}
+    return write_search_report(path, title="Search results", queries=results, facts=facts)
+
+
+def _hit(row: Any, found: dict[str, tuple[str | None, bytes | None]]) -> Hit:
+    text, image = found.get(row.id, (None, None))
+    return Hit(row.rank, row.id, row.score, text, image)
+
+
+def _hit_rows(lake: Lake, ids: set[str], model_id: str) -> DataFrame | None:
+    """PREVIEW_INPUT rows of the source table that the model's vectors were made from; None where it is unknown."""
+    from pyspark.sql import functions as F
+
+    runs = lake.read("runs").where(
+        (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
+    )
+    run = runs.orderBy("started_at", ascending=False).select("settings", "source_table").first()
+    if run is None or run.source_table is None or not ids:
+        return None
+    settings = SourceSettings(**{**json.loads(run.settings)["source"], "table": run.source_table})
+    source = Source.open(lake, settings=settings)
+    wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")
+    rows = source.rows(source.read(lake.spark, version=source.version))
+    return rows.join(F.broadcast(wanted), "id")
+
+
+def _previews(rows: DataFrame | None, lake: Lake) -> dict[str, tuple[str | None, bytes | None]]:
+    """Text and small picture by id."""
+    if rows is None:
+        return {}
+    preview = functools.partial(
+        preview_batches, max_image_bytes=lake.settings.embed.max_image_bytes
+    )
+    inputs = rows.select(*(column.split()[0] for column in PREVIEW_INPUT.split(", ")))
+    made = inputs.mapInArrow(preview, PREVIEW_OUTPUT).collect()
+    return {row.id: (row.text, None if row.image is None else bytes(row.image)) for row in made}

@@ -1,0 +1,97 @@
+"""What is searched: the index of the current release, and how tasks are to open it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.lake import Lake
+from jobs.driver.releases import Release, current_release
+from jobs.stages.indexing.commit import committed_index
+from jobs.stages.searching.changes import changes_since, write_fresh, write_gone
+from udfs.ann.manifest import Manifest
+from udfs.errors import IndexDataError, LakeError
+from udfs.specs import SearchSpec
+
+if TYPE_CHECKING:
+    from jobs.driver.runs import Run
+
+log = logging.getLogger("gme_lake")
+
+STALE_SHARE = 0.2  # of the index; beyond it a rebuild costs less than the searches
+
+
+@dataclass(frozen=True)
+class Target:
+    """The current release and its index; `manifest.spec.root` is where `indexes` says that it lies."""
+
+    release: Release
+    manifest: Manifest
+
+    @property
+    def model_id(self) -> str:
+        """Model of the vectors, which must also embed the queries."""
+        return self.manifest.spec.model_id
+
+    @property
+    def index_id(self) -> str:
+        """The released index."""
+        return self.manifest.spec.index_id
+
+
+def find_target(lake: Lake) -> Target:
+    """The index of the current release. Raises LakeError without one, IndexDataError where it cannot be read."""
+    release = current_release(lake)
+    if release is None or release.index_id is None:
+        found = "there is no release" if release is None else f"{release} has no index"
+        raise LakeError(
+            f"nothing to search: {found} in {lake.name('releases')}; build an index (gme-lake build-index), then "
+            "run gme-lake release promote"
+        )
+    row = committed_index(lake, release.index_id)
+    if row is None:
+        raise LakeError(
+            f"index {release.index_id} of the current release is not in {lake.name('indexes')}; run "
+            "gme-lake release promote with one that is"
+        )
+    manifest = Manifest.read(row.root)
+    if manifest.spec.model_id != release.model_id:
+        raise IndexDataError(
+            f"release {release.release_id} is of model {release.model_id}, but its index {release.index_id} in "
+            f"{row.root} was built from model {manifest.spec.model_id}; promote another index"
+        )
+    return Target(release, replace(manifest, spec=replace(manifest.spec, root=row.root)))
+
+
+def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> SearchSpec:
+    """How tasks search the target so that they find what `vectors` holds now; files go to the staging folder."""
+    settings, index = lake.settings.search, target.manifest.spec
+    spec = SearchSpec(
+        root=index.root,
+        model_id=index.model_id,
+        k=settings.k,
+        nprobe=settings.nprobe,
+        k_factor=settings.k_factor,
+    )
+    version = lake.version("vectors")
+    run.inputs.append((lake.name("vectors"), version, "vectors"))
+    if version == index.vectors_version:
+        return spec
+    changes = changes_since(lake, target.manifest, version=version, folder=f"{staging}/changes")
+    run.counts.update({"gone_since_index": changes.gone, "new_since_index": changes.fresh})
+    if max(changes.gone, changes.fresh) > STALE_SHARE * target.manifest.rows:
+        log.warning(
+            "since index %s was built, %d of its %d rows are gone and %d are new; searches would be faster with a "
+            "new one (gme-lake build-index)",
+            index.index_id,
+            changes.gone,
+            target.manifest.rows,
+            changes.fresh,
+        )
+    if changes.gone:
+        spec = replace(spec, gone=write_gone(changes, path=f"{staging}/gone.int64"))
+    if changes.fresh and settings.freshness == "complete":
+        fresh = replace(index, root=f"{staging}/fresh", vectors_version=version)
+        spec = replace(spec, fresh_root=write_fresh(lake, changes, spec=fresh))
+    return spec

@@ -35,13 +35,16 @@ INPUT = pa.schema(
 @pytest.fixture(scope="module", params=["server", "worker"])
 def spec(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbedSpec]:
     """A spec for each placement; the server, if any, is shared by the tests and must be gone after them."""
+    checkpoint = shared(
+        "gme_golden", "checkpoint"
+    )  # a skip inside the block would wait for `sleep`
     path = tmp_path_factory.mktemp("serving")
     folder = path / f"gme-lake-{os.getuid()}"
     serving = ServingSpec(placement=request.param, device="cpu", threads=1)
     with pytest.MonkeyPatch.context() as patch, subprocess.Popen(["sleep", "600"]) as watched:
         patch.setattr("tempfile.tempdir", str(path))
         patch.setattr(os, "getppid", lambda: watched.pid)  # it stands for Spark's daemon
-        yield embed_spec(shared("gme_golden", "checkpoint"), profile=REFERENCE, serving=serving)
+        yield embed_spec(checkpoint, profile=REFERENCE, serving=serving)
         watched.kill()
     until(lambda: not (folder.exists() and list(folder.iterdir())))
 

@@ -1,0 +1,89 @@
+"""What Spark is handed: small, and by reference, so that a worker imports the code once and keeps its caches."""
+
+import ast
+import functools
+import importlib
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark import cloudpickle
+
+from udfs.ann.files import FileRecord
+from udfs.ann.tasks import ShardsSpec
+from udfs.drawing import CatalogueSpec
+from udfs.specs import EmbedSpec, IndexPlan, IndexSpec, ModelProfile, ModelSpec, SearchSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 4096  # bytes
+URI = "abfss://container@account.dfs.core.windows.net/" + "folder/" * 20
+MODEL = ModelSpec(URI, "0123456789abcdef", 3584, "f" * 64, "bfloat16", ModelProfile("p" * 40))
+PLAN = IndexPlan("OPQ64_256,IVF65536_HNSW32,PQ64x4fs", "ip", 65536, 64, 10**7, "fp16", 64, 10)
+INDEX = IndexSpec("index-0123456789", URI, MODEL.model_id, 3584, 10**6, PLAN)
+FILE = FileRecord("quantizer-" + "f" * 64, "f" * 64, 10**10)
+# The keywords that each function goes to Spark with, as large as they become.
+CASES: dict[str, dict[str, Any]] = {
+    "udfs.ann.check.check_batches": {"spec": INDEX},
+    "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE)},
+    "udfs.ann.tasks.train_batches": {"spec": INDEX},
+    "udfs.drawing.draw_batches": {"spec": CatalogueSpec()},
+    "udfs.embed.embed_batches": {"spec": EmbedSpec(MODEL)},
+    "udfs.preview.preview_batches": {"max_image_bytes": 1 << 26},
+    "udfs.search.indexed_ids": {"root": URI},
+    "udfs.search.search_batches": {
+        "spec": SearchSpec(URI, MODEL.model_id, 10, 64, 10, URI, URI, URI)
+    },
+    "udfs.search.write_vector_ids": {"path": URI},
+    "udfs.stamp.stamp_images": {},
+}
+
+
+def _handed_to_spark() -> set[str]:
+    """Every name imported from udfs that stands in a call of mapInArrow, or in a partial, in `jobs`."""
+    found = set()
+    for path in (ROOT / "jobs").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        modules = {
+            alias.name: node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("udfs")
+            for alias in node.names
+        }
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args):
+            called = ast.unparse(call.func).rpartition(".")[2]
+            given = call.args[0]
+            name = given.id if isinstance(given, ast.Name) else ""
+            if called in {"mapInArrow", "partial"} and name in modules:
+                found.add(f"{modules[name]}.{name}")
+    return found
+
+
+def _by_value(pickled: bytes) -> list[str]:
+    """Names of the functions whose code lies in the pickle."""
+    return [
+        str(argument)
+        for opcode, argument, _ in pickletools.genops(pickled)
+        if (isinstance(argument, str) and "_make_function" in argument) or opcode.name == "CODE"
+    ]
+
+
+def test_every_function_handed_to_spark_has_a_case() -> None:
+    assert _handed_to_spark() == set(CASES)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_functions_cross_the_wire_small_and_by_reference(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    function = functools.partial(getattr(importlib.import_module(module), attribute), **CASES[name])
+    pickled = cloudpickle.dumps(function)
+    assert len(pickled) < LIMIT
+    assert _by_value(pickled) == []
+    again = cloudpickle.loads(pickled)
+    assert again.func is function.func
+    assert again.keywords == function.keywords
+
+
+def test_a_closure_is_seen_as_pickled_by_value() -> None:
+    spec = INDEX
+    assert _by_value(cloudpickle.dumps(lambda batches: (batches, spec)))

@@ -92,12 +92,17 @@ def job(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
-    _Jobs(
+    gme_lake().main(args=None if argv is None else list(argv), prog_name="gme-lake")
+
+
+def gme_lake() -> click.Group:
+    """The group of all jobs."""
+    return _Jobs(
         "gme-lake",
         help="Embed, index, search and release image-text tables in Delta Lake with GME.\n\n"
-        "Every command reads settings from --config files, GME_LAKE_SECTION__KEY variables and --set, "
-        "later ones first. COMMAND --help lists the settings a command reads.",
-    ).main(args=None if argv is None else list(argv), prog_name="gme-lake")
+        "Every command reads settings from --config files, GME_LAKE_SECTION__KEY variables and --set; "
+        "what comes later in this list wins. COMMAND --help lists the settings a command reads.",
+    )
 
 
 class _Jobs(click.Group):

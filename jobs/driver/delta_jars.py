@@ -13,7 +13,7 @@ from udfs.errors import LakeError
 
 # Spark brings everything else these two need at run time, in newer versions than Delta asks for.
 _JARS = ("delta-spark", "delta-storage")
-_EXCLUDED = (
+EXCLUDED = (
     "org.*:*,com.*:*,commons-*:*,javax.*:*,io.airlift:*,io.unitycatalog:*,io.delta:delta-kernel-*"
 )
 # A user's own repositories hold for this fetch too.
@@ -34,15 +34,20 @@ def delta_jars(conf: Mapping[str, str], *, cache: Path | None = None) -> list[st
     named = conf.get("spark.jars", "") + conf.get("spark.jars.packages", "")
     if "delta-spark" in named or any((spark_home / "jars").glob("delta-spark_*.jar")):
         return []
-    delta = version("delta-spark")
-    minor = ".".join(pyspark.__version__.split(".")[:2])
-    package = f"io.delta:delta-spark_{minor}_2.13:{delta}"
-    folder = cache or Path.home() / ".cache" / "gme-lake"
-    folder = folder / f"delta-{delta}-spark-{minor}"
+    package = delta_package()
+    folder = (cache or Path.home() / ".cache" / "gme-lake") / package.replace(":", "-")
     if not _complete(folder):
         logger.info("Fetching %s to %s (once)", package, folder)
         _fetch(package, folder, spark_home=spark_home, conf=conf)
     return sorted(str(jar) for jar in folder.glob("*.jar"))
+
+
+def delta_package() -> str:
+    """Maven's name of Delta for the installed pyspark and delta-spark."""
+    import pyspark
+
+    minor = ".".join(pyspark.__version__.split(".")[:2])
+    return f"io.delta:delta-spark_{minor}_2.13:{version('delta-spark')}"
 
 
 def _complete(folder: Path) -> bool:
@@ -59,7 +64,7 @@ def _fetch(package: str, folder: Path, *, spark_home: Path, conf: Mapping[str, s
         settings |= {key: conf[key] for key in _RESOLVER_CONF if key in conf}
         options = [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
         submit = [str(spark_home / "bin" / "spark-submit"), "--packages", package]
-        submit += ["--exclude-packages", _EXCLUDED, *options, str(nothing)]
+        submit += ["--exclude-packages", EXCLUDED, *options, str(nothing)]
         done = subprocess.run(submit, capture_output=True, text=True, check=False)
         for jar in Path(ivy, "jars").glob("*.jar"):
             jar.replace(folder / jar.name)

@@ -14,6 +14,7 @@ help:
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
 
 demo: setup
+	rm -rf demo-lake
 	$(BIN)/gme-lake run-demo --config demo.yaml
 
 test: setup lint

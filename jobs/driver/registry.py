@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +44,10 @@ class Registry:
 
         self.settings = settings
         self._mlflow: Any = mlflow
+        # Importing mlflow turns its logger to INFO; a path as data source makes it look for Databricks and say so.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.utils.databricks_utils").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         root = absolute(settings.lake.root)
         uri = settings.mlflow.tracking_uri or tracking_uri_from_environment()
         if uri is None and "://" in root:
@@ -114,7 +120,9 @@ class Registry:
 
     def _log_version(self, spec: ModelSpec, name: str) -> str:
         source = resources.files("jobs.driver") / "pyfunc_model.py"
-        with resources.as_file(source) as path:
+        with resources.as_file(source) as path, warnings.catch_warnings():
+            # predict() takes any frame: a type hint would be read as the schema of one column.
+            warnings.filterwarnings("ignore", message=".*type hints.*")
             info = self._mlflow.pyfunc.log_model(
                 name=name,
                 python_model=str(path),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.draw_catalogue import draw_catalogue
+from jobs.stages.drawing import draw_catalogue
 from jobs.driver.settings import load_settings
 from udfs.drawing import catalogue_rows
 from udfs.errors import LakeError, SettingsError

@@ -64,7 +64,7 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     job = Embedding(lake, run, source, spec, staging, retry_rejected=settings.embed.rescan)
     try:
         with clear_conflicts(source.table):
-            _embed_all(job, rescan=rescan)
+            _embed_all(job, rescan=rescan, first=done is None)
             if done is None or not _append_only(lake, source, since=done):
                 with run.stage("delete"):
                     end = table_version(lake.spark, source.table)
@@ -76,12 +76,15 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     return EmbedReport(False, source.version, dict(run.counts))
 
 
-def _embed_all(job: Embedding, *, rescan: bool) -> None:
+def _embed_all(job: Embedding, *, rescan: bool, first: bool) -> None:
     lake, source, run = job.lake, job.source, job.run
     rows = source.read(lake.spark, version=source.version)
     total = rows.count()
     doubles = _duplicate_ids(job, total=total)
-    progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
+    # How many rows a change feed will bring is known when it has brought them.
+    whole = first or rescan or not source.has_cdf
+    name = source.table.rsplit("/", 1)[-1]
+    progress = RowProgress(f"embed {name}", total=total if whole else None)
     run.counts.update({"source_rows": total, "embedded": 0, "copied": 0, "rejected": 0})
     try:
         _stream(job, doubles, progress=progress, rescan=rescan)

@@ -73,6 +73,10 @@ class RowPreparer:
         profile = self._profile
         image = decode_image(row.image, upright=profile.upright, background=profile.background)
         patches, grid = image_patches(image, profile=profile)
+        return self.with_patches(row, patches, grid)
+
+    def with_patches(self, row: Row, patches: Patches, grid: tuple[int, int]) -> Prepared:
+        """`prepare` for a picture that has been cut before (training keeps them); `row.image` is not looked at."""
         return Prepared(self._ids(row, len(patches) // MERGE**2), patches, grid)
 
     def _ids(self, row: Row, image_tokens: int) -> npt.NDArray[np.int32]:

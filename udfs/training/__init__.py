@@ -1,0 +1,1 @@
+"""Contrastive training of GME-style embedders; only the training processes import torch."""

@@ -1,0 +1,170 @@
+"""The drawn catalogue as training data: pictures, texts, second views and changes of its train combinations."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from udfs.drawing import COLOURS, KINDS, PATTERN_NAMES, Combination
+from udfs.drawing.words import change_text, description, query_text, title
+from udfs.errors import SettingsError
+from udfs.gme.prepare import Prepared, Row, RowPreparer
+from udfs.training.pictures import DrawnPictures, train_combinations
+from udfs.training.plan import Plan, Term
+from udfs.training.spec import DrawnSpec
+
+Attribute = Literal["kind", "colour", "pattern"]
+ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
+VALUES: dict[Attribute, tuple[str, ...]] = {
+    "kind": KINDS,
+    "colour": tuple(COLOURS),
+    "pattern": PATTERN_NAMES,
+}
+INSTRUCTIONS = {
+    "t2i": "Find an image that matches the given text.",  # the model card's
+    "i2i": "Find an image of the same product.",
+    "it2i": "Find an image of the product after the change that the text asks for.",
+}
+_LEAST_VIEWS = 2  # a query must not be its own answer
+
+
+@dataclass(frozen=True)
+class DrawnItem:
+    """A row of a step: text, or a picture of the cache, or both."""
+
+    text: str | None = None
+    picture: int | None = None
+    flipped: bool = False
+    instruction: str | None = None
+    is_query: bool = False
+
+
+class DrawnPairs:
+    """Steps of `batch` different combinations, each drawn from (seed, step).
+
+    Rows: a picture and a text of every combination; for half of them another picture as a query; for the rest a
+    picture one attribute away with the text that asks for the change. That source picture also stands among the
+    candidates: it is the hard negative of its own query, which must not find what it was given.
+    """
+
+    def __init__(
+        self,
+        spec: DrawnSpec,
+        preparer: RowPreparer,
+        *,
+        pictures: DrawnPictures,
+        batch: int,
+        seed: int,
+        instructions: bool = True,
+        hard_negatives: bool = True,
+        share: float = 1.0,
+    ) -> None:
+        self._spec = spec
+        self._preparer = preparer
+        self._pictures = pictures
+        self._batch = batch
+        self._seed = seed
+        self._instructions = instructions
+        self._hard_negatives = hard_negatives
+        everything = train_combinations(spec)
+        self._first = {c: number * spec.views for number, c in enumerate(everything)}
+        order = random.Random(f"share/{seed}").sample(everything, len(everything))
+        self._combinations = order[: round(share * len(order))]
+        self._known = frozenset(self._combinations)
+        if spec.views < _LEAST_VIEWS or not 2 <= batch <= len(self._combinations):
+            raise SettingsError(
+                f"{spec.views} views of {len(self._combinations)} combinations do not fill a batch of {batch}: "
+                f"at least {_LEAST_VIEWS} views are needed, and 2 to all combinations in a batch"
+            )
+
+    def plan(self, step: int) -> Plan:
+        """Documents, texts, second views, composed queries and their sources, in this order."""
+        rng = random.Random(f"drawn/{self._seed}/{step}")
+        chosen = rng.sample(self._combinations, self._batch)
+        told = {name: self._instruction(name, rng) for name in INSTRUCTIONS}
+        views = [rng.randrange(self._spec.views) for _ in chosen]
+        documents = [self._picture(c, v, rng) for c, v in zip(chosen, views, strict=True)]
+        texts = [DrawnItem(_text(c, rng), None, False, told["t2i"], True) for c in chosen]
+        half = self._batch // 2
+        seconds = [
+            self._picture(c, self._other_view(view, rng), rng, instruction=told["i2i"], query=True)
+            for c, view in zip(chosen[:half], views[:half], strict=True)
+        ]
+        changes = [self._change(target, rng, told["it2i"]) for target in chosen[half:]]
+        composed = [query for _, query in changes]
+        sources = [DrawnItem(None, q.picture, q.flipped) for q in composed]
+        sources = sources if self._hard_negatives else []
+        numbers = [self._first[c] for c in chosen]
+        ids = [*numbers, *numbers, *numbers[:half], *(-1 - n for n in numbers[half:])]
+        ids += [self._first[source] for source, _ in changes][: len(sources)]
+        items = [*documents, *texts, *seconds, *composed, *sources]
+        return Plan(items, np.array(ids, dtype=np.int64), _terms(self._batch, len(sources)))
+
+    def prepare(self, item: DrawnItem) -> Prepared:
+        """Model input of an item, by the encoder's own prompts and patches."""
+        row = Row(item.text, None, item.instruction, item.is_query)
+        if item.picture is None:
+            return self._preparer.prepare(row)
+        patches = self._pictures.patches(item.picture, flipped=item.flipped)
+        return self._preparer.with_patches(row, patches, self._pictures.grid)
+
+    def _instruction(self, direction: str, rng: random.Random) -> str | None:
+        """In half of the batches, so that the model serves queries with and without one."""
+        return INSTRUCTIONS[direction] if rng.random() < 0.5 and self._instructions else None
+
+    def _picture(
+        self,
+        combination: Combination,
+        view: int,
+        rng: random.Random,
+        *,
+        instruction: str | None = None,
+        query: bool = False,
+    ) -> DrawnItem:
+        picture = self._first[combination] + view
+        return DrawnItem(None, picture, rng.random() < 0.5, instruction, query)
+
+    def _other_view(self, view: int, rng: random.Random) -> int:
+        return (view + rng.randrange(1, self._spec.views)) % self._spec.views
+
+    def _change(
+        self, target: Combination, rng: random.Random, instruction: str | None
+    ) -> tuple[Combination, DrawnItem]:
+        """A known combination one attribute away from `target`, and the query that leads from it to `target`."""
+        for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
+            others = [
+                other
+                for value in VALUES[attribute]
+                if (other := target._replace(**{attribute: value})) != target
+                and other in self._known
+            ]
+            if others:
+                source = rng.choice(others)
+                picture = self._first[source] + rng.randrange(self._spec.views)
+                text = change_text(attribute, getattr(target, attribute), rng=rng)
+                return source, DrawnItem(text, picture, rng.random() < 0.5, instruction, True)
+        raise SettingsError(
+            f"no combination one attribute away from {target} is left to train on: raise train.share_of_data"
+        )
+
+
+def _text(combination: Combination, rng: random.Random) -> str:
+    return rng.choice((title, description, query_text))(*combination, rng=rng)
+
+
+def _terms(batch: int, sources: int) -> list[Term]:
+    """Text to picture and back, picture to picture, and (picture + change) to picture, a half each."""
+    half = batch // 2
+    documents, texts = np.arange(batch), np.arange(batch, 2 * batch)
+    seconds = np.arange(2 * batch, 2 * batch + half)
+    composed = np.arange(2 * batch + half, 3 * batch)
+    pictures = np.concatenate([documents, np.arange(3 * batch, 3 * batch + sources)])
+    return [
+        Term("t2i", texts, documents, pictures, 0.5),
+        Term("i2t", documents, texts, texts, 0.5),
+        Term("i2i", seconds, documents[:half], pictures, 0.5),
+        Term("it2i", composed, documents[half:], pictures, 0.5),
+    ]

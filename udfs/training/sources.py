@@ -1,0 +1,102 @@
+"""Open the training and validation data that a spec names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from udfs.errors import SettingsError
+from udfs.gme.prepare import Row, RowPreparer
+from udfs.storage import join, read_image
+from udfs.training.data import TablePairs
+from udfs.training.drawn import DrawnPairs
+from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
+from udfs.training.pictures import DrawnPictures
+from udfs.training.plan import Mixture, Source
+from udfs.training.retrieval import Corpus, RetrievalTask
+from udfs.training.spec import PairsSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from udfs.training.step import Team
+
+_DRAWN_VALIDATION = DrawnEvalSpec(
+    combinations=60, views=3, seed=1
+)  # other pictures than the report's
+
+
+def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
+    """The drawn catalogue, the pairs table, or both in turn. Raises SettingsError where neither is given."""
+    sources: list[Source] = []
+    if spec.drawn:
+        pictures = DrawnPictures.open(
+            spec.drawn, preparer, rank=team.rank, world=team.world, barrier=team.barrier
+        )
+        sources.append(
+            DrawnPairs(
+                spec.drawn,
+                preparer,
+                pictures=pictures,
+                batch=spec.batch,
+                seed=spec.seed,
+                instructions=spec.instructions,
+                hard_negatives=spec.hard_negatives,
+                share=spec.share_of_data,
+            )
+        )
+    if spec.pairs:
+        sources.append(
+            TablePairs(
+                spec.pairs if spec.hard_negatives else _without_negatives(spec.pairs),
+                preparer,
+                batch=spec.batch,
+                seed=spec.seed,
+                instructions=spec.instructions,
+                share=spec.share_of_data,
+            )
+        )
+    if not sources:
+        raise SettingsError("neither drawn pairs nor a pairs table is given to train on")
+    if len(sources) == 1:
+        return sources[0]
+    return Mixture(sources[0], sources[1], share=spec.drawn_share, seed=spec.seed)
+
+
+def open_validation(spec: TrainSpec) -> tuple[Corpus, list[RetrievalTask]] | None:
+    """The validation pairs where they are given, else held-out drawn products where drawn ones are trained on."""
+    if spec.validation:
+        return pairs_tasks(spec.validation)
+    return drawn_tasks(_DRAWN_VALIDATION) if spec.drawn else None
+
+
+def pairs_tasks(spec: PairsSpec) -> tuple[Corpus, list[RetrievalTask]]:
+    """Every query of a pairs file against the positives of all, one task a direction."""
+    with pa.memory_map(spec.path) as source:
+        pairs = pa.ipc.open_file(source).read_all().to_pylist()
+    rows: dict[tuple[object, ...], tuple[Row, str]] = {}
+    tasks: dict[str, RetrievalTask] = {}
+    for pair in pairs:
+        content = tuple(pair[f"positive_{name}"] for name in ("text", "image", "image_uri"))
+        answer = pair["positive_id"] or repr(content)
+        if content not in rows:
+            rows[content] = (_row(pair, "positive", spec), answer)
+        task = tasks.setdefault(pair["direction"], RetrievalTask(pair["direction"], [], []))
+        task.queries.append(_row(pair, "query", spec))
+        task.answers.append(answer)
+    corpus = Corpus([row for row, _ in rows.values()], [answer for _, answer in rows.values()])
+    return corpus, list(tasks.values())
+
+
+def _row(pair: dict[str, object], side: str, spec: PairsSpec) -> Row:
+    text, image, uri = (pair[f"{side}_{name}"] for name in ("text", "image", "image_uri"))
+    if image is None and uri is not None:
+        where = join(spec.image_base, str(uri)) if spec.image_base else str(uri)
+        image = read_image(where, max_bytes=spec.max_image_bytes)
+    is_query = side == "query"
+    return Row(text, image, pair["instruction"] if is_query else None, is_query)  # type: ignore[arg-type]
+
+
+def _without_negatives(spec: PairsSpec) -> PairsSpec:
+    from dataclasses import replace
+
+    return replace(spec, negatives=0)

@@ -57,6 +57,9 @@ class OptimiserOptions:
 
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.98)
+    # Gradients below it are rounding noise, which Adam's own 1e-8 would turn into full steps, other ones on every
+    # number of processes.
+    eps: float = 1e-6
     weight_decay: float = 0.0
     warmup: float = 0.06  # share of the whole training
     decay: Literal["linear", "cosine"] = "linear"

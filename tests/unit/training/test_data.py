@@ -1,0 +1,123 @@
+"""Pairs tables: which rows a step takes, what is no negative, and what is refused."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from udfs.errors import ImageRejected, LakeError, SettingsError
+from udfs.training.data import PAIRS_SCHEMA, PairItem, TablePairs, write_pairs
+from udfs.training.plan import Mixture
+from udfs.training.spec import PairsSpec
+
+
+@pytest.fixture
+def open_pairs(pairs_file, preparer):
+    def open_one(spec=None, batch=8, seed=0, **more):
+        spec = spec or PairsSpec(path=str(pairs_file))
+        return TablePairs(spec, preparer, batch=batch, seed=seed, **more)
+
+    return open_one
+
+
+def test_a_step_depends_on_seed_and_number_only(open_pairs):
+    first, second = open_pairs(), open_pairs()
+    for step in (3, 0, 7):
+        assert first.plan(step).items == second.plan(step).items
+    assert first.plan(0).items != first.plan(1).items
+    assert first.plan(0).items != open_pairs(seed=1).plan(0).items
+
+
+def test_weights_and_homogeneous_batches(open_pairs, pairs_file):
+    even = PairsSpec(path=str(pairs_file), weights=(("t2i", 0.5), ("i2i", 0.5)))
+    counts = Counter()
+    for step in range(100):
+        counts.update({t.direction: len(t.queries) for t in open_pairs(even).plan(step).terms})
+    assert abs(counts["t2i"] / counts.total() - 0.5) < 0.06
+    plans = [open_pairs(replace(even, homogeneous=True)).plan(step) for step in range(60)]
+    assert {len(plan.terms) for plan in plans} == {1}
+    assert 15 < sum(plan.terms[0].direction == "t2i" for plan in plans) < 45
+
+
+def test_rows_of_a_step_and_their_negatives(open_pairs):
+    plan = open_pairs(PairsSpec(path=open_pairs()._spec.path, negatives=1), batch=16).plan(0)
+    pictures = [t for t in plan.terms if t.direction == "i2i"]
+    hard = [item for item in plan.items if isinstance(item.side, int)]
+    assert len(hard) == sum(len(t.queries) for t in pictures) > 0
+    for term in plan.terms:
+        for query, target in zip(term.queries, term.targets, strict=True):
+            assert plan.items[query].pair == plan.items[target].pair
+            assert (plan.items[query].side, plan.items[target].side) == ("query", "positive")
+        assert set(term.candidates) == set(range(16, len(plan.items)))
+    positives = plan.items[16:32]
+    same = plan.ids[16:32][:, None] == plan.ids[16:32][None, :]
+    table = open_pairs()._table
+    colours = np.array([table["positive_id"][item.pair].as_py() for item in positives])
+    assert np.array_equal(same, colours[:, None] == colours[None, :])
+
+
+def test_only_queries_carry_the_instruction(open_pairs, preparer):
+    pairs = open_pairs()
+    plan = pairs.plan(0)
+    told = pairs.prepare(plan.items[0])
+    bare = open_pairs(instructions=False).prepare(plan.items[0])
+    assert told.tokens > bare.tokens
+    positive = plan.items[plan.terms[0].targets[0]]
+    assert np.array_equal(
+        pairs.prepare(positive).input_ids,
+        open_pairs(instructions=False).prepare(positive).input_ids,
+    )
+
+
+def test_a_share_of_the_data_is_part_of_a_larger_one(open_pairs):
+    def seen(share):
+        return {i.pair for step in range(40) for i in open_pairs(share=share).plan(step).items}
+
+    assert seen(0.25) < seen(0.5) < seen(1.0) == set(range(64))
+
+
+def test_pictures_by_reference(preparer, tmp_path):
+    from tests.unit.training.conftest import picture
+
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    rows = [
+        {"query_text": "red", "positive_image_uri": "a.png"},
+        {"query_text": "blue", "positive_image_uri": "b.png", "positive_text": "Blue"},
+    ]
+    schema = PAIRS_SCHEMA
+    file = write_pairs(tmp_path / "p.arrow", pa.Table.from_pylist(rows, schema=schema).to_batches())
+    pairs = TablePairs(
+        PairsSpec(path=str(file), image_base=str(tmp_path)), preparer, batch=2, seed=0
+    )
+    assert {t.direction for step in range(9) for t in pairs.plan(step).terms} == {"t2i", "t2it"}
+    assert pairs.prepare(PairItem(0, "positive")).patch_count == 16
+    with pytest.raises(ImageRejected, match=r"b\.png"):
+        pairs.prepare(PairItem(1, "positive"))
+
+
+def test_what_is_refused(tmp_path, open_pairs, pairs_file):
+    def write(rows):
+        schema = PAIRS_SCHEMA if rows and "answer" not in rows[0] else None
+        return write_pairs(
+            tmp_path / "x.arrow", pa.Table.from_pylist(rows, schema=schema).to_batches()
+        )
+
+    with pytest.raises(LakeError, match=r"row 1 .* no positive"):
+        write([{"query_text": "a", "positive_text": "b"}, {"query_text": "a"}])
+    with pytest.raises(LakeError, match="answer"):
+        write([{"query_text": "a", "answer": "b"}])
+    with pytest.raises(LakeError, match="no rows"):
+        write([])
+    with pytest.raises(SettingsError, match="t2t"):
+        open_pairs(PairsSpec(path=str(pairs_file), weights=(("t2t", 1.0),)))
+
+
+def test_a_mixture_keeps_its_share_and_its_sources(open_pairs):
+    mixture = Mixture(open_pairs(), open_pairs(batch=4), share=0.8, seed=0)
+    sizes = Counter(sum(len(t.queries) for t in mixture.plan(step).terms) for step in range(200))
+    assert 140 < sizes[8] < 180
+    assert sizes[8] + sizes[4] == 200
+    plan = mixture.plan(5)
+    assert mixture.prepare(plan.items[0]).tokens > 0

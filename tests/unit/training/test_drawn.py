@@ -1,0 +1,148 @@
+"""Steps over the drawn catalogue: train combinations only, changes that are right, pictures cut and mirrored as seen."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.unit.training.conftest import PROFILE, picture
+from udfs.drawing import Combination, held_out
+from udfs.drawing.words import COLOUR_WORDS, KIND_WORDS, PATTERN_WORDS
+from udfs.errors import SettingsError
+from udfs.gme import Row
+from udfs.gme.images import decode_image
+from udfs.gme.patches import image_patches
+from udfs.training import pictures
+from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, DrawnPairs
+from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
+from udfs.training.pictures import DrawnPictures, flip_patches, train_combinations
+from udfs.training.spec import DrawnSpec
+
+SPEC = DrawnSpec(cache="", views=3)
+KNOWN = train_combinations(SPEC)
+
+
+@pytest.fixture(scope="module")
+def drawn(preparer):
+    patches = np.zeros((len(KNOWN) * SPEC.views, 16, 3, 14, 14), np.uint8)
+    patches += np.arange(len(patches), dtype=np.uint8)[:, None, None, None, None]
+    return DrawnPairs(SPEC, preparer, pictures=DrawnPictures(patches, (4, 4)), batch=16, seed=0)
+
+
+def shown(item):
+    return KNOWN[item.picture // SPEC.views]
+
+
+def test_no_held_out_combination_is_trained_on():
+    assert not set(KNOWN) & held_out()
+    assert len(KNOWN) == 1152 - 180
+
+
+def test_steps_repeat_and_differ(drawn):
+    assert drawn.plan(4).items == drawn.plan(4).items
+    assert drawn.plan(4).items != drawn.plan(5).items
+
+
+def names(combination):
+    return (
+        COLOUR_WORDS[combination.colour],
+        KIND_WORDS[combination.kind],
+        [word for words in PATTERN_WORDS[combination.pattern] for word in words],
+    )
+
+
+def test_every_query_asks_for_its_target(drawn):
+    told = 0
+    for step in range(20):
+        plan = drawn.plan(step)
+        for term in plan.terms:
+            for query, target in zip(term.queries, term.targets, strict=True):
+                asked, wanted = plan.items[query], plan.items[target]
+                told += asked.instruction in INSTRUCTIONS.values()
+                assert wanted.instruction is None or term.direction == "i2t"
+                if term.direction == "t2i":
+                    text = asked.text.lower()
+                    assert all(any(w in text for w in words) for words in names(shown(wanted)))
+                elif term.direction == "i2i":
+                    assert shown(asked) == shown(wanted)
+                    assert asked.picture != wanted.picture
+                elif term.direction == "it2i":
+                    changed = [
+                        a
+                        for a in ATTRIBUTES
+                        if getattr(shown(asked), a) != getattr(shown(wanted), a)
+                    ]
+                    assert len(changed) == 1
+                    number = ("colour", "kind", "pattern").index(changed[0])
+                    assert any(word in asked.text for word in names(shown(wanted))[number])
+    assert told > 100
+
+
+def test_a_composed_querys_source_is_its_hard_negative(drawn):
+    plan = drawn.plan(0)
+    term = next(t for t in plan.terms if t.direction == "it2i")
+    for query in term.queries:
+        asked = plan.items[query]
+        source = next(
+            c
+            for c in term.candidates
+            if plan.items[c].picture == asked.picture and plan.items[c].flipped == asked.flipped
+        )
+        assert plan.ids[source] != plan.ids[query]
+        assert KNOWN[plan.ids[source] // SPEC.views] == shown(asked)
+
+
+def test_ids_name_what_a_row_shows(drawn):
+    plan = drawn.plan(1)
+    for number, item in enumerate(plan.items):
+        if plan.ids[number] >= 0 and item.picture is not None:
+            assert KNOWN[plan.ids[number] // SPEC.views] == shown(item)
+
+
+def test_mirrored_patches_are_those_of_the_mirrored_picture():
+    image = decode_image(picture("red", width=84, height=56))
+    patches, grid = image_patches(image, profile=PROFILE)
+    mirrored, _ = image_patches(image.transpose(0), profile=PROFILE)
+    assert np.array_equal(flip_patches(patches, grid), mirrored)
+
+
+def test_processes_share_the_drawing(monkeypatch, preparer, tmp_path):
+    few = [Combination("mug", "red", "dots"), Combination("kite", "blue", "plain")]
+    monkeypatch.setattr(pictures, "train_combinations", lambda spec: few)
+    spec = DrawnSpec(cache=str(tmp_path), views=2)
+    meeting = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        opened, _ = pool.map(
+            lambda rank: DrawnPictures.open(
+                spec, preparer, rank=rank, world=2, barrier=meeting.wait
+            ),
+            range(2),
+        )
+    for number in range(4):
+        seed = f"train/0/{number % 2}"
+        row = Row(image=pictures.draw_jpeg(*few[number // 2], seed=seed, size=pictures.SIZE))
+        assert np.array_equal(opened.patches(number, flipped=False), preparer.prepare(row).patches)
+    file = next(tmp_path.glob("*.npy"))
+    before = file.stat().st_mtime_ns
+    DrawnPictures.open(spec, preparer)
+    assert file.stat().st_mtime_ns == before
+
+
+def test_too_little_to_fill_a_batch_is_an_error(preparer):
+    empty = DrawnPictures(np.zeros((1, 16, 3, 14, 14), np.uint8), (4, 4))
+    with pytest.raises(SettingsError, match="views"):
+        DrawnPairs(DrawnSpec(cache="", views=1), preparer, pictures=empty, batch=8, seed=0)
+
+
+def test_evaluation_asks_for_held_out_products_with_new_pictures():
+    spec = DrawnEvalSpec(combinations=5, views=2)
+    corpus, tasks = drawn_tasks(spec)
+    again = drawn_tasks(spec)[0]
+    assert [row.image for row in corpus.rows] == [row.image for row in again.rows]
+    assert len(corpus.rows) == len({row.image for row in corpus.rows}) == 10
+    assert {tuple(name.split("/")) for name in corpus.ids} <= held_out()
+    sizes = {task.name: len(task.queries) for task in tasks}
+    assert sizes == {"t2i": 10, "i2i": 5, "it2i": 15}
+    queries = {row.image for task in tasks for row in task.queries if row.image}
+    assert not queries & {row.image for row in corpus.rows}

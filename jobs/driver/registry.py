@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -177,6 +177,11 @@ class Registry:
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log metrics to the active run."""
         self._mlflow.log_metrics(dict(metrics))
+
+    def log_history(self, history: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log metrics by step, as (step, values), to the active run."""
+        for step, values in history:
+            self._mlflow.log_metrics(dict(values), step=step)
 
     def log_artifact(self, path: str) -> None:
         """Log a local file (a report, a plot) to the active run."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from jobs.driver.train_section import TrainSettings
 from udfs.specs import Dtype, ServingSpec
 
 
@@ -199,3 +200,4 @@ class Settings(Section):
     spark: SparkSettings = SparkSettings()
     mlflow: MlflowSettings = MlflowSettings()
     draw: DrawSettings = DrawSettings()
+    train: TrainSettings = TrainSettings()

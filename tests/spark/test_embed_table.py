@@ -141,7 +141,7 @@ def test_a_missing_column_is_named_with_the_nearest(shop):
     from udfs.errors import LakeError
 
     shop.write(source_rows([1]))
-    with pytest.raises(LakeError, match="column titel is not in .* did you mean title"):
+    with pytest.raises(LakeError, match=r"column titel is not in .* did you mean title"):
         shop.embed("source.text={titel}")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.driver.lake import Lake, delta_table, table_version
 from jobs.driver.progress import RowProgress
 from jobs.driver.storage import remove_folder
+from jobs.driver.tasks import clear_task_errors
 from jobs.stages.embedding.changes import Embedding, Looked, embed_changes
 from jobs.stages.embedding.commit import clear_conflicts, remove_deleted
 from jobs.stages.embedding.source import Source
@@ -63,7 +64,7 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     staging = lake.folder("staging", run.run_id)
     job = Embedding(lake, run, source, spec, staging, retry_rejected=settings.embed.rescan)
     try:
-        with clear_conflicts(source.table):
+        with clear_conflicts(source.table), clear_task_errors():
             _embed_all(job, rescan=rescan, first=done is None)
             if done is None or not _append_only(lake, source, since=done):
                 with run.stage("delete"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import Lake, is_path, read_table, sql_name
+from jobs.driver.catalog import create_source_view
+from jobs.driver.lake import read_table, sql_name
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
-    from jobs.driver.settings import EmbedSettings, SourceSettings
+    from jobs.driver.settings import EmbedSettings
     from jobs.stages.embedding.changes import Embedding
 
 
@@ -17,33 +17,16 @@ def write_back(job: Embedding) -> None:
     """Do what `embed.write_back` says: view, columns or none."""
     kind = job.lake.settings.embed.write_back
     if kind == "view":
-        create_view(job.lake, job.source.table, job.lake.settings.source)
+        embed = job.lake.settings.embed
+        create_source_view(
+            job.lake,
+            job.source.table,
+            row_id=job.source.settings.id,
+            vector_column=embed.vector_column,
+            model_column=embed.model_column,
+        )
     elif kind == "columns":
         job.run.counts["written_back"] = _merge_columns(job)
-
-
-def view_name(lake: Lake, table: str) -> str:
-    """`<schema>.<source>_with_vectors`."""
-    last = table.rstrip("/").rsplit("/" if is_path(table) else ".", 1)[-1]
-    return lake.name(re.sub(r"\W", "_", last) + "_with_vectors")
-
-
-def create_view(lake: Lake, table: str, source: SourceSettings) -> str:
-    """Every source row with the released model's vector beside it, null where it has none."""
-    embed = lake.settings.embed
-    taken = {embed.vector_column, embed.model_column} & set(read_table(lake.spark, table).columns)
-    if taken:
-        raise LakeError(
-            f"{table} already has a column {', '.join(sorted(taken))}: set embed.vector_column and "
-            "embed.model_column to other names, or embed.write_back to columns"
-        )
-    name = view_name(lake, table)
-    lake.spark.sql(
-        f"CREATE OR REPLACE VIEW {name} AS SELECT s.*, v.vector_id, v.embedding AS {embed.vector_column}, "
-        f"v.model_id AS {embed.model_column} FROM {sql_name(table)} s "
-        f"LEFT JOIN {lake.name('current_vectors')} v ON CAST(s.`{source.id}` AS STRING) = v.id"
-    )
-    return name
 
 
 def _merge_columns(job: Embedding) -> int:

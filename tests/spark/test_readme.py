@@ -1,0 +1,55 @@
+"""Every command and example of the README does what it says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from jobs.driver.cli import gme_lake
+from jobs.driver.settings import load_settings
+from tests.spark.conftest import source_rows
+from tests.spark.test_search import release
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every gme-lake or submit.sh command line of the README, as words after its name."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`(gme-lake [a-z-]+ [^`]*--set[^`]*)`", README.replace("\n", " "))
+    words = [shlex.split(line, comments=True) for line in [*lines, *inline]]
+    names = ("gme-lake", "conf/standalone/submit.sh")
+    return [line[line.index(n) + 1 :] for line in words for n in names if n in line]
+
+
+def test_the_readme_has_commands():
+    assert len(commands()) >= 7
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_command_lines_parse_and_their_settings_exist(words, tmp_path):
+    group = gme_lake()
+    command = group.get_command(click.Context(group), words[0])
+    assert command is not None, f"no job {words[0]}"
+    words = [str(tmp_path) if word.endswith(".yaml") else word for word in words[1:]]
+    with command.make_context("gme-lake", list(words), resilient_parsing=False) as context:
+        sets = context.params.get("sets", ())
+    load_settings(sets=sets, env={})
+
+
+@pytest.mark.spark
+def test_sql_examples_run(shop):
+    shop.write([*source_rows(range(15)), ("bad", None, None, b"<html>", 0.0)])
+    lake, _ = shop.embed()
+    release(lake)
+    statements = [s for block in blocks("sql") for s in block.split(";") if s.strip()]
+    assert len(statements) >= 6
+    for statement in statements:
+        rows = shop.spark.sql(statement.replace("gme.", f"{lake.schema}.")).collect()
+        assert rows, f"no rows: {statement}"

@@ -1,0 +1,288 @@
+"""search_table, search and the SQL functions over an embedded, indexed, released shop."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.spark.conftest import picture, source_rows
+from udfs.errors import IndexDataError, LakeError
+
+pytestmark = pytest.mark.spark
+
+QUERIES = "query_id string, text string, image binary, instruction string, k int"
+
+
+def release(lake):
+    """Build the index of the shop's vectors and promote it."""
+    from jobs.driver.registry import Registry
+    from jobs.driver.releases import promote
+    from jobs.driver.runs import open_run
+    from jobs.stages.indexing.job import build_index
+
+    registry = Registry(lake.settings)
+    with open_run(lake, registry, job="build_index") as run:
+        built = build_index(lake, run, model=registry.resolve())
+        return promote(lake, run, index_id=built.spec.index_id)
+
+
+def search(lake):
+    """search_table as the job runs it: (results by query id in rank order, report, page)."""
+    from jobs.driver.registry import Registry
+    from jobs.driver.runs import open_run
+    from jobs.stages.searching.job import search_table
+    from jobs.stages.searching.report import report_table
+    from jobs.stages.searching.target import find_target
+
+    registry = Registry(lake.settings)
+    target = find_target(lake)
+    with open_run(lake, registry, job="search_table") as run:
+        report = search_table(lake, run, target=target, model=registry.find(target.model_id))
+        page = report_table(lake, run, target=target, output=report.output)
+    results: dict[str, list] = {}
+    rows = lake.spark.read.format("delta").load(report.output)
+    for row in rows.orderBy("query_id", "rank").collect():
+        results.setdefault(row.query_id, []).append(row)
+    return results, report, page
+
+
+def own_content(row):
+    """A source row as a query: same text and picture, no instruction, hence the same vector."""
+    return (f"like {row[0]}", f"{row[1]} {row[2]}", row[3], None, None)
+
+
+@pytest.fixture
+def searchable(shop, tmp_path):
+    """Twelve rows, embedded and released; queries written as Parquet by `ask`."""
+    shop.write(source_rows(range(12)), files=2)
+    shop.queries, shop.results = str(tmp_path / "queries.parquet"), str(tmp_path / "results")
+    shop.sets += [f"search.queries={shop.queries}", f"search.output={shop.results}", "search.k=4"]
+    lake, _ = shop.embed()
+    release(lake)
+
+    def ask(rows, schema=QUERIES):
+        shop.spark.createDataFrame(rows, schema).write.mode("overwrite").parquet(shop.queries)
+
+    shop.ask = ask
+    return shop
+
+
+def test_queries_of_every_kind_find_what_exact_search_finds(searchable, tmp_path, checkpoint):
+    from jobs.driver.settings import profile_named
+    from udfs.gme import Encoder, Row
+
+    rows = source_rows(range(12))
+    cut = picture(3)[:120]
+    asked = [
+        *(own_content(row) for row in rows[:3]),
+        ("text", "a red mug", None, None, 2),
+        ("told", "a red mug", None, "Find an image that matches the given text.", 50),
+        ("picture", None, picture(5), None, None),
+        ("fused", "a blue kite", picture(99), "Find the product.", None),
+        ("cut", "a red mug", cut, None, None),
+        ("nothing", None, None, None, None),
+        ("greedy", "a red mug", None, None, 1001),
+    ]
+    searchable.ask(asked)
+    page = tmp_path / "pages" / "results.html"
+    lake = searchable.lake(f"search.report={page}")
+    found, report, written = search(lake)
+
+    vectors = [v for v in searchable.vectors(lake).values() if v.status == "ok"]
+    xb = np.array([v.embedding for v in vectors], np.float32)
+    encoder = Encoder.load(checkpoint, profile=profile_named("tiny"))
+    good = [q for q in asked if q[0] not in {"cut", "nothing", "greedy"}]
+    xq = encoder.encode([Row(q[1], q[2], q[3], is_query=True) for q in good]).vectors
+    for query, x in zip(good, xq, strict=True):
+        mine, scores = found[query[0]], xb @ x
+        k = min(query[4] or 4, len(vectors))
+        assert [hit.rank for hit in mine] == list(range(1, k + 1))
+        np.testing.assert_allclose(
+            [hit.score for hit in mine], np.sort(scores)[::-1][:k], atol=2e-5
+        )
+        by_id = {v.id: score for v, score in zip(vectors, scores, strict=True)}
+        np.testing.assert_allclose(
+            [hit.score for hit in mine], [by_id[h.id] for h in mine], atol=2e-5
+        )
+        assert {hit.vector_id for hit in mine} <= {v.vector_id for v in vectors}
+        assert {(h.index_id, h.model_id, h.status) for h in mine} == {
+            (report.index_id, vectors[0].model_id, "ok")
+        }
+    for row in rows[:3]:
+        first = found[f"like {row[0]}"][0]
+        assert first.id == row[0] and abs(first.score - 1) < 1e-5
+    for name, status in (
+        ("cut", "image_truncated"),
+        ("nothing", "empty"),
+        ("greedy", "k_out_of_range"),
+    ):
+        (row,) = found[name]
+        assert (row.status, row.rank, row.id) == (status, None, None) and row.error
+    assert report.counts == {
+        "queries": 10, "queries_without_hits": 3, "fewer_than_k": 1, "hits": 4 * 5 + 2 + 12,
+    }  # fmt: skip
+    html = written.read_text()
+    assert html.count("data:image/jpeg") >= 12 and "a thing numbered 5" in html
+    assert "not searched: image_truncated" in html and "http://" not in html
+    stored = lake.read("runs").where("job = 'search_table'").collect()
+    assert [(r.status, r.counts["hits"]) for r in stored] == [("succeeded", 34)]
+    assert not (tmp_path / "lake" / "staging").exists() or not list(
+        (tmp_path / "lake" / "staging").iterdir()
+    )
+
+
+def test_rows_gone_changed_and_new_since_the_index_was_built(searchable):
+    rows = source_rows(range(12))
+    spark, table = searchable.spark, f"delta.`{searchable.table}`"
+    spark.sql(f"DELETE FROM {table} WHERE id = 'p1'")
+    spark.sql(f"UPDATE {table} SET title = 'changed', description = '' WHERE id = 'p2'")
+    searchable.write(source_rows([30]))
+    lake, _ = searchable.embed()
+    changed = ("p2", "changed", "", rows[2][3])
+    new = source_rows([30])[0]
+    searchable.ask(
+        [own_content(r) for r in (rows[0], rows[1], rows[2], new)]
+        + [("now p2", "changed", changed[3], None, 50)]
+    )
+    found, _, _ = search(lake)
+    now = {v.vector_id: v.id for v in searchable.vectors(lake).values()}
+    assert len(now) == 12
+    for hits in found.values():
+        assert all(now.get(hit.vector_id) == hit.id for hit in hits)
+    assert found["like p0"][0].id == "p0" and found["like p30"][0].id == "p30"
+    assert found["now p2"][0].id == "p2" and abs(found["now p2"][0].score - 1) < 1e-5
+    assert found["like p2"][0].score < 1 - 1e-5 and len(found["like p1"]) == 4
+    assert [len({h.id for h in found[q]}) for q in ("now p2", "like p1")] == [12, 4]
+
+    run = (
+        lake.read("runs")
+        .where("job = 'search_table'")
+        .orderBy("started_at", ascending=False)
+        .first()
+    )
+    assert (run.counts["gone_since_index"], run.counts["new_since_index"]) == (2, 2)
+    found, _, _ = search(searchable.lake("search.freshness=indexed_only"))
+    assert {h.id for h in found["now p2"]} == {f"p{n}" for n in range(12)} - {"p1", "p2"}
+
+    knn = sql_hits(lake, f"{lake.name('knn')}({vector_of(lake, 'p30')}, 12)")
+    assert knn[0][1] == "p30" and len(knn) == 12
+    same_hits(sql_hits(lake, f"vector_search({vector_of(lake, 'p30')}, 12)"), knn)
+    same_hits(sql_hits(lake, f"vector_search({vector_of(lake, 'p2')}, 3)"),
+              sql_hits(lake, f"{lake.name('knn')}({vector_of(lake, 'p2')}, 3)"))  # fmt: skip
+
+
+def vector_of(lake, row_id):
+    return f"(SELECT embedding FROM {lake.name('current_vectors')} WHERE id = '{row_id}')"
+
+
+def sql_hits(lake, call):
+    rows = lake.spark.sql(f"SELECT rank, id, vector_id, score FROM {call} ORDER BY rank").collect()
+    assert [row.rank for row in rows] == list(range(1, len(rows) + 1))
+    return rows
+
+
+def same_hits(found, expected):
+    assert [(r.id, r.vector_id) for r in found] == [(r.id, r.vector_id) for r in expected]
+    np.testing.assert_allclose([r.score for r in found], [r.score for r in expected], atol=1e-6)
+
+
+def test_sql_functions_rank_as_numpy_and_refuse_what_they_cannot_answer(searchable):
+    lake = searchable.lake()
+    knn, current = lake.name("knn"), lake.name("current_vectors")
+    vectors = list(searchable.vectors(lake).values())
+    x = np.array(next(v.embedding for v in vectors if v.id == "p7"), np.float32)
+    scores = {v.id: float(np.dot(x, np.array(v.embedding, np.float32))) for v in vectors}
+    best = sorted(scores, key=scores.get, reverse=True)
+    literal = "array(" + ",".join(f"{value!r}" for value in x.tolist()) + ")"
+    for call in (f"{knn}({vector_of(lake, 'p7')}, 5)", f"vector_search({literal}, 5)"):
+        rows = sql_hits(lake, call)
+        assert rows[0].id == "p7" and len(rows) == 5
+        np.testing.assert_allclose(
+            [r.score for r in rows], [scores[i] for i in best[:5]], atol=1e-5
+        )
+        same_hits(rows, sql_hits(lake, f"{knn}({literal}, 5)"))
+    assert len(sql_hits(lake, f"vector_search({literal}, 100)")) == 12
+    per_row = lake.spark.sql(
+        f"SELECT q.id AS asked, h.* FROM (SELECT * FROM {current} WHERE id IN ('p1', 'p2')) q, "
+        f"LATERAL {knn}(q.embedding, 1) h ORDER BY asked"
+    ).collect()
+    assert [(row.asked, row.id, row.rank) for row in per_row] == [("p1", "p1", 1), ("p2", "p2", 1)]
+    model_id = vectors[0].model_id
+    assert sql_hits(lake, f"vector_search({literal}, 1, model => '{model_id}')")[0].id == "p7"
+    for call, words in (
+        (f"{knn}(CAST(NULL AS ARRAY<FLOAT>), 3)", "the query is NULL"),
+        ("vector_search(CAST(NULL AS ARRAY<FLOAT>), 3)", "the query is NULL"),
+        (f"vector_search({literal}, 0)", "k must be 1 to 1000"),
+        (f"vector_search({literal}, 1001)", "k must be 1 to 1000"),
+        (f"vector_search({literal}, 3, model => 'other')", "the query is of model other"),
+        ("vector_search(array(1.0, 0.0), 3)", "dimensions"),
+    ):
+        with pytest.raises(Exception, match=words):
+            sql_hits(lake, call)
+
+
+def test_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path):
+    from jobs.search import command
+
+    file = tmp_path / "p5.png"
+    file.write_bytes(picture(5))
+    lake = searchable.lake()
+    sets = [f"lake.root={lake.root}", f"lake.schema={lake.schema}", "serving.threads=1"]
+    sets = [part for item in sets for part in ("--set", item)]
+    html = tmp_path / "page.html"
+    options = ["--text", "thing 5 a thing numbered 5", "--image", str(file), "-k", "3"]
+    done = CliRunner().invoke(command, [*sets, *options, "--html", str(html)])
+    assert done.exit_code == 0, done.output
+    first = next(line for line in done.output.splitlines() if "1.0000" in line)
+    assert "p5" in first and "thing 5" in first
+    assert html.read_text().count("data:image/jpeg") >= 3
+    file.write_bytes(b"")
+    refused = CliRunner().invoke(command, [*sets, "--image", str(file)])
+    assert refused.exit_code == 1 and "image_empty" in refused.output
+    nothing = CliRunner().invoke(command, sets)
+    assert nothing.exit_code == 2 and "--text" in nothing.output
+
+
+def test_unusable_queries_outputs_and_releases_are_refused(shop, tmp_path):
+    shop.write(source_rows(range(3)))
+    queries, output = tmp_path / "queries.jsonl", tmp_path / "results"
+    shop.sets += [f"search.queries={queries}", f"search.output={output}"]
+    lake, _ = shop.embed()
+    with pytest.raises(LakeError, match=r"no release.*gme-lake release promote"):
+        search(lake)
+    with pytest.raises(Exception, match="run gme-lake release promote"):
+        lake.spark.sql("SELECT * FROM vector_search(array(1.0), 3)").collect()
+    release(lake)
+
+    (tmp_path / "p1.png").write_bytes(picture(1))
+    for rows, words in (
+        (None, "cannot be read"),
+        ([{"text": "a"}], "no column query_id"),
+        ([{"query_id": "a", "title": "b"}], "nothing to search for"),
+        ([{"query_id": "a", "text": 3}], "column text of .* is bigint: expected string"),
+        ([{"query_id": "a", "text": "b", "k": 2.5}], "column k of .* is double"),
+        ([{"query_id": "a", "text": "b"}, {"query_id": "a", "text": "c"}], "'a' .2 rows"),
+        ([{"query_id": None, "text": "b"}, {"query_id": "a", "text": "c"}], "None .1 rows"),
+    ):
+        if rows is not None:
+            queries.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(LakeError, match=words):
+            search(lake)
+    queries.write_text(json.dumps({"query_id": 1, "image": "p1.png", "k": 1}) + "\n")
+    found, _, _ = search(shop.lake(f"search.image_base={tmp_path}"))
+    assert [(hit.rank, hit.status) for hit in found["1"]] == [(1, "ok")]
+
+    with pytest.raises(LakeError, match="no table of results"):
+        search(shop.lake(f"search.output={shop.table}"))
+    root = lake.read("indexes").first().root
+    with Path(root, "shard-00000.faiss").open("r+b") as file:
+        file.seek(50)
+        file.write(b"damage")
+    with pytest.raises(IndexDataError, match="damaged or foreign"):
+        search(shop.lake(f"search.image_base={tmp_path}"))
+    shutil.rmtree(root)
+    with pytest.raises(IndexDataError, match="no index was finished there"):
+        search(lake)

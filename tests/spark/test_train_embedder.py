@@ -68,7 +68,7 @@ def test_a_training_becomes_a_model_version_with_its_run(open_lake, spark, tmp_p
     assert encoder.model_id == model.spec.model_id
     assert encoder.encode([Row("a red mug"), Row(image=picture("red"))]).errors == [None, None]
     history = registry.client.get_metric_history(run.mlflow_run_id, "loss")
-    lines = [json.loads(x) for x in Path(f"{output}-training/metrics.jsonl").open()]
+    lines = map(json.loads, Path(f"{output}-training/metrics.jsonl").read_text().splitlines())
     assert [m.value for m in history] == pytest.approx([r["loss"] for r in lines if "loss" in r])
     checked = registry.client.get_metric_history(run.mlflow_run_id, "validation/t2i/hit_at_1")
     assert [m.step for m in checked] == [3, 6]

@@ -98,7 +98,9 @@ def make_optimiser(
         {"params": matrices, "weight_decay": options.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True
+    )
 
 
 def learning_rate(progress: float, options: OptimiserOptions) -> float:

@@ -1,0 +1,33 @@
+"""A fresh checkpoint to train from: its tokenizer sees the training's texts, and none of held-out products."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from udfs.drawing.words import change_text, description, query_text, title
+from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, VALUES
+from udfs.training.pictures import train_combinations
+from udfs.training.spec import DrawnSpec, PairsSpec
+
+_DRAWN_TEXTS = 4000
+
+
+def training_texts(drawn: DrawnSpec | None, pairs: PairsSpec | None, *, seed: int) -> Iterator[str]:
+    """Texts of the kinds that the training will show, for `write_scratch_checkpoint`."""
+    if drawn:
+        rng = random.Random(f"texts/{seed}")
+        combinations = train_combinations(drawn)
+        yield from INSTRUCTIONS.values()
+        for _ in range(_DRAWN_TEXTS):
+            yield rng.choice((title, description, query_text))(*rng.choice(combinations), rng=rng)
+            attribute = rng.choice(ATTRIBUTES)
+            yield change_text(attribute, rng.choice(VALUES[attribute]), rng=rng)
+    if pairs:
+        with pa.memory_map(str(Path(pairs.path))) as source:
+            table = pa.ipc.open_file(source).read_all()
+        for name in ("instruction", "query_text", "positive_text"):
+            yield from (text for text in table[name].to_pylist() if text)

@@ -1,0 +1,33 @@
+"""Every notebook runs from top to bottom against a small released lake."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.spark.conftest import source_rows
+from tests.spark.test_search import release
+
+pytestmark = pytest.mark.spark
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs(path, shop, tmp_path, monkeypatch):
+    shop.write([*source_rows(range(8)), ("bad", None, None, b"<html>", 0.0)])
+    lake, _ = shop.embed()
+    release(lake)
+    monkeypatch.setenv("GME_LAKE_LAKE__ROOT", lake.root)
+    monkeypatch.setenv("GME_LAKE_SPARK__DRIVER_MEMORY", "1g")
+    # The session under test is this process's own; the kernel starts another one.
+    for name in [n for n in os.environ if n.startswith(("PYSPARK_GATEWAY", "SPARK_"))]:
+        monkeypatch.delenv(name)
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    tables = [o for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o]
+    assert len(tables) >= 5
+    assert all(not cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells), (
+        "notebooks are kept without outputs"
+    )

@@ -126,7 +126,7 @@ def test_queries_of_every_kind_find_what_exact_search_finds(searchable, tmp_path
     }  # fmt: skip
     html = written.read_text()
     assert html.count("data:image/jpeg") >= 12 and "a thing numbered 5" in html
-    assert "not searched: image_truncated" in html and "http://" not in html
+    assert "not searched, image_truncated: " in html and "http://" not in html
     stored = lake.read("runs").where("job = 'search_table'").collect()
     assert [(r.status, r.counts["hits"]) for r in stored] == [("succeeded", 34)]
     assert not (tmp_path / "lake" / "staging").exists() or not list(
@@ -189,7 +189,7 @@ def same_hits(found, expected):
     np.testing.assert_allclose([r.score for r in found], [r.score for r in expected], atol=1e-6)
 
 
-def test_sql_functions_rank_as_numpy_and_refuse_what_they_cannot_answer(searchable):
+def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
     lake = searchable.lake()
     knn, current = lake.name("knn"), lake.name("current_vectors")
     vectors = list(searchable.vectors(lake).values())
@@ -224,7 +224,7 @@ def test_sql_functions_rank_as_numpy_and_refuse_what_they_cannot_answer(searchab
             sql_hits(lake, call)
 
 
-def test_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path):
+def check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path):
     from jobs.search import command
 
     file = tmp_path / "p5.png"
@@ -244,6 +244,11 @@ def test_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path):
     assert refused.exit_code == 1 and "image_empty" in refused.output
     nothing = CliRunner().invoke(command, sets)
     assert nothing.exit_code == 2 and "--text" in nothing.output
+
+
+def test_sql_and_command_line_over_a_release(searchable, tmp_path):
+    check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable)
+    check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path)
 
 
 def test_unusable_queries_outputs_and_releases_are_refused(shop, tmp_path):
@@ -272,17 +277,18 @@ def test_unusable_queries_outputs_and_releases_are_refused(shop, tmp_path):
         with pytest.raises(LakeError, match=words):
             search(lake)
     queries.write_text(json.dumps({"query_id": 1, "image": "p1.png", "k": 1}) + "\n")
+    root = lake.read("indexes").first().root
+    shard = Path(root, "shard-00000.faiss")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:50] + b"damage" + whole[56:])
+    with pytest.raises(IndexDataError, match="damaged or foreign"):
+        search(shop.lake(f"search.image_base={tmp_path}"))
+    shard.write_bytes(whole)
     found, _, _ = search(shop.lake(f"search.image_base={tmp_path}"))
     assert [(hit.rank, hit.status) for hit in found["1"]] == [(1, "ok")]
 
     with pytest.raises(LakeError, match="no table of results"):
         search(shop.lake(f"search.output={shop.table}"))
-    root = lake.read("indexes").first().root
-    with Path(root, "shard-00000.faiss").open("r+b") as file:
-        file.seek(50)
-        file.write(b"damage")
-    with pytest.raises(IndexDataError, match="damaged or foreign"):
-        search(shop.lake(f"search.image_base={tmp_path}"))
     shutil.rmtree(root)
     with pytest.raises(IndexDataError, match="no index was finished there"):
         search(lake)

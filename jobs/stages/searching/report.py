@@ -51,7 +51,9 @@ def query_results(
     for query_id in sorted({row.query_id for row in hits}):
         mine = [row for row in hits if row.query_id == query_id]
         text, image = asked[query_id]
-        refused = "; ".join(f"not searched: {row.error}" for row in mine if row.rank is None)
+        refused = "; ".join(
+            f"not searched, {row.status}: {row.error}" for row in mine if row.rank is None
+        )
         shown = " · ".join(part for part in (text, refused) if part) or None
         ranked = sorted((row for row in mine if row.rank), key=lambda row: row.rank)
         results.append(QueryResult(query_id, shown, image, [_hit(row, found) for row in ranked]))

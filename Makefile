@@ -29,7 +29,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.bench_embed
 
 setup: $(READY) java
 	@$(BIN)/python -c "from jobs.driver.delta_jars import delta_jars; delta_jars({})"

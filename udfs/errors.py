@@ -26,7 +26,7 @@ class CheckpointError(GmeLakeError):
     """A checkpoint folder is missing, incomplete, or contradicts its profile."""
 
 
-class RowRejected(GmeLakeError):
+class RowRejected(GmeLakeError):  # noqa: N818 - the name the API promises
     """One row cannot be embedded.
 
     `status` is the machine-readable reason written to `vectors.status`; the message is for people.

@@ -117,5 +117,9 @@ class SearchSpec:
     nprobe: int | None = None  # None: the plan's default
     k_factor: int | None = None
     cache_dir: str | None = None
-    gone: str | None = None  # file of int64 vector_ids that are in the index but no longer in the table
-    fresh_root: str | None = None  # exact index of the rows that the table has and the index has not
+    gone: str | None = (
+        None  # file of int64 vector_ids that are in the index but no longer in the table
+    )
+    fresh_root: str | None = (
+        None  # exact index of the rows that the table has and the index has not
+    )

@@ -111,7 +111,7 @@ def test_saved_weights_are_the_files_of_the_hub(checkpoint, tmp_path):
         safe_open(tmp_path / "model.safetensors", "pt") as after,
     ):
         assert set(after.keys()) == set(before.keys())
-        assert {after.get_tensor(name).dtype for name in after.keys()} == {torch.float16}
+        assert {after.get_tensor(name).dtype for name in after.keys()} == {torch.float16}  # noqa: SIM118
     assert (tmp_path / "tokenizer.json").read_bytes() == (
         checkpoint / "tokenizer.json"
     ).read_bytes()

@@ -11,6 +11,15 @@ import pytest
 
 _SCHEMAS = itertools.count()
 
+# Many small queries, each seen once: compiling them costs more than running them.
+_SMALL_QUERIES = [
+    "spark.conf.spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.conf.spark.sql.codegen.wholeStage=false",
+    "spark.conf.spark.sql.codegen.factoryMode=NO_CODEGEN",
+    "spark.conf.spark.sql.shuffle.partitions=2",
+    "spark.conf.spark.databricks.delta.snapshotPartitions=1",
+]
+
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
@@ -28,6 +37,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
             "spark.master=local[2,4]",
             "spark.driver_memory=2g",
             f"spark.conf.spark.sql.warehouse.dir={warehouse}",
+            *_SMALL_QUERIES,
         ],
         env={},
     )

@@ -100,6 +100,12 @@ def conf_file(name: str) -> AbstractContextManager[Path]:
     return resources.as_file(_conf(name))
 
 
+def conf_folder(name: str) -> Path | None:
+    """A folder of `conf/`, or None where there is none of that name or it lies in a zip."""
+    folder = _conf(name)
+    return folder if isinstance(folder, Path) and folder.is_dir() else None
+
+
 def tracking_uri_from_environment() -> str | None:
     """MLFLOW_TRACKING_URI, or `databricks` inside a Databricks runtime."""
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):

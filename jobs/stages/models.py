@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.driver.settings import ModelSettings, profile_named
+from jobs.driver.settings import ModelSettings, conf_folder, profile_named
 from udfs.errors import CheckpointError
 from udfs.gme.checkpoint import Checkpoint
 from udfs.gme.fingerprint import model_id
@@ -39,10 +39,12 @@ def describe_checkpoint(settings: ModelSettings) -> ModelSpec:
 
 
 def _local_folder(checkpoint: str) -> Path:
-    """The folder itself, or the snapshot of a hub id in the local Hugging Face cache; nothing is downloaded."""
+    """The folder itself, the one of that name in conf/, or the snapshot of a hub id in the local Hugging Face cache; nothing is downloaded."""
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         return folder.resolve()
+    if packaged := conf_folder(checkpoint):
+        return packaged
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

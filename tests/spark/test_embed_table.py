@@ -92,6 +92,26 @@ def test_duplicate_ids_give_one_row_whatever_the_file_order(shop, tmp_path):
     assert len(hashes) == 1
 
 
+def test_the_row_left_of_two_with_one_id_gets_its_vector(shop):
+    rows = source_rows(range(2))
+    shop.write([*rows, ("p1", "another p1", None, None, 0.0)], cdf=True)
+    lake, _ = shop.embed()
+    winner = shop.vectors(lake)["p1"].content_hash
+    title = "another p1" if is_text_only(shop, winner) else "thing 1"
+    shop.spark.sql(f"DELETE FROM delta.`{shop.table}` WHERE title = '{title}'")
+    lake, report = shop.embed()
+    assert report.counts["embedded"] == 1 and "duplicates" not in report.counts
+    assert shop.vectors(lake)["p1"].content_hash != winner
+
+
+def is_text_only(shop, content_hash) -> bool:
+    """Whether a content hash is that of the row without picture."""
+    from hashlib import sha256
+
+    text = sha256(b"another p1").hexdigest()
+    return content_hash == sha256(f"{text}|-".encode()).hexdigest()
+
+
 def test_null_ids_are_counted_and_empty_tables_are_fine(shop):
     shop.write([])
     lake, report = shop.embed()

@@ -7,32 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.stages.embedding.commit import commit
-from jobs.stages.embedding.source import Source
+from jobs.stages.embedding.work import Embedding, stored_contents
 from udfs.embed import EMBED_OUTPUT, embed_batches
-from udfs.specs import EmbedSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-    from jobs.driver.lake import Lake
-    from jobs.driver.runs import Run
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """What every micro-batch of a run shares. `staging` is a folder for its intermediate files."""
-
-    lake: Lake
-    run: Run
-    source: Source
-    spec: EmbedSpec
-    staging: str
-    retry_rejected: bool = False
-
-    @property
-    def model_id(self) -> str:
-        """Model of the vectors that this run writes."""
-        return self.spec.model.model_id
 
 
 @dataclass(frozen=True)
@@ -73,14 +52,6 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
         rejected = staged.where("status <> 'ok'").count()
         commit(job, spark, staged, rows=total, replaces=replaced > 0, txn=txn)
     return Looked(looked_at, total, made, total - made, rejected)
-
-
-def stored_contents(job: Embedding, *, version: int) -> DataFrame:
-    """(id, content_hash, vector_id, status) of the model's vector rows, without the vectors."""
-    from pyspark.sql import functions as F
-
-    vectors = job.lake.read("vectors", version=version).where(F.col("model_id") == job.model_id)
-    return vectors.select("id", "content_hash", "vector_id", "status")
 
 
 def _stage_pending(

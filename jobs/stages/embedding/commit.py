@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from jobs.stages.embedding.work import Embedding, stored_contents
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from jobs.stages.embedding.changes import Embedding
 
 _TXN = "spark.databricks.delta.write.txn"
 # Errors by which Delta and the streaming checkpoint say that somebody else committed meanwhile.
@@ -77,8 +77,6 @@ def commit(
 
 def remove_deleted(job: Embedding, *, source_version: int) -> int:
     """Delete the vector rows whose id the source does not have at `source_version`; returns how many."""
-    from jobs.stages.embedding.changes import stored_contents
-
     spark = job.lake.spark
     ids = job.source.ids(spark, version=source_version)
     stored = stored_contents(job, version=job.lake.version("vectors"))

@@ -12,9 +12,10 @@ from jobs.driver.lake import Lake, delta_table, table_version
 from jobs.driver.progress import RowProgress
 from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.embedding.changes import Embedding, Looked, embed_changes
+from jobs.stages.embedding.changes import Looked, embed_changes
 from jobs.stages.embedding.commit import clear_conflicts, remove_deleted
 from jobs.stages.embedding.source import Source
+from jobs.stages.embedding.work import Embedding
 from jobs.stages.embedding.write_back import write_back
 from udfs.specs import EmbedSpec
 
@@ -55,9 +56,11 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     run.model, run.source_table, run.source_version = model, source.table, source.version
     run.source_key = _source_key(source, model.spec.model_id)
     rescan = settings.embed.rescan or (settings.source.recheck_files and source.image_kind == "uri")
-    done = _last_version(lake, run.source_key)
+    done, had_duplicates = _last_run(lake, run.source_key)
     if done == source.version and not rescan:
         return EmbedReport(True, source.version, {})
+    # Deleting one of two rows with the same id leaves the other one, which no change tells of.
+    rescan = rescan or had_duplicates
     spec = EmbedSpec(
         model.spec, settings.serving.spec(), max_image_bytes=settings.embed.max_image_bytes
     )
@@ -206,13 +209,14 @@ def _source_key(source: Source, model_id: str) -> str:
     return f"{table}-{source.columns_key}-{model_id}"
 
 
-def _last_version(lake: Lake, key: str) -> int | None:
-    """Source version up to which an earlier run has finished, or None."""
+def _last_run(lake: Lake, key: str) -> tuple[int | None, bool]:
+    """Source version up to which an earlier run has finished, or None; and whether it met duplicate ids."""
     from pyspark.sql import functions as F
 
     runs = lake.read("runs").where((F.col("source_key") == key) & (F.col("status") == "succeeded"))
-    row = runs.agg(F.max("source_version")).first()
-    return None if row is None or row[0] is None else int(row[0])
+    newest = runs.where("counts['source_rows'] IS NOT NULL").orderBy(F.desc("started_at"))
+    row = newest.select("source_version", "counts").first()
+    return (None, False) if row is None else (int(row[0]), "duplicates" in row.counts)
 
 
 def _append_only(lake: Lake, source: Source, *, since: int) -> bool:

@@ -10,7 +10,7 @@ from udfs.errors import LakeError
 
 if TYPE_CHECKING:
     from jobs.driver.settings import EmbedSettings
-    from jobs.stages.embedding.changes import Embedding
+    from jobs.stages.embedding.work import Embedding
 
 
 def write_back(job: Embedding) -> None:

@@ -1,4 +1,4 @@
-"""Embedding through Spark against a bare loop of Encoder.encode over the same rows: `make bench-embed`.
+"""Embedding through Spark against a bare loop of Encoder.encode over the same rows: `make bench`.
 
 Prints one table: rows per second, CPU seconds by process, peak memory, share of each stage. The checkpoint is made
 heavy enough (about 50 ms a row on one core) that the model dominates, as it does with the published weights.

@@ -172,7 +172,9 @@ class Registry:
 
         where = {"path": table} if is_path(table) else {"delta_table_name": table}
         source = DeltaDatasetSource(**where, delta_table_version=version)
-        self._mlflow.log_input(MetaDataset(source, name=table[-500:]), context=context)
+        # MLflow drops version 0 from the source; the name always says it.
+        name = f"{table[-480:]}@v{version}"
+        self._mlflow.log_input(MetaDataset(source, name=name), context=context)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log metrics to the active run."""

@@ -19,7 +19,7 @@ def test_demo_runs_every_step(spark, open_lake, tmp_path, tracking_uri):
         f"model.profile={demo.model.profile}",
         "serving.threads=1",
         "embed.files_per_batch=2",
-        "draw.rows=300",
+        "draw.rows=700",
         "draw.files=2",
         "index.nlist=8",
         "index.shards=2",

@@ -8,13 +8,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from udfs.drawing import Combination, draw_jpeg, held_out
 from udfs.drawing.splits import HELD_OUT_SEED
 from udfs.drawing.words import change_text, query_text
 from udfs.gme import Encoder, Row
 from udfs.specs import ModelProfile
-from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, VALUES
+from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, VALUES, Attribute
 from udfs.training.pictures import SIZE, train_combinations
 from udfs.training.retrieval import Corpus, RetrievalTask, Score, Vectors, evaluate
 from udfs.training.spec import DrawnSpec
@@ -24,24 +25,29 @@ _TEXTS = 2  # queries a combination
 
 @dataclass(frozen=True)
 class DrawnEvalSpec:
-    """Pictures and texts that no training has seen. Default: 1,080 candidates, 360 + 180 + 540 queries."""
+    """Pictures that no training has seen. Default: 1,080 candidates, 360 + 180 + 540 queries of held-out products.
 
-    combinations: int = 180  # of the held-out ones
+    `split`: held_out for what is reported; train for what looks into a training while it runs, so that no choice
+    made by it has seen a product of the report.
+    """
+
+    combinations: int = 180  # of the split
     views: int = 6  # candidates of each
     neighbours: bool = False  # also a new view of each trained combination: near misses
     instructions: bool = True
+    split: Literal["held_out", "train"] = "held_out"
     seed: int = 0
     held_out_seed: int = HELD_OUT_SEED
 
 
 def drawn_tasks(spec: DrawnEvalSpec) -> tuple[Corpus, list[RetrievalTask]]:
     """Text to image, image to image, and (image + change text) to image, whose source is drawn anew and may be trained."""
-    chosen = sorted(held_out(seed=spec.held_out_seed))
-    chosen = random.Random(f"eval/{spec.seed}").sample(chosen, len(chosen))[: spec.combinations]
+    trained = train_combinations(DrawnSpec(cache="", held_out_seed=spec.held_out_seed))
+    known = trained if spec.split == "train" else sorted(held_out(seed=spec.held_out_seed))
+    chosen = random.Random(f"eval/{spec.seed}").sample(known, len(known))[: spec.combinations]
     rows = [(c, f"corpus/{view}") for c in chosen for view in range(spec.views)]
     if spec.neighbours:
-        trained = train_combinations(DrawnSpec(cache="", held_out_seed=spec.held_out_seed))
-        rows += [(c, "corpus/0") for c in trained]
+        rows += [(c, "corpus/0") for c in trained if c not in chosen]
     corpus = Corpus(
         [Row(image=_jpeg(c, name, spec)) for c, name in rows], [_id(c) for c, _ in rows]
     )
@@ -82,14 +88,20 @@ def _composed(chosen: list[Combination], spec: DrawnEvalSpec) -> RetrievalTask:
     for target in chosen:
         for attribute in ATTRIBUTES:
             value = getattr(target, attribute)
-            other = rng.choice([v for v in VALUES[attribute] if v != value])
-            source = Combination(**target._asdict() | {attribute: other})
+            source = rng.choice(_sources(target, attribute, spec))
             text = change_text(attribute, value, rng=rng)
             image = _jpeg(source, f"source/{_id(target)}", spec)
             rows.append(_query("it2i", spec, text=text, image=image))
             answers.append(_id(target))
             groups.append(attribute)
     return RetrievalTask("it2i", rows, answers, groups)
+
+
+def _sources(target: Combination, attribute: Attribute, spec: DrawnEvalSpec) -> list[Combination]:
+    """What `target` may be before the change; a query of the train split shows nothing of the report."""
+    kept_out = held_out(seed=spec.held_out_seed) if spec.split == "train" else frozenset()
+    others = (target._replace(**{attribute: value}) for value in VALUES[attribute])
+    return [other for other in others if other != target and other not in kept_out]
 
 
 def _query(

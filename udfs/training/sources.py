@@ -20,9 +20,8 @@ from udfs.training.spec import PairsSpec, TrainSpec
 if TYPE_CHECKING:
     from udfs.training.step import Team
 
-_DRAWN_VALIDATION = DrawnEvalSpec(
-    combinations=60, views=3, seed=1
-)  # other pictures than the report's
+# New pictures of trained products: the report's products stay unseen until the report.
+_DRAWN_VALIDATION = DrawnEvalSpec(combinations=60, views=3, split="train", seed=1)
 
 
 def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
@@ -63,7 +62,7 @@ def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
 
 
 def open_validation(spec: TrainSpec) -> tuple[Corpus, list[RetrievalTask]] | None:
-    """The validation pairs where they are given, else held-out drawn products where drawn ones are trained on."""
+    """The validation pairs where they are given, else new drawn pictures where drawn ones are trained on."""
     if spec.validation:
         return pairs_tasks(spec.validation)
     return drawn_tasks(_DRAWN_VALIDATION) if spec.drawn else None

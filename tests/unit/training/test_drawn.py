@@ -13,7 +13,7 @@ from udfs.errors import SettingsError
 from udfs.gme import Row
 from udfs.gme.images import decode_image
 from udfs.gme.patches import image_patches
-from udfs.training import pictures
+from udfs.training import drawn_eval, pictures
 from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, DrawnPairs
 from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
 from udfs.training.pictures import DrawnPictures, flip_patches, train_combinations
@@ -146,3 +146,19 @@ def test_evaluation_asks_for_held_out_products_with_new_pictures():
     assert sizes == {"t2i": 10, "i2i": 5, "it2i": 15}
     queries = {row.image for task in tasks for row in task.queries if row.image}
     assert not queries & {row.image for row in corpus.rows}
+
+
+def test_validation_shows_nothing_of_the_report():
+    """Not the products, not as a composed query's source, and no picture that training sees."""
+    spec = DrawnEvalSpec(combinations=20, views=2, split="train", seed=1)
+    seen = []
+    drawn_jpeg = pictures.draw_jpeg
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            drawn_eval, "draw_jpeg", lambda *c, **k: seen.append((c, k)) or drawn_jpeg(*c, **k)
+        )
+        corpus, tasks = drawn_tasks(spec)
+    assert {Combination(*c) for c, _ in seen} <= set(KNOWN)
+    assert not [k["seed"] for _, k in seen if not k["seed"].startswith("eval/1/")]
+    assert {task.name: len(task.queries) for task in tasks} == {"t2i": 40, "i2i": 20, "it2i": 60}
+    assert all(set(task.answers) <= set(corpus.ids) for task in tasks)

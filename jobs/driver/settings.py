@@ -35,6 +35,7 @@ __all__ = [
     "conf_file",
     "conf_names",
     "conf_text",
+    "conf_yaml",
     "load_settings",
     "prepare_environment",
     "profile_named",
@@ -136,20 +137,23 @@ def _published_profiles() -> dict[str, ModelProfile]:
     return {name: ModelProfile(name=name, **fields) for name, fields in entries.items()}
 
 
-def _read_yaml(file: str) -> dict[str, Any]:
+def conf_yaml(file: str) -> Any:
+    """Content of a YAML file given by path, or by its name in `conf/`. Raises SettingsError."""
     path = Path(file)
     try:
         text = path.read_text("utf-8") if path.exists() else conf_text(file)
     except FileNotFoundError:
-        raise SettingsError(
-            f"--config {file}: no such file, and none of that name in conf/"
-        ) from None
+        raise SettingsError(f"{file}: no such file, and none of that name in conf/") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {file}: cannot be read as a text file: {error}") from None
+        raise SettingsError(f"{file}: cannot be read as a text file: {error}") from None
     try:
-        content = yaml.safe_load(text) or {}
+        return yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise SettingsError(f"--config {file}: not valid YAML: {error}") from None
+        raise SettingsError(f"{file}: not valid YAML: {error}") from None
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    content = conf_yaml(file)
     if not isinstance(content, dict):
         raise SettingsError(f"--config {file}: expected sections with keys, found {content!r:.60}")
     return content

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.driver.evaluate_section import Names
 from udfs.specs import Dtype
 
 
@@ -24,6 +25,10 @@ class TrainSettings(BaseModel):
     )
     drawn: bool = Field(False, description="train on the drawn catalogue's train split")
     pairs: str = Field("", description="table of pairs: Delta name or path, or a .parquet path")
+    tasks: Names = Field(
+        default_factory=list,
+        description="retrieval tasks (as evaluate.tasks) whose train split's judgements are pairs too",
+    )
     validation: str = Field("", description="table of pairs that are only searched, not trained on")
     drawn_share: float = Field(
         0.8, ge=0, le=1, description="steps on drawn pairs where both are given"
@@ -39,6 +44,12 @@ class TrainSettings(BaseModel):
     negatives: int = Field(8, ge=0, description="hard negatives of a pair in one step, at most")
     views: int = Field(10, ge=2, description="drawn pictures of each combination")
     cache: str | None = Field(None, description="folder of drawn pictures; null: WORK/drawn")
+    crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="pictures of pairs: cut out at random, at least this share of the area, and mirrored; 1: as they are",
+    )
     share_of_data: float = Field(1.0, gt=0, le=1, description="train on a part of the data")
 
     steps: int | None = Field(None, ge=1, description="length in steps; repeatable")

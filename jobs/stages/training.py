@@ -6,18 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import absolute, read_table
 from jobs.driver.settings import Settings, profile_named
 from jobs.driver.train_section import TrainSettings
+from jobs.stages.evaluating.pairs import task_pairs
+from jobs.stages.evaluating.tasks import load_tasks
 from jobs.stages.models import describe_checkpoint
 from udfs.errors import SettingsError
 from udfs.training.spec import DrawnSpec, ModelOptions, OptimiserOptions, PairsSpec, TrainSpec
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from jobs.driver.registry import Registry
     from jobs.driver.runs import Run
@@ -64,7 +67,8 @@ def training_spec(spark: SparkSession, settings: Settings) -> TrainSpec:
     work = absolute(train.work) if train.work else f"{output}-training"
     cache = absolute(train.cache) if train.cache else f"{work}/drawn"
     drawn = DrawnSpec(cache=cache, views=train.views) if train.drawn else None
-    pairs = _pairs(spark, train, train.pairs, f"{work}/pairs.arrow")
+    pairs = _pairs(train, _trained_pairs(spark, settings), f"{work}/pairs.arrow")
+    validation = _table(spark, train.validation) if train.validation else None
     spec = TrainSpec(
         base="",
         output=output,
@@ -72,7 +76,7 @@ def training_spec(spark: SparkSession, settings: Settings) -> TrainSpec:
         profile=profile_named(settings.model.profile),
         drawn=drawn,
         pairs=pairs,
-        validation=_pairs(spark, train, train.validation, f"{work}/validation.arrow"),
+        validation=_pairs(train, validation, f"{work}/validation.arrow"),
         model=_model_options(train),
         optimiser=OptimiserOptions(
             lr=train.lr, weight_decay=train.weight_decay, warmup=train.warmup, decay=train.decay
@@ -106,8 +110,10 @@ def _check(train: TrainSettings) -> None:
         raise SettingsError("train.output is not set: give the folder of the trained checkpoint")
     if "://" in train.output:
         raise SettingsError(f"train.output={train.output}: give a folder on a local or shared disk")
-    if not train.drawn and not train.pairs:
-        raise SettingsError("nothing to train on: set train.pairs to a table, or train.drawn=true")
+    if not (train.drawn or train.pairs or train.tasks):
+        raise SettingsError(
+            "nothing to train on: set train.pairs to a table, train.tasks to retrieval tasks, or train.drawn=true"
+        )
     if (train.steps is None) == (train.minutes is None):
         raise SettingsError("give the length of the training as train.steps or train.minutes")
     if train.base == "scratch" and train.lora_rank:
@@ -156,15 +162,30 @@ def _base(settings: Settings, spec: TrainSpec) -> str:
     return str(folder)
 
 
-def _pairs(spark: SparkSession, train: TrainSettings, table: str, file: str) -> PairsSpec | None:
-    """The table as an Arrow file; Spark reads it, so that names, versions and URIs work as everywhere."""
+def _trained_pairs(spark: SparkSession, settings: Settings) -> DataFrame | None:
+    """The pairs table, the judgements of the tasks' train split, or both."""
+    train = settings.train
+    frames = [_table(spark, train.pairs)] if train.pairs else []
+    if train.tasks:
+        asked = settings.evaluate.model_copy(update={"tasks": train.tasks, "split": "train"})
+        frames.append(task_pairs(spark, load_tasks(asked)))
+    if not frames:
+        return None
+    return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
+
+
+def _table(spark: SparkSession, table: str) -> DataFrame:
+    return spark.read.parquet(table) if table.endswith(".parquet") else read_table(spark, table)
+
+
+def _pairs(train: TrainSettings, frame: DataFrame | None, file: str) -> PairsSpec | None:
+    """The pairs as an Arrow file; Spark reads them, so that names, versions and URIs work as everywhere."""
     import pyarrow.dataset as ds
 
     from udfs.training.data import write_pairs
 
-    if not table:
+    if frame is None:
         return None
-    frame = spark.read.parquet(table) if table.endswith(".parquet") else read_table(spark, table)
     parts = f"{file}.parts"
     frame.write.mode("overwrite").parquet(Path(parts).as_uri())
     files = sorted(str(part) for part in Path(parts).glob("*.parquet"))
@@ -175,6 +196,7 @@ def _pairs(spark: SparkSession, train: TrainSettings, table: str, file: str) -> 
         homogeneous=train.homogeneous,
         negatives=train.negatives,
         image_base=train.image_base,
+        crop=train.crop,
     )
 
 

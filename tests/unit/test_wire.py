@@ -13,6 +13,7 @@ from pyspark import cloudpickle
 from udfs.ann.files import FileRecord
 from udfs.ann.tasks import ShardsSpec
 from udfs.drawing import CatalogueSpec
+from udfs.drawing.tasks import DrawnTaskSpec
 from udfs.specs import EmbedSpec, IndexPlan, IndexSpec, ModelProfile, ModelSpec, SearchSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE)},
     "udfs.ann.tasks.train_batches": {"spec": INDEX},
     "udfs.drawing.draw_batches": {"spec": CatalogueSpec()},
+    "udfs.drawing.tasks.document_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
+    "udfs.drawing.tasks.judgement_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
+    "udfs.drawing.tasks.query_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.embed.embed_batches": {"spec": EmbedSpec(MODEL)},
     "udfs.preview.preview_batches": {"max_image_bytes": 1 << 26},
     "udfs.search.indexed_ids": {"root": URI},

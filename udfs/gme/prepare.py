@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from udfs.errors import RowRejected, SettingsError
 from udfs.gme.checkpoint import Checkpoint
@@ -65,14 +67,19 @@ class RowPreparer:
         _check_budget(prompts, profile)
         return cls(prompts, profile=profile)
 
-    def prepare(self, row: Row) -> Prepared:
-        """Model input of `row`; raises `RowRejected` (`ImageRejected` for its picture)."""
+    def prepare(
+        self, row: Row, *, augment: Callable[[Image.Image], Image.Image] | None = None
+    ) -> Prepared:
+        """Model input of `row`; raises `RowRejected` (`ImageRejected` for its picture).
+
+        Training passes `augment`, which gets the decoded RGB picture.
+        """
         if row.image is None:
             self._require_text(row)
             return Prepared(self._ids(row, 0))
         profile = self._profile
         image = decode_image(row.image, upright=profile.upright, background=profile.background)
-        patches, grid = image_patches(image, profile=profile)
+        patches, grid = image_patches(augment(image) if augment else image, profile=profile)
         return self.with_patches(row, patches, grid)
 
     def with_patches(self, row: Row, patches: Patches, grid: tuple[int, int]) -> Prepared:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from udfs.errors import LakeError, SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.storage import join, read_image
+from udfs.training.pictures import random_cut
 from udfs.training.plan import Ints, Plan, Term, step_rng
 from udfs.training.spec import Direction, PairsSpec
 
@@ -33,10 +35,14 @@ PAIRS_SCHEMA = pa.schema(
 
 
 class PairItem(NamedTuple):
-    """One row of a pair: `side` is "query", "positive", or the number of a hard negative."""
+    """One row of a pair: `side` is "query", "positive", or the number of a hard negative.
+
+    `cut` seeds the random cut of its picture.
+    """
 
     pair: int
     side: str | int
+    cut: int
 
 
 def write_pairs(path: str | Path, batches: Iterable[pa.RecordBatch]) -> Path:
@@ -69,6 +75,7 @@ class TablePairs:
         seed: int,
         instructions: bool = True,
         share: float = 1.0,
+        directions: tuple[Direction, ...] = (),
     ) -> None:
         self._spec = spec
         self._preparer = preparer
@@ -78,7 +85,8 @@ class TablePairs:
         with pa.memory_map(spec.path) as source:
             self._table = pa.ipc.open_file(source).read_all()
         self._rows = _rows_by_direction(self._table, seed=seed, share=share)
-        self._weights = _weights(spec, {name: len(rows) for name, rows in self._rows.items()})
+        sizes = {name: len(rows) for name, rows in self._rows.items()}
+        self._weights = _weights(spec, sizes, directions)
 
     def plan(self, step: int) -> Plan:
         """`batch` pairs by the directions' weights: queries, then positives, then hard negatives."""
@@ -89,8 +97,12 @@ class TablePairs:
             picked = rng.choice(rows, size=min(count, len(rows)), replace=False)
             chosen.append((direction, picked))
         pairs = [int(pair) for _, picked in chosen for pair in picked]
-        items = [PairItem(pair, side) for side in ("query", "positive") for pair in pairs]
-        items += [item for pair in pairs for item in self._negatives(pair, rng)]
+        sides: list[tuple[int, str | int]] = [
+            (pair, side) for side in ("query", "positive") for pair in pairs
+        ]
+        sides += [(pair, number) for pair in pairs for number in self._negatives(pair, rng)]
+        cuts = rng.integers(2**31, size=len(sides)).tolist()
+        items = [PairItem(pair, side, cut) for (pair, side), cut in zip(sides, cuts, strict=True)]
         ids = np.array([self._identity(item) for item in items], dtype=np.int64)
         candidates = np.arange(len(pairs), len(items))
         terms, start = [], 0
@@ -110,7 +122,10 @@ class TablePairs:
         is_query = item.side == "query"
         instruction = self._table["instruction"][item.pair].as_py() if is_query else None
         told = instruction if self._instructions else None
-        return self._preparer.prepare(Row(text, image, told, is_query))
+        augment = partial(random_cut, least=self._spec.crop, seed=item.cut)
+        return self._preparer.prepare(
+            Row(text, image, told, is_query), augment=augment if self._spec.crop < 1 else None
+        )
 
     def _counts(self, rng: np.random.Generator) -> dict[Direction, int]:
         names, weights = list(self._weights), np.array(list(self._weights.values()))
@@ -119,13 +134,11 @@ class TablePairs:
         counts = rng.multinomial(self._batch, weights)
         return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
 
-    def _negatives(self, pair: int, rng: np.random.Generator) -> Iterator[PairItem]:
-        given = self._table["negatives"][pair].as_py() or []
-        count = min(len(given), self._spec.negatives)
-        return (
-            PairItem(pair, int(number))
-            for number in rng.choice(len(given), size=count, replace=False)
-        )
+    def _negatives(self, pair: int, rng: np.random.Generator) -> list[int]:
+        """Numbers of the hard negatives that a step takes of a pair."""
+        given = len(self._table["negatives"][pair].as_py() or [])
+        count = min(given, self._spec.negatives)
+        return [int(number) for number in rng.choice(given, size=count, replace=False)]
 
     def _content(self, item: PairItem) -> tuple[str | None, bytes | None, str | None]:
         if isinstance(item.side, int):
@@ -190,12 +203,20 @@ def _rows_by_direction(table: pa.Table, *, seed: int, share: float) -> dict[Dire
     return rows
 
 
-def _weights(spec: PairsSpec, sizes: dict[Direction, int]) -> dict[Direction, float]:
+def _weights(
+    spec: PairsSpec, sizes: dict[Direction, int], directions: tuple[Direction, ...]
+) -> dict[Direction, float]:
     wanted = dict(spec.weights) or {name: float(size) for name, size in sizes.items()}
-    unknown = sorted(set(wanted) - set(sizes))
+    unknown = sorted((set(wanted) | set(directions)) - set(sizes))
     if unknown:
         raise SettingsError(
-            f"weights are given for the directions {unknown}; the pairs table has {sizes}"
+            f"weights or directions name {unknown}; the pairs table has the directions {sizes}"
         )
+    if directions:
+        wanted = {name: wanted.get(name, 0.0) for name in directions}
     total = sum(wanted.values())
+    if total <= 0:
+        raise SettingsError(
+            f"the directions {sorted(wanted)} have no weight: change train.weights or train.directions"
+        )
     return {name: weight / total for name, weight in wanted.items()}

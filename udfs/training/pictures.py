@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from udfs.drawing import COMBINATIONS, Combination, draw_jpeg, split_of
 from udfs.gme.patches import MERGE, PATCH, Patches
@@ -75,6 +76,22 @@ def flip_patches(patches: Patches, grid: tuple[int, int]) -> Patches:
     rows, columns = grid[0] // MERGE, grid[1] // MERGE
     blocks = patches.reshape(rows, columns, MERGE, MERGE, 3, PATCH, PATCH)
     return np.ascontiguousarray(blocks[:, ::-1, :, ::-1, :, :, ::-1]).reshape(patches.shape)
+
+
+def random_cut(image: Image.Image, *, least: float, seed: int) -> Image.Image:
+    """A random rectangle of the picture with at least the share `least` of its area, mirrored half of the time.
+
+    Its sides are within 3:4 and 4:3 of the picture's own (Szegedy et al., 2015). Colours stay as they are.
+    """
+    rng = np.random.default_rng(seed)
+    area, stretch = rng.uniform(least, 1.0), np.exp(rng.uniform(-1, 1) * np.log(4 / 3) / 2)
+    sides = np.minimum(1.0, np.sqrt(area) * np.array([stretch, 1 / stretch]))
+    width, height = (
+        max(1, round(side * whole)) for side, whole in zip(sides, image.size, strict=True)
+    )
+    left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    cut = image.crop((left, top, left + width, top + height))
+    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cut
 
 
 def _row(combination: Combination, view: int, spec: DrawnSpec) -> Row:

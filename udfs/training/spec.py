@@ -30,6 +30,9 @@ class PairsSpec:
     homogeneous: bool = False  # one direction a batch
     negatives: int = 8  # hard negatives of a pair in one step, at most (GME: 8)
     image_base: str = ""  # folder (path or URI) that relative image paths start from
+    crop: float = (
+        1.0  # least share of a picture's area that a random cut keeps; 1: pictures as they are
+    )
     max_image_bytes: int = 67_108_864
 
 
@@ -75,8 +78,8 @@ class TrainSpec:
     """
 
     base: str  # checkpoint folder to start from
-    output: str  # checkpoint folder to write
-    work: str  # folder of training checkpoints and metrics
+    output: str  # checkpoint folder to write; "": none is written, the scores are all that is wanted
+    work: str  # folder of training checkpoints, metrics and scores
     profile: ModelProfile = GME
     drawn: DrawnSpec | None = None
     pairs: PairsSpec | None = None
@@ -86,6 +89,7 @@ class TrainSpec:
     steps: int | None = None
     minutes: float | None = None
     temperature: float = 0.03
+    directions: tuple[Direction, ...] = ()  # train on these alone; (): all that the data has
     instructions: bool = True
     hard_negatives: bool = True
     share_of_data: float = 1.0  # train on this share of the pairs or combinations

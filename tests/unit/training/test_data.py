@@ -9,6 +9,7 @@ import pytest
 
 from udfs.errors import ImageRejected, LakeError, SettingsError
 from udfs.training.data import PAIRS_SCHEMA, PairItem, TablePairs, write_pairs
+from udfs.training.pictures import random_cut
 from udfs.training.plan import Mixture
 from udfs.training.spec import PairsSpec
 
@@ -92,9 +93,9 @@ def test_pictures_by_reference(preparer, tmp_path):
         PairsSpec(path=str(file), image_base=str(tmp_path)), preparer, batch=2, seed=0
     )
     assert {t.direction for step in range(9) for t in pairs.plan(step).terms} == {"t2i", "t2it"}
-    assert pairs.prepare(PairItem(0, "positive")).patch_count == 16
+    assert pairs.prepare(PairItem(0, "positive", 0)).patch_count == 16
     with pytest.raises(ImageRejected, match=r"b\.png"):
-        pairs.prepare(PairItem(1, "positive"))
+        pairs.prepare(PairItem(1, "positive", 0))
 
 
 def test_what_is_refused(tmp_path, open_pairs, pairs_file):
@@ -121,3 +122,27 @@ def test_a_mixture_keeps_its_share_and_its_sources(open_pairs):
     assert sizes[8] + sizes[4] == 200
     plan = mixture.plan(5)
     assert mixture.prepare(plan.items[0]).tokens > 0
+
+
+def test_a_cut_is_part_of_the_picture_and_follows_its_seed(pairs_file, preparer):
+    import numpy as np
+    from PIL import Image
+
+    columns = np.arange(80, dtype=np.uint8)
+    whole = Image.fromarray(np.stack([np.tile(columns, (60, 1))] * 3, axis=-1))
+    cuts = [random_cut(whole, least=0.3, seed=seed) for seed in range(200)]
+    shares = np.array([cut.width * cut.height / (80 * 60) for cut in cuts])
+    assert 0.25 < shares.min() < 0.4
+    assert shares.max() > 0.9
+    steps = {int(np.sign(np.diff(np.asarray(cut)[0, :, 0].astype(int)).mean())) for cut in cuts}
+    assert steps == {-1, 1}  # mirrored or not
+    spec = PairsSpec(path=str(pairs_file), crop=0.3)
+    item = PairItem(0, "positive", 7)
+
+    def patches(spec, item):
+        return TablePairs(spec, preparer, batch=4, seed=0).prepare(item).patches
+
+    first = patches(spec, item)
+    assert first is not None
+    assert np.array_equal(first, patches(spec, item))
+    assert not np.array_equal(first, patches(replace(spec, crop=1.0), item))

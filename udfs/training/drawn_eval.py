@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from udfs.bootstrap import Score
 from udfs.drawing import Combination, draw_jpeg, held_out
 from udfs.drawing.splits import HELD_OUT_SEED
 from udfs.drawing.words import change_text, query_text
@@ -17,7 +18,7 @@ from udfs.gme import Encoder, Row
 from udfs.specs import ModelProfile
 from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, VALUES, Attribute
 from udfs.training.pictures import SIZE, train_combinations
-from udfs.training.retrieval import Corpus, RetrievalTask, Score, Vectors, evaluate
+from udfs.training.retrieval import Corpus, RetrievalTask, Vectors, evaluate
 from udfs.training.spec import DrawnSpec
 
 _TEXTS = 2  # queries a combination

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from udfs.bootstrap import Score, interval
 from udfs.gme.prepare import Row
 
 Vectors = npt.NDArray[np.float32]
 Encode = Callable[[list[Row]], Vectors]
+QueryScores = dict[str, dict[str, npt.NDArray[np.float64]]]  # task -> metric -> one score a query
 _DEPTH = 10
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,28 +38,30 @@ class Corpus:
     ids: list[str]
 
 
-@dataclass(frozen=True)
-class Score:
-    """A mean over queries with its 95 % percentile bootstrap interval over them."""
+def query_scores(encode: Encode, corpus: Corpus, tasks: list[RetrievalTask]) -> QueryScores:
+    """Every query's score by task and metric. `encode`: rows to L2-normalised float32 (n, d)."""
+    found = encode(corpus.rows)
+    return {
+        task.name: _per_query(encode(task.queries), found, task.answers, corpus.ids)
+        for task in tasks
+    }
 
-    mean: float
-    low: float
-    high: float
-    queries: int
+
+def mean_scores(values: QueryScores, tasks: list[RetrievalTask]) -> dict[str, Score]:
+    """Means of the queries' scores, named `task/metric` and `task/group/metric`."""
+    scores: dict[str, Score] = {}
+    for task in tasks:
+        groups = np.array(task.groups if task.groups else [""] * len(task.queries))
+        for metric, of_queries in values[task.name].items():
+            scores[f"{task.name}/{metric}"] = interval(of_queries)
+            for group in sorted(set(groups) - {""}):
+                scores[f"{task.name}/{group}/{metric}"] = interval(of_queries[groups == group])
+    return scores
 
 
 def evaluate(encode: Encode, corpus: Corpus, tasks: list[RetrievalTask]) -> dict[str, Score]:
-    """Scores named `task/metric` and `task/group/metric`. `encode`: rows to L2-normalised float32 (n, d)."""
-    found = encode(corpus.rows)
-    scores: dict[str, Score] = {}
-    for task in tasks:
-        per_query = _per_query(encode(task.queries), found, task.answers, corpus.ids)
-        groups = np.array(task.groups if task.groups else [""] * len(task.queries))
-        for metric, values in per_query.items():
-            scores[f"{task.name}/{metric}"] = _score(values)
-            for group in sorted(set(groups) - {""}):
-                scores[f"{task.name}/{group}/{metric}"] = _score(values[groups == group])
-    return scores
+    """`mean_scores` of `query_scores`."""
+    return mean_scores(query_scores(encode, corpus, tasks), tasks)
 
 
 def _per_query(
@@ -75,10 +78,3 @@ def _per_query(
         "hit@10": right.any(axis=1).astype(np.float64),
         "ndcg@10": (right * discount).sum(axis=1) / ideal,
     }
-
-
-def _score(values: npt.NDArray[np.float64]) -> Score:
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Score(float(values.mean()), float(low), float(high), len(values))

@@ -1,8 +1,11 @@
 """Retrieval figures against values worked out by hand."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from jobs.stages.evaluating.measures import measure
+from udfs.bootstrap import interval
 from udfs.gme import Row
 from udfs.training.retrieval import Corpus, RetrievalTask, evaluate
 
@@ -26,3 +29,25 @@ def test_hits_and_ndcg_by_hand():
     assert scores["t2i/x/ndcg@10"].mean == pytest.approx((first + third) / 2)
     assert scores["t2i/y/hit@1"].queries == 1
     assert 0 <= scores["t2i/hit@1"].low < 1 / 3 < scores["t2i/hit@1"].high <= 1
+
+
+def test_the_kernel_in_the_loop_gives_what_trec_eval_gives():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(70, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"product-{n % 9}" for n in range(50)]  # 5 or 6 rows of each
+    answers = [f"product-{n % 9}" for n in range(20)]
+    rows = [Row(str(n)) for n in range(70)]
+    task = RetrievalTask("t", rows[50:], answers)
+    scores = evaluate(
+        lambda asked: vectors[[int(row.text) for row in asked]], Corpus(rows[:50], ids), [task]
+    )
+    pairs = [(q, d) for q in range(20) for d in range(50)]
+    named = {"query_id": [f"q{q:02}" for q, _ in pairs], "id": [str(d) for _, d in pairs]}
+    similarity = (vectors[50:] @ vectors[:50].T).astype(np.float64).ravel()
+    right = pa.array([int(ids[d] == answers[q]) for q, d in pairs], pa.int32())
+    trec = measure(pa.table({**named, "score": similarity}), pa.table({**named, "score": right}))
+    for metric in ("hit@1", "hit@10", "ndcg@10"):
+        found, wanted = scores[f"t/{metric}"], interval(trec.values[metric])
+        assert 0.1 < found.mean < 1, "random vectors should find some"
+        assert vars(found) == pytest.approx(vars(wanted), abs=1e-12)

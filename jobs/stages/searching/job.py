@@ -82,7 +82,7 @@ def searched(
     staging = lake.folder("staging", run.run_id)
     try:
         with run.stage("embed"):
-            embedded = _embedded(lake, queries, model, folder=f"{staging}/queries")
+            embedded = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
         with run.stage("changes since index"):
             spec = search_spec(lake, run, target=target, staging=staging)
         tasks = math.ceil(embedded.count() / QUERIES_PER_TASK)
@@ -92,7 +92,9 @@ def searched(
         remove_folder(lake.spark, staging)
 
 
-def _embedded(lake: Lake, queries: DataFrame, model: ResolvedModel, *, folder: str) -> DataFrame:
+def embedded_queries(
+    lake: Lake, queries: DataFrame, model: ResolvedModel, *, folder: str
+) -> DataFrame:
     """SEARCH_INPUT rows of all queries, embedded once into files."""
     from pyspark.sql import functions as F
 

@@ -35,7 +35,7 @@ def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
         raise LakeError(
             "search.queries is not set: give a Delta table (name or path), or .parquet/.jsonl"
         )
-    queries = normalised(_read(spark, settings.queries), settings)
+    queries = normalised(read_raw(spark, settings.queries), settings)
     _require_query_ids(queries, settings.queries)
     return queries
 
@@ -61,7 +61,8 @@ def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:
     )
 
 
-def _read(spark: SparkSession, queries: str) -> DataFrame:
+def read_raw(spark: SparkSession, queries: str) -> DataFrame:
+    """The table or file that `search.queries` names, with all its columns. Raises LakeError."""
     from pyspark.errors import AnalysisException
 
     suffix = next((s for s in _FILES if queries.lower().endswith(s)), None)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """`--set a.b=x,y` as a list."""
     return (
         [part.strip() for part in value.split(",") if part.strip()]
@@ -16,7 +16,7 @@ def _listed(value: Any) -> Any:
     )
 
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[str], BeforeValidator(listed)]
 
 
 class EvaluateSettings(BaseModel):

@@ -57,7 +57,7 @@ def write_search_report(
     """
     target = Path(path)
     html = (
-        _templates()
+        templates()
         .get_template("search_report.html")
         .render(
             title=title,
@@ -106,7 +106,8 @@ def _plain(text: str) -> Text:
 
 
 @functools.cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The pages of jobs/driver/templates."""
     # PackageLoader reads through the import system: from the checkout, a wheel, and a --py-files zip.
     return jinja2.Environment(
         loader=jinja2.PackageLoader("jobs.driver", "templates"),

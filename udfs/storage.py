@@ -56,6 +56,15 @@ def exists(uri: str) -> bool:
     return bool(system.get_file_info(remote).type != fs.FileType.NotFound)
 
 
+def names(uri: str) -> list[str]:
+    """Names of what lies directly in a folder, sorted; none where there is no such folder."""
+    if (path := local_path(uri)) is not None:
+        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    system, remote = _filesystem(uri)
+    found = system.get_file_info(fs.FileSelector(remote, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
 def stat(uri: str) -> tuple[int, str]:
     """(bytes, version) of a file; `version` changes when the file does: mtime in ns, or the store's etag.
 

@@ -33,6 +33,13 @@ def test_publish_read_stat_fetch(root, local, tmp_path):
     assert (tmp_path / "copy").read_bytes() == b"0123456789"
 
 
+def test_names_of_a_folder(root, local):
+    assert storage.names(storage.join(root, "absent")) == []
+    for name in ("set/b", "set/a", "set/deep/c"):
+        storage.publish(local, storage.join(root, name))
+    assert storage.names(storage.join(root, "set")) == ["a", "b", "deep"]
+
+
 def test_publish_replaces_and_changes_the_version(root, local):
     uri = storage.join(root, "file")
     storage.publish(local, uri)

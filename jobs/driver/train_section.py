@@ -64,11 +64,21 @@ class TrainSettings(BaseModel):
     )
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     temperature: float = Field(0.03, gt=0, description="of the softmax over cosines")
+    directions: Names = Field(
+        default_factory=list,
+        description="train on these alone (drawn: t2i, i2i, it2i); none: all that the data has",
+    )
     instructions: bool = Field(True, description="false: leave the queries' instructions out")
     hard_negatives: bool = Field(True, description="false: in-batch negatives only")
     seed: int = Field(0, description="of weights, adapters and sampling")
 
     lora_rank: int = Field(8, ge=0, description="rank of the adapters; 0: train all weights")
+    pooling: Literal["last", "mean"] = Field(
+        "last", description="last is GME's; mean: of all tokens, in ablate-training alone"
+    )
+    attention: Literal["causal", "bidirectional"] = Field(
+        "causal", description="causal is GME's; bidirectional in ablate-training alone"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "bfloat16", description="of the arithmetic; weights and optimiser are float32"
     )

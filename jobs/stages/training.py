@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobs.driver.lake import absolute, read_table
+from jobs.driver.lake import absolute
 from jobs.driver.settings import Settings, profile_named
 from jobs.driver.train_section import TrainSettings
-from jobs.stages.evaluating.pairs import task_pairs
-from jobs.stages.evaluating.tasks import load_tasks
 from jobs.stages.models import describe_checkpoint
+from jobs.stages.training_pairs import DataFolder
 from udfs.errors import SettingsError
+from udfs.training.scoring import FILE as SCORES_FILE
+from udfs.training.scoring import read_scores
 from udfs.training.spec import DrawnSpec, ModelOptions, OptimiserOptions, PairsSpec, TrainSpec
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from jobs.driver.registry import Registry
     from jobs.driver.runs import Run
@@ -34,22 +34,19 @@ def train_embedder(spark: SparkSession, run: Run, *, registry: Registry, setting
     Killed and started again with the same settings it goes on from its last checkpoint. Raises SettingsError,
     CheckpointError, LakeError; RuntimeError where a training process fails, whose error stands in the log.
     """
-    from pyspark.ml.torch.distributor import TorchDistributor
-
-    from udfs.training.launch import train_process
-
     train = settings.train
-    _check(train)
+    _check_output(train)
+    check_training(train)
     with run.stage("prepare"):
         spec = training_spec(spark, settings)
     with run.stage("train"):
-        distributor = TorchDistributor(
-            num_processes=train.processes, local_mode=train.local, use_gpu=train.device == "cuda"
-        )
-        distributor.run(train_process, spec)
+        run_processes(train, spec)
     metrics = Path(spec.work) / "metrics.jsonl"
-    registry.log_history(_thinned(metrics))
+    registry.log_history(thinned_metrics(metrics))
     registry.log_artifact(str(metrics))
+    if scores := read_scores(spec):
+        registry.log_metrics(score_metrics(scores))
+        registry.log_artifact(str(Path(spec.work) / SCORES_FILE))
     trained = describe_checkpoint(settings.model.model_copy(update={"checkpoint": spec.output}))
     run.model = registry.register(trained, alias=settings.model.alias)
     last = _read(metrics)[-1]
@@ -60,30 +57,55 @@ def train_embedder(spark: SparkSession, run: Run, *, registry: Registry, setting
     )
 
 
-def training_spec(spark: SparkSession, settings: Settings) -> TrainSpec:
-    """The spec of the processes; writes pairs files and a scratch base into the work folder where they are missing."""
+def run_processes(train: TrainSettings, spec: TrainSpec) -> None:
+    """Run the training processes to their end, or where they were stopped on to it."""
+    from pyspark.ml.torch.distributor import TorchDistributor
+
+    from udfs.training.launch import train_process
+
+    distributor = TorchDistributor(
+        num_processes=train.processes, local_mode=train.local, use_gpu=train.device == "cuda"
+    )
+    distributor.run(train_process, spec)
+
+
+def score_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The means of `scores.json` under names that MLflow takes."""
+    return {
+        f"scores/{name}".replace("@", "_at_"): score["mean"]
+        for name, score in scores["scores"].items()
+    }
+
+
+def training_spec(
+    spark: SparkSession, settings: Settings, *, data: DataFolder | None = None
+) -> TrainSpec:
+    """The spec of the processes; writes pairs files and a scratch base into `data` where they are missing.
+
+    `data`: the work folder where it is not given. No checkpoint will be written where `train.output` is empty.
+    """
     train = settings.train
-    output = absolute(train.output)
+    output = absolute(train.output) if train.output else ""
     work = absolute(train.work) if train.work else f"{output}-training"
-    cache = absolute(train.cache) if train.cache else f"{work}/drawn"
+    data = data or DataFolder(work)
+    cache = absolute(train.cache) if train.cache else f"{data.path}/drawn"
     drawn = DrawnSpec(cache=cache, views=train.views) if train.drawn else None
-    pairs = _pairs(train, _trained_pairs(spark, settings), f"{work}/pairs.arrow")
-    validation = _table(spark, train.validation) if train.validation else None
     spec = TrainSpec(
         base="",
         output=output,
         work=work,
         profile=profile_named(settings.model.profile),
         drawn=drawn,
-        pairs=pairs,
-        validation=_pairs(train, validation, f"{work}/validation.arrow"),
+        pairs=_pairs(train, data.pairs(spark, settings)),
+        validation=_pairs(train, data.validation(spark, settings)),
         model=_model_options(train),
+        directions=tuple(train.directions),
         optimiser=OptimiserOptions(
             lr=train.lr, weight_decay=train.weight_decay, warmup=train.warmup, decay=train.decay
         ),
         **{name: getattr(train, name) for name in _SAME_NAMES},
     )
-    return replace(spec, base=_base(settings, spec))
+    return replace(spec, base=_base(settings, spec, folder=data.path))
 
 
 _SAME_NAMES = (
@@ -105,11 +127,20 @@ _SAME_NAMES = (
 )
 
 
-def _check(train: TrainSettings) -> None:
+def _check_output(train: TrainSettings) -> None:
     if not train.output:
         raise SettingsError("train.output is not set: give the folder of the trained checkpoint")
     if "://" in train.output:
         raise SettingsError(f"train.output={train.output}: give a folder on a local or shared disk")
+    if (train.pooling, train.attention) != ("last", "causal"):
+        raise SettingsError(
+            f"train.pooling={train.pooling} with train.attention={train.attention}: every reader of a GME checkpoint "
+            "takes last-token pooling and causal attention; ablate-training judges other models and writes none"
+        )
+
+
+def check_training(train: TrainSettings) -> None:
+    """Raise SettingsError for settings that no training can be run with."""
     if not (train.drawn or train.pairs or train.tasks):
         raise SettingsError(
             "nothing to train on: set train.pairs to a table, train.tasks to retrieval tasks, or train.drawn=true"
@@ -126,6 +157,8 @@ def _check(train: TrainSettings) -> None:
 def _model_options(train: TrainSettings) -> ModelOptions:
     return ModelOptions(
         lora_rank=train.lora_rank,
+        pooling=train.pooling,
+        attention=train.attention,
         precision=train.precision,
         layer_checkpointing=train.layer_checkpointing,
         gradient_cache=train.gradient_cache,
@@ -134,7 +167,7 @@ def _model_options(train: TrainSettings) -> ModelOptions:
     )
 
 
-def _base(settings: Settings, spec: TrainSpec) -> str:
+def _base(settings: Settings, spec: TrainSpec, *, folder: str) -> str:
     """The base checkpoint's folder; a scratch one is named after what it is made from."""
     from udfs.gme.scratch import write_scratch_checkpoint
     from udfs.training.scratch_base import training_texts
@@ -147,10 +180,10 @@ def _base(settings: Settings, spec: TrainSpec) -> str:
     sizes = (train.hidden, train.layers, train.vision_dim, train.vision_depth, train.vocab)
     texts = list(training_texts(spec.drawn, spec.pairs, seed=spec.seed))
     made_from = json.dumps([sizes, spec.seed, texts]).encode()
-    folder = Path(spec.work) / f"scratch-{hashlib.sha256(made_from).hexdigest()[:16]}"
-    if not (folder / "preprocessor_config.json").is_file():  # the last file that is written
+    scratch = Path(folder) / f"scratch-{hashlib.sha256(made_from).hexdigest()[:16]}"
+    if not (scratch / "preprocessor_config.json").is_file():  # the last file that is written
         write_scratch_checkpoint(
-            folder,
+            scratch,
             texts=texts,
             seed=spec.seed,
             hidden=train.hidden,
@@ -159,37 +192,12 @@ def _base(settings: Settings, spec: TrainSpec) -> str:
             vision_depth=train.vision_depth,
             vocab=train.vocab,
         )
-    return str(folder)
+    return str(scratch)
 
 
-def _trained_pairs(spark: SparkSession, settings: Settings) -> DataFrame | None:
-    """The pairs table, the judgements of the tasks' train split, or both."""
-    train = settings.train
-    frames = [_table(spark, train.pairs)] if train.pairs else []
-    if train.tasks:
-        asked = settings.evaluate.model_copy(update={"tasks": train.tasks, "split": "train"})
-        frames.append(task_pairs(spark, load_tasks(asked)))
-    if not frames:
+def _pairs(train: TrainSettings, file: str | None) -> PairsSpec | None:
+    if file is None:
         return None
-    return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
-
-
-def _table(spark: SparkSession, table: str) -> DataFrame:
-    return spark.read.parquet(table) if table.endswith(".parquet") else read_table(spark, table)
-
-
-def _pairs(train: TrainSettings, frame: DataFrame | None, file: str) -> PairsSpec | None:
-    """The pairs as an Arrow file; Spark reads them, so that names, versions and URIs work as everywhere."""
-    import pyarrow.dataset as ds
-
-    from udfs.training.data import write_pairs
-
-    if frame is None:
-        return None
-    parts = f"{file}.parts"
-    frame.write.mode("overwrite").parquet(Path(parts).as_uri())
-    files = sorted(str(part) for part in Path(parts).glob("*.parquet"))
-    write_pairs(file, ds.dataset(files, format="parquet").to_batches())
     return PairsSpec(
         path=file,
         weights=tuple(sorted(train.weights.items())),
@@ -204,8 +212,8 @@ def _read(metrics: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
 
-def _thinned(metrics: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Every validation, and about `_POINTS` of the other lines."""
+def thinned_metrics(metrics: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, values) for MLflow of a training's metrics file: every validation, and about `_POINTS` of the other lines."""
     lines = _read(metrics)
     every = max(1, len(lines) // _POINTS)
     for number, line in enumerate(lines):

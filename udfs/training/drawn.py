@@ -14,7 +14,7 @@ from udfs.errors import SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.training.pictures import DrawnPictures, train_combinations
 from udfs.training.plan import Plan, Term
-from udfs.training.spec import DrawnSpec
+from udfs.training.spec import Direction, DrawnSpec
 
 Attribute = Literal["kind", "colour", "pattern"]
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
@@ -28,6 +28,7 @@ INSTRUCTIONS = {
     "i2i": "Find an image of the same product.",
     "it2i": "Find an image of the product after the change that the text asks for.",
 }
+Part = tuple[int, int]  # from and to, of a step's combinations
 _LEAST_VIEWS = 2  # a query must not be its own answer
 
 
@@ -48,6 +49,9 @@ class DrawnPairs:
     Rows: a picture and a text of every combination; for half of them another picture as a query; for the rest a
     picture one attribute away with the text that asks for the change. That source picture also stands among the
     candidates: it is the hard negative of its own query, which must not find what it was given.
+
+    With `directions`, no row is there that none of them needs; where one of i2i and it2i is left out, the other has
+    all combinations. t2i trains both ways, text to picture and back.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class DrawnPairs:
         instructions: bool = True,
         hard_negatives: bool = True,
         share: float = 1.0,
+        directions: tuple[Direction, ...] = (),
     ) -> None:
         self._spec = spec
         self._preparer = preparer
@@ -69,6 +74,7 @@ class DrawnPairs:
         self._seed = seed
         self._instructions = instructions
         self._hard_negatives = hard_negatives
+        self._parts = _parts(batch, directions)
         everything = train_combinations(spec)
         self._first = {c: number * spec.views for number, c in enumerate(everything)}
         order = random.Random(f"share/{seed}").sample(everything, len(everything))
@@ -87,21 +93,22 @@ class DrawnPairs:
         told = {name: self._instruction(name, rng) for name in INSTRUCTIONS}
         views = [rng.randrange(self._spec.views) for _ in chosen]
         documents = [self._picture(c, v, rng) for c, v in zip(chosen, views, strict=True)]
-        texts = [DrawnItem(_text(c, rng), None, False, told["t2i"], True) for c in chosen]
-        half = self._batch // 2
+        asked, seen, changed = (slice(*part) for part in self._parts)
+        texts = [DrawnItem(_text(c, rng), None, False, told["t2i"], True) for c in chosen[asked]]
         seconds = [
             self._picture(c, self._other_view(view, rng), rng, instruction=told["i2i"], query=True)
-            for c, view in zip(chosen[:half], views[:half], strict=True)
+            for c, view in zip(chosen[seen], views[seen], strict=True)
         ]
-        changes = [self._change(target, rng, told["it2i"]) for target in chosen[half:]]
+        changes = [self._change(target, rng, told["it2i"]) for target in chosen[changed]]
         composed = [query for _, query in changes]
         sources = [DrawnItem(None, q.picture, q.flipped) for q in composed]
         sources = sources if self._hard_negatives else []
         numbers = [self._first[c] for c in chosen]
-        ids = [*numbers, *numbers, *numbers[:half], *(-1 - n for n in numbers[half:])]
+        ids = [*numbers, *numbers[asked], *numbers[seen], *(-1 - n for n in numbers[changed])]
         ids += [self._first[source] for source, _ in changes][: len(sources)]
         items = [*documents, *texts, *seconds, *composed, *sources]
-        return Plan(items, np.array(ids, dtype=np.int64), _terms(self._batch, len(sources)))
+        terms = _terms(self._batch, self._parts, sources=len(sources))
+        return Plan(items, np.array(ids, dtype=np.int64), terms)
 
     def prepare(self, item: DrawnItem) -> Prepared:
         """Model input of an item, by the encoder's own prompts and patches."""
@@ -155,16 +162,31 @@ def _text(combination: Combination, rng: random.Random) -> str:
     return rng.choice((title, description, query_text))(*combination, rng=rng)
 
 
-def _terms(batch: int, sources: int) -> list[Term]:
+def _parts(batch: int, directions: tuple[Direction, ...]) -> tuple[Part, Part, Part]:
+    """Which of a step's combinations are asked for by text, by another picture, by a picture and a change."""
+    unknown = sorted(set(directions) - set(INSTRUCTIONS))
+    if unknown:
+        raise SettingsError(
+            f"train.directions names {unknown}; drawn pairs have {list(INSTRUCTIONS)}"
+        )
+    text, image, composed = (not directions or name in directions for name in INSTRUCTIONS)
+    half = batch // 2 if image and composed else batch if image else 0
+    return (0, batch if text else 0), (0, half), (half, batch if composed else half)
+
+
+def _terms(batch: int, parts: tuple[Part, Part, Part], *, sources: int) -> list[Term]:
     """Text to picture and back, picture to picture, and (picture + change) to picture, a half each."""
-    half = batch // 2
-    documents, texts = np.arange(batch), np.arange(batch, 2 * batch)
-    seconds = np.arange(2 * batch, 2 * batch + half)
-    composed = np.arange(2 * batch + half, 3 * batch)
-    pictures = np.concatenate([documents, np.arange(3 * batch, 3 * batch + sources)])
-    return [
-        Term("t2i", texts, documents, pictures, 0.5),
-        Term("i2t", documents, texts, texts, 0.5),
-        Term("i2i", seconds, documents[:half], pictures, 0.5),
-        Term("it2i", composed, documents[half:], pictures, 0.5),
+    targets = [np.arange(*part) for part in parts]
+    queries, start = [], batch
+    for target in targets:
+        queries.append(np.arange(start, start + len(target)))
+        start += len(target)
+    pictures = np.concatenate([np.arange(batch), np.arange(start, start + sources)])
+    texts = queries[0]
+    terms = [
+        Term("t2i", texts, targets[0], pictures, 0.5),
+        Term("i2t", targets[0], texts, texts, 0.5),
+        Term("i2i", queries[1], targets[1], pictures, 0.5),
+        Term("it2i", queries[2], targets[2], pictures, 0.5),
     ]
+    return [term for term in terms if len(term.queries)]

@@ -19,12 +19,14 @@ from udfs.training.model import TrainableEncoder
 from udfs.training.plan import Source
 from udfs.training.retrieval import Vectors, evaluate
 from udfs.training.saving import Position, TrainingFiles
+from udfs.training.scoring import write_scores
 from udfs.training.sources import open_source, open_validation
 from udfs.training.spec import TrainSpec
 from udfs.training.step import StepRows, Team, learning_rate, make_optimiser, train_step
 
 log = logging.getLogger("gme_lake")
 _LOG_SECONDS = 10.0  # between two lines of progress
+_ROWS_AT_ONCE = 512  # prepared for a search
 
 
 def train(spec: TrainSpec) -> None:
@@ -66,7 +68,7 @@ class Trainer:
         self._validation = open_validation(spec) if leads and spec.validate_every else None
 
     def run(self) -> None:
-        """All steps that are left, then the checkpoint in hub layout."""
+        """All steps that are left, then the checkpoint in hub layout, then the scores of the final weights."""
         spec, team = self._spec, self._team
         position = self._files.restore(self._encoder, self._optimiser)
         if team.rank == 0:
@@ -90,8 +92,11 @@ class Trainer:
                 self._after_step(position)
         if team.rank == 0:
             self._files.save(self._encoder, self._optimiser, position)
-            self._encoder.save(spec.output, dtype=spec.dtype)
+            if spec.output:
+                self._encoder.save(spec.output, dtype=spec.dtype)
         team.barrier()
+        if team.rank == 0:
+            write_scores(self._vectors, spec, step=position.step, seconds=position.seconds)
 
     def _wrapped(self) -> Any:
         if self._team.world == 1:
@@ -138,9 +143,12 @@ class Trainer:
     @torch.no_grad()
     def _vectors(self, rows: list[Row]) -> Vectors:
         """Vectors by the weights as they are now."""
-        prepared = [self._preparer.prepare(row) for row in rows]
-        vectors: Vectors = self._encoder(prepared).float().cpu().numpy()
-        return vectors
+        parts: list[Vectors] = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[start : start + _ROWS_AT_ONCE]
+            prepared = [self._preparer.prepare(row) for row in part]
+            parts.append(self._encoder(prepared).float().cpu().numpy())
+        return np.concatenate(parts)
 
 
 def prefetched(source: Source, *, start: int, team: Team) -> Iterator[StepRows]:

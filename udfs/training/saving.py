@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from udfs.errors import SettingsError
 from udfs.training.model import TrainableEncoder
-from udfs.training.spec import TrainSpec
+from udfs.training.spec import TrainSpec, spec_key
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,3 @@ class TrainingFiles:
         line = {"step": position.step, "seconds": round(position.seconds, 3), **values}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def spec_key(spec: TrainSpec) -> str:
-    """A hash of all settings that change the steps; places, pace and the number of processes do not."""
-    fixed = replace(
-        spec,
-        output="",
-        work="",
-        processes=1,
-        threads=1,
-        device="cpu",
-        checkpoint_every=1,
-        validate_every=0,
-        validation=None,
-        drawn=replace(spec.drawn, cache="") if spec.drawn else None,
-    )
-    return hashlib.sha256(repr(fixed).encode()).hexdigest()[:16]

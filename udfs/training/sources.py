@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from udfs.training.spec import PairsSpec, TrainSpec
 
 if TYPE_CHECKING:
     from udfs.training.step import Team
+
+Evaluation = tuple[Corpus, list[RetrievalTask]]
 
 # New pictures of trained products: the report's products stay unseen until the report.
 _DRAWN_VALIDATION = DrawnEvalSpec(combinations=60, views=3, split="train", seed=1)
@@ -41,6 +44,7 @@ def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
                 instructions=spec.instructions,
                 hard_negatives=spec.hard_negatives,
                 share=spec.share_of_data,
+                directions=spec.directions,
             )
         )
     if spec.pairs:
@@ -52,6 +56,7 @@ def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
                 seed=spec.seed,
                 instructions=spec.instructions,
                 share=spec.share_of_data,
+                directions=spec.directions,
             )
         )
     if not sources:
@@ -61,20 +66,40 @@ def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
     return Mixture(sources[0], sources[1], share=spec.drawn_share, seed=spec.seed)
 
 
-def open_validation(spec: TrainSpec) -> tuple[Corpus, list[RetrievalTask]] | None:
-    """The validation pairs where they are given, else new drawn pictures where drawn ones are trained on."""
+def open_validation(spec: TrainSpec) -> Evaluation | None:
+    """What a training looks at while it runs: the validation pairs where they are given, else new drawn pictures
+    where drawn ones are trained on. Without instructions where the training has none.
+    """
     if spec.validation:
-        return pairs_tasks(spec.validation)
-    return drawn_tasks(_DRAWN_VALIDATION) if spec.drawn else None
+        return pairs_tasks(spec.validation, instructions=spec.instructions)
+    if not spec.drawn:
+        return None
+    return drawn_tasks(replace(_DRAWN_VALIDATION, instructions=spec.instructions))
 
 
-def pairs_tasks(spec: PairsSpec) -> tuple[Corpus, list[RetrievalTask]]:
+def open_report(spec: TrainSpec) -> dict[str, Evaluation]:
+    """What the final weights are scored on: `drawn`, the held-out drawn products, and `validation`, the pairs of that
+    name; either where the training has it.
+    """
+    found: dict[str, Evaluation] = {}
+    if spec.drawn:
+        found["drawn"] = drawn_tasks(
+            DrawnEvalSpec(instructions=spec.instructions, held_out_seed=spec.drawn.held_out_seed)
+        )
+    if spec.validation:
+        found["validation"] = pairs_tasks(spec.validation, instructions=spec.instructions)
+    return found
+
+
+def pairs_tasks(spec: PairsSpec, *, instructions: bool = True) -> Evaluation:
     """Every query of a pairs file against the positives of all, one task a direction."""
     with pa.memory_map(spec.path) as source:
         pairs = pa.ipc.open_file(source).read_all().to_pylist()
     rows: dict[tuple[object, ...], tuple[Row, str]] = {}
     tasks: dict[str, RetrievalTask] = {}
     for pair in pairs:
+        if not instructions:
+            pair["instruction"] = None
         content = tuple(pair[f"positive_{name}"] for name in ("text", "image", "image_uri"))
         answer = pair["positive_id"] or repr(content)
         if content not in rows:
@@ -96,6 +121,4 @@ def _row(pair: dict[str, object], side: str, spec: PairsSpec) -> Row:
 
 
 def _without_negatives(spec: PairsSpec) -> PairsSpec:
-    from dataclasses import replace
-
     return replace(spec, negatives=0)

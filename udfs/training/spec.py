@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from udfs.drawing.splits import HELD_OUT_SEED
@@ -78,7 +79,9 @@ class TrainSpec:
     """
 
     base: str  # checkpoint folder to start from
-    output: str  # checkpoint folder to write; "": none is written, the scores are all that is wanted
+    output: (
+        str  # checkpoint folder to write; "": none is written, the scores are all that is wanted
+    )
     work: str  # folder of training checkpoints, metrics and scores
     profile: ModelProfile = GME
     drawn: DrawnSpec | None = None
@@ -102,3 +105,20 @@ class TrainSpec:
     threads: int = 1  # of each process
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Dtype = "float16"  # of the written weights
+
+
+def spec_key(spec: TrainSpec) -> str:
+    """A hash of all settings that change the steps; places, pace and the number of processes do not."""
+    fixed = replace(
+        spec,
+        output="",
+        work="",
+        processes=1,
+        threads=1,
+        device="cpu",
+        checkpoint_every=1,
+        validate_every=0,
+        validation=None,
+        drawn=replace(spec.drawn, cache="") if spec.drawn else None,
+    )
+    return hashlib.sha256(repr(fixed).encode()).hexdigest()[:16]

@@ -42,6 +42,16 @@ def test_weights_and_homogeneous_batches(open_pairs, pairs_file):
     assert 15 < sum(plan.terms[0].direction == "t2i" for plan in plans) < 45
 
 
+def test_directions_leave_the_others_out(open_pairs, pairs_file):
+    plans = [open_pairs(directions=("i2i",)).plan(step) for step in range(5)]
+    assert {t.direction for plan in plans for t in plan.terms} == {"i2i"}
+    with pytest.raises(SettingsError, match="t2t"):
+        open_pairs(directions=("t2t",))
+    weighted = PairsSpec(path=str(pairs_file), weights=(("t2i", 1.0),))
+    with pytest.raises(SettingsError, match="no weight"):
+        open_pairs(weighted, directions=("i2i",))
+
+
 def test_rows_of_a_step_and_their_negatives(open_pairs):
     plan = open_pairs(PairsSpec(path=open_pairs()._spec.path, negatives=1), batch=16).plan(0)
     pictures = [t for t in plan.terms if t.direction == "i2i"]

@@ -21,6 +21,7 @@ from udfs.training.spec import DrawnSpec
 
 SPEC = DrawnSpec(cache="", views=3)
 KNOWN = train_combinations(SPEC)
+EMPTY = DrawnPictures(np.zeros((1, 16, 3, 14, 14), np.uint8), (4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,41 @@ def test_a_composed_querys_source_is_its_hard_negative(drawn):
         assert KNOWN[plan.ids[source] // SPEC.views] == shown(asked)
 
 
+@pytest.mark.parametrize(
+    ("directions", "terms", "rows"),
+    [
+        (("t2i",), {"t2i": 16, "i2t": 16}, 32),
+        (("i2i",), {"i2i": 16}, 32),
+        (("it2i",), {"it2i": 16}, 48),  # with the sources, which are hard negatives
+        (("i2i", "t2i"), {"t2i": 16, "i2t": 16, "i2i": 16}, 48),
+        (("it2i", "i2i"), {"i2i": 8, "it2i": 8}, 40),
+    ],
+)
+def test_chosen_directions_have_all_pairs_and_no_row_in_vain(preparer, directions, terms, rows):
+    alone = DrawnPairs(
+        SPEC, preparer, pictures=EMPTY, batch=16, seed=0, directions=directions
+    ).plan(0)
+    assert {term.direction: len(term.queries) for term in alone.terms} == terms
+    assert len(alone.items) == len(alone.ids) == rows
+    used = [np.concatenate([t.queries, t.targets, t.candidates]) for t in alone.terms]
+    assert set(np.concatenate(used)) == set(range(rows))
+    for term in alone.terms:
+        wanted = [alone.ids[target] for target in term.targets]
+        assert len(set(wanted)) == len(wanted)
+        for query, target in zip(term.queries, term.targets, strict=True):
+            asked, shows = alone.items[query], alone.items[target]
+            if term.direction == "i2i":
+                assert shown(asked) == shown(shows) and asked.picture != shows.picture
+            if term.direction == "it2i":
+                assert alone.ids[query] == -1 - alone.ids[target]
+                assert sum(a != b for a, b in zip(shown(asked), shown(shows), strict=True)) == 1
+
+
+def test_a_direction_that_drawn_pairs_have_not_is_an_error(preparer):
+    with pytest.raises(SettingsError, match="i2t"):
+        DrawnPairs(SPEC, preparer, pictures=EMPTY, batch=16, seed=0, directions=("i2t",))
+
+
 def test_ids_name_what_a_row_shows(drawn):
     plan = drawn.plan(1)
     for number, item in enumerate(plan.items):
@@ -130,9 +166,8 @@ def test_processes_share_the_drawing(monkeypatch, preparer, tmp_path):
 
 
 def test_too_little_to_fill_a_batch_is_an_error(preparer):
-    empty = DrawnPictures(np.zeros((1, 16, 3, 14, 14), np.uint8), (4, 4))
     with pytest.raises(SettingsError, match="views"):
-        DrawnPairs(DrawnSpec(cache="", views=1), preparer, pictures=empty, batch=8, seed=0)
+        DrawnPairs(DrawnSpec(cache="", views=1), preparer, pictures=EMPTY, batch=8, seed=0)
 
 
 def test_evaluation_asks_for_held_out_products_with_new_pictures():

@@ -107,4 +107,45 @@ RUNS = Table(
     ),
 )
 
-TABLES = (VECTORS, INDEXES, INDEX_SHARDS, RELEASES, RUNS)
+# One row per metric of a task, and per line of the averages; `main` marks the lines of the headline table.
+EVALUATIONS = Table(
+    "evaluations",
+    (
+        ("evaluation_id", "!STRING"),
+        ("run_id", "!STRING"),
+        ("model_id", "!STRING"),
+        ("level", "!STRING"),
+        ("name", "!STRING"),
+        ("dataset", "STRING"),
+        ("pair", "STRING"),
+        ("class", "STRING"),
+        ("metric", "!STRING"),
+        ("main", "!BOOLEAN"),
+        ("value", "!DOUBLE"),
+        ("low", "!DOUBLE"),
+        ("high", "!DOUBLE"),
+        ("datasets", "!INT"),
+        ("queries", "!BIGINT"),
+        ("documents", "BIGINT"),
+        ("rejected_documents", "BIGINT"),
+        ("rejected_queries", "BIGINT"),
+        ("unranked_queries", "BIGINT"),
+        ("unjudged_queries", "BIGINT"),
+        ("search", "!STRING"),
+        ("split", "STRING"),
+        ("evaluated_at", "!TIMESTAMP"),
+    ),
+)
+
+EVALUATED_QUERIES = Table(
+    "evaluated_queries",
+    (
+        ("evaluation_id", "!STRING"),
+        ("task", "!STRING"),
+        ("query_id", "!STRING"),
+        ("metrics", "!MAP<STRING, DOUBLE>"),
+        ("first_hits", "!ARRAY<STRING>"),
+    ),
+)
+
+TABLES = (VECTORS, INDEXES, INDEX_SHARDS, RELEASES, RUNS, EVALUATIONS, EVALUATED_QUERIES)

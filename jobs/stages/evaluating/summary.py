@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from jobs.stages.evaluating.measures import QueryScores
 from jobs.stages.evaluating.tasks import EvaluationTask, Kind
 from udfs.bootstrap import Floats, Score, bounds, interval, resampled_means
@@ -96,8 +98,8 @@ class Part(NamedTuple):
 
     def bounds(self, resampled: Mapping[str, Floats]) -> tuple[float, float]:
         """95 % interval of the weighted mean, from each task's resampled means."""
-        pairs = zip(self.tasks, self.weights, strict=True)
-        return bounds(sum(weight * resampled[task.name] for task, weight in pairs))
+        rows = np.stack([resampled[task.name] for task in self.tasks])
+        return bounds(np.asarray(self.weights) @ rows)
 
 
 def summarise(tasks: Sequence[TaskScore]) -> list[SummaryRow]:

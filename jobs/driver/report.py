@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import jinja2
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.driver.lake import now
-from jobs.driver.thumbnails import thumbnail
+from jobs.driver.html_page import templates, write_html
+
+__all__ = ["Hit", "QueryResult", "print_hits", "templates", "write_search_report"]
 
 _PIPE_WIDTH = 120  # columns where the output is no terminal
 
@@ -55,24 +54,8 @@ def write_search_report(
     (`thumbnails.SIDE`, `thumbnails.MAX_BYTES`); one that cannot be decoded is a neutral tile with the reason. All text
     is escaped. Parent folders are created and an existing file is replaced; OSError where that is not possible.
     """
-    target = Path(path)
-    html = (
-        templates()
-        .get_template("search_report.html")
-        .render(
-            title=title,
-            queries=queries,
-            facts=facts,
-            note=note,
-            # The same product answers many queries: decode each picture once.
-            thumbnail=functools.cache(thumbnail),
-            written=f"{now():%Y-%m-%d %H:%M} UTC",
-        )
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Lone surrogates come out of damaged JSON; a character reference shows them as a replacement mark.
-    target.write_text(html, "utf-8", errors="xmlcharrefreplace")
-    return target
+    values = {"title": title, "queries": queries, "facts": facts, "note": note}
+    return write_html(path, template="search_report.html", values=values)
 
 
 def print_hits(results: Sequence[QueryResult], *, file: TextIO) -> None:
@@ -103,16 +86,3 @@ def _heading(result: QueryResult) -> Text:
 def _plain(text: str) -> Text:
     """Text that neither rich nor the terminal takes as a command (markup, escape sequences)."""
     return Text("".join(c if c.isprintable() else " " for c in text))
-
-
-@functools.cache
-def templates() -> jinja2.Environment:
-    """The pages of jobs/driver/templates."""
-    # PackageLoader reads through the import system: from the checkout, a wheel, and a --py-files zip.
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("jobs.driver", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jobs.stages.evaluating.beir import read_beir
 from jobs.stages.evaluating.catalogue import read_catalogue
 from jobs.stages.evaluating.drawn import read_drawn
+from jobs.stages.evaluating.mbeir import read_mbeir
 from jobs.stages.evaluating.tasks import EvaluationTask, TaskData
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 _READERS: dict[str, Callable[[SparkSession, EvaluationTask], TaskData]] = {
     "catalogue": read_catalogue,
+    "beir": read_beir,
+    "mbeir": read_mbeir,
     "drawn": read_drawn,
 }
 

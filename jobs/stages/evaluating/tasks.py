@@ -48,6 +48,7 @@ class EvaluationTask:
     corpus: str | None = None  # which part of the folder, by layout
     document_fields: tuple[str, ...] = ()  # what of a document may be embedded; (): by layout
     drop_self: bool = False  # a query's own row is no result of it
+    dataset: str | None = None  # tasks of one are averaged first and count once; None: the task's own
 
     @property
     def pair(self) -> str:
@@ -62,9 +63,15 @@ class EvaluationTask:
         return "single" if self.query == self.document else "cross"
 
     @property
+    def counted_as(self) -> str:
+        """What averages over tasks count once, e.g. CQADupStack's twelve forums."""
+        return self.dataset or self.name
+
+    @property
     def corpus_key(self) -> tuple[object, ...]:
         """Tasks with the same one search the same documents."""
-        return (self.layout, self.folder, self.corpus, self.document_fields, self.document)
+        part = (self.corpus, self.split)  # a corpus may lie in files by split
+        return (self.layout, self.folder, *part, self.document_fields, self.document)
 
 
 class TaskData(NamedTuple):

@@ -48,7 +48,7 @@ class EvaluationTask:
     corpus: str | None = None  # which part of the folder, by layout
     document_fields: tuple[str, ...] = ()  # what of a document may be embedded; (): by layout
     drop_self: bool = False  # a query's own row is no result of it
-    dataset: str | None = None  # tasks of one are averaged first and count once; None: the task's own
+    dataset: str | None = None  # tasks of one dataset are averaged first and count once
 
     @property
     def pair(self) -> str:

@@ -13,6 +13,7 @@ import pydantic
 
 from udfs import storage
 from udfs.ann.files import FileRecord
+from udfs.ann.points import OperatingPoint
 from udfs.errors import IndexDataError
 from udfs.specs import IndexSpec
 
@@ -28,6 +29,7 @@ LAYOUT = {
     "shard-NNNNN.f16": "little-endian float16, rows x dim, no header; row = local row (absent where refine is none)",
     "shard-NNNNN.rows.arrow": "Arrow IPC file (vector_id int64, id string); row = local row",
     "shard-NNNNN.json": "record of a finished shard, for builds that resume; searches do not read it",
+    "points": "nprobe and k_factor that tune_index chose to reach recall `target` at k, and what it measured",
     "score": "inner product of unit vectors",
     "quantizer.json": "record of the trained quantizer, for builds that resume; searches do not read it",
     "sha256": "of this document without the key sha256, as JSON with sorted keys and no spaces",
@@ -58,6 +60,7 @@ class Manifest:
     spec: IndexSpec
     quantizer: FileRecord
     shards: tuple[ShardRecord, ...]
+    points: tuple[OperatingPoint, ...] = ()
 
     def __post_init__(self) -> None:
         if [shard.shard for shard in self.shards] != list(range(self.spec.plan.shards)):

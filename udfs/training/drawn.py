@@ -78,8 +78,10 @@ class DrawnPairs:
         everything = train_combinations(spec)
         self._first = {c: number * spec.views for number, c in enumerate(everything)}
         order = random.Random(f"share/{seed}").sample(everything, len(everything))
-        self._combinations = order[: round(share * len(order))]
-        self._known = frozenset(self._combinations)
+        known = frozenset(order[: round(share * len(order))])
+        # Where few are left, some have none that differs in one attribute: no change leads to them.
+        self._combinations = [c for c in order if c in known and _neighbours(c, known)]
+        self._known = known
         if spec.views < _LEAST_VIEWS or not 2 <= batch <= len(self._combinations):
             raise SettingsError(
                 f"{spec.views} views of {len(self._combinations)} combinations do not fill a batch of {batch}: "
@@ -141,21 +143,24 @@ class DrawnPairs:
         self, target: Combination, rng: random.Random, instruction: str | None
     ) -> tuple[Combination, DrawnItem]:
         """A known combination one attribute away from `target`, and the query that leads from it to `target`."""
-        for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
-            others = [
-                other
-                for value in VALUES[attribute]
-                if (other := target._replace(**{attribute: value})) != target
-                and other in self._known
-            ]
-            if others:
-                source = rng.choice(others)
-                picture = self._first[source] + rng.randrange(self._spec.views)
-                text = change_text(attribute, getattr(target, attribute), rng=rng)
-                return source, DrawnItem(text, picture, rng.random() < 0.5, instruction, True)
-        raise SettingsError(
-            f"no combination one attribute away from {target} is left to train on: raise train.share_of_data"
-        )
+        found = _neighbours(target, self._known)
+        attribute = next(a for a in rng.sample(ATTRIBUTES, len(ATTRIBUTES)) if a in found)
+        source = rng.choice(found[attribute])
+        picture = self._first[source] + rng.randrange(self._spec.views)
+        text = change_text(attribute, getattr(target, attribute), rng=rng)
+        return source, DrawnItem(text, picture, rng.random() < 0.5, instruction, True)
+
+
+def _neighbours(
+    target: Combination, known: frozenset[Combination]
+) -> dict[Attribute, list[Combination]]:
+    """Known combinations that differ from `target` in one attribute, by the attribute, where there are any."""
+    found = {}
+    for attribute in ATTRIBUTES:
+        others = (target._replace(**{attribute: value}) for value in VALUES[attribute])
+        if kept := [other for other in others if other != target and other in known]:
+            found[attribute] = kept
+    return found
 
 
 def _text(combination: Combination, rng: random.Random) -> str:

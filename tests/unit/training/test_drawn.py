@@ -1,5 +1,6 @@
 """Steps over the drawn catalogue: train combinations only, changes that are right, pictures cut and mirrored as seen."""
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -127,6 +128,25 @@ def test_chosen_directions_have_all_pairs_and_no_row_in_vain(preparer, direction
 def test_a_direction_that_drawn_pairs_have_not_is_an_error(preparer):
     with pytest.raises(SettingsError, match="i2t"):
         DrawnPairs(SPEC, preparer, pictures=EMPTY, batch=16, seed=0, directions=("i2t",))
+
+
+def test_a_small_share_still_has_changes_to_ask_for(preparer):
+    """Of an eighth of the combinations some have no neighbour left: they are not asked for."""
+    small = DrawnPairs(SPEC, preparer, pictures=EMPTY, batch=64, seed=0, share=0.125)
+    shares = [
+        DrawnPairs(SPEC, preparer, pictures=EMPTY, batch=64, seed=0, share=share)._known
+        for share in (0.125, 0.25, 0.5, 1.0)
+    ]
+    assert [len(share) for share in shares] == [122, 243, 486, 972]
+    assert all(few < more for few, more in itertools.pairwise(shares))
+    asked = set()
+    for step in range(40):
+        plan = small.plan(step)
+        for item in plan.items:
+            if item.picture is not None:
+                asked.add(shown(item))
+    assert asked <= shares[0]
+    assert len(asked) > 100
 
 
 def test_ids_name_what_a_row_shows(drawn):

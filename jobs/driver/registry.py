@@ -150,6 +150,13 @@ class Registry:
             finally:
                 self._log(run)
 
+    @contextmanager
+    def child(self, name: str, *, settings: Settings) -> Iterator[None]:
+        """An MLflow run inside the active one; what the block logs is its own."""
+        with self._mlflow.start_run(run_name=name, nested=True):
+            self._mlflow.log_params(_flat(settings.model_dump(by_alias=True, mode="json")))
+            yield
+
     def _log(self, run: Run) -> None:
         self._mlflow.set_tags({"run_id": run.run_id, "job": run.job, **run.tags})
         if run.model:

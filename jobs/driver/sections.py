@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from jobs.driver.ablate_section import AblateSettings
 from jobs.driver.evaluate_section import EvaluateSettings
 from jobs.driver.train_section import TrainSettings
 from udfs.specs import Dtype, ServingSpec
@@ -203,3 +204,4 @@ class Settings(Section):
     draw: DrawSettings = DrawSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    ablate: AblateSettings = AblateSettings()

@@ -148,4 +148,27 @@ EVALUATED_QUERIES = Table(
     ),
 )
 
-TABLES = (VECTORS, INDEXES, INDEX_SHARDS, RELEASES, RUNS, EVALUATIONS, EVALUATED_QUERIES)
+ABLATIONS = Table(
+    "ablations",
+    (
+        ("run_id", "!STRING"),
+        ("strategy", "!STRING"),
+        ("against", "STRING"),
+        ("settings", "!STRING"),  # JSON: what the strategy changes in section train
+        ("seed", "!INT"),
+        ("scores_key", "!STRING"),  # the same one: the same training, done once
+        ("work", "!STRING"),  # its folder, with the scores of every query in scores.json
+        ("reused", "!BOOLEAN"),
+        ("steps", "!BIGINT"),
+        ("seconds", "!DOUBLE"),
+        ("task", "!STRING"),  # drawn/DIRECTION or validation/DIRECTION, and its parts
+        ("metric", "!STRING"),
+        ("mean", "!DOUBLE"),
+        ("low", "!DOUBLE"),
+        ("high", "!DOUBLE"),
+        ("queries", "!BIGINT"),
+        ("ended_at", "!TIMESTAMP"),
+    ),
+)
+
+TABLES = (VECTORS, INDEXES, INDEX_SHARDS, RELEASES, RUNS, EVALUATIONS, EVALUATED_QUERIES, ABLATIONS)

@@ -131,8 +131,8 @@ def spark_defaults() -> dict[str, str]:
 
 
 def settings_files() -> list[str]:
-    """YAML files of conf/ that hold settings, not profiles of models or retrieval tasks."""
-    other = {"profiles", "tasks"}
+    """YAML files of conf/ that hold settings, not profiles of models, retrieval tasks or strategies."""
+    other = {"profiles", "strategies", "tasks"}
     return sorted(
         file.name
         for file in CONF.glob("*.yaml")

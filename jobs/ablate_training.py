@@ -1,0 +1,26 @@
+"""ablate_training: strategies of training compared on the same held-out queries, as one table and plot."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.ablating import ablate_training
+
+
+@job(sections=("ablate", "train", "model", "evaluate", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Train every strategy of ablate.strategies with every seed and print the table of their scores.
+
+    What section train says is the first strategy; the others change it. Run again, it goes on where it was stopped.
+    """
+    with open_run(context.lake, context.registry, job="ablate_training") as run:
+        report = ablate_training(
+            context.lake, run, registry=context.registry, settings=context.settings
+        )
+    click.echo(report)
+
+
+if __name__ == "__main__":
+    command()

@@ -148,6 +148,36 @@ EVALUATED_QUERIES = Table(
     ),
 )
 
+RECALLS = Table(
+    "recalls",
+    (
+        ("index_id", "!STRING"),
+        ("model_id", "!STRING"),
+        ("vectors_version", "!BIGINT"),
+        ("query_set", "!STRING"),  # content hash of the query vectors
+        ("origin", "!STRING"),  # table, held_out
+        ("part", "!STRING"),  # all; unseen: the queries that a choice by tune_index has not seen
+        ("kind", "!STRING"),  # any, or modalities of the queries; row: held-out rows
+        ("segment", "STRING"),  # column, or null for all queries of the kind
+        ("segment_value", "STRING"),
+        ("queries", "!BIGINT"),
+        ("k", "!INT"),
+        ("nprobe", "!INT"),
+        ("k_factor", "!INT"),
+        ("reranked", "!BOOLEAN"),
+        ("recall", "!DOUBLE"),
+        ("recall_low", "!DOUBLE"),
+        ("recall_high", "!DOUBLE"),
+        ("first", "!DOUBLE"),  # share of queries whose nearest row is among the k found
+        ("first_low", "!DOUBLE"),
+        ("first_high", "!DOUBLE"),
+        ("ms_median", "!DOUBLE"),
+        ("ms_p95", "!DOUBLE"),
+        ("run_id", "!STRING"),
+        ("measured_at", "!TIMESTAMP"),
+    ),
+)
+
 ABLATIONS = Table(
     "ablations",
     (
@@ -171,4 +201,14 @@ ABLATIONS = Table(
     ),
 )
 
-TABLES = (VECTORS, INDEXES, INDEX_SHARDS, RELEASES, RUNS, EVALUATIONS, EVALUATED_QUERIES, ABLATIONS)
+TABLES = (
+    VECTORS,
+    INDEXES,
+    INDEX_SHARDS,
+    RELEASES,
+    RUNS,
+    EVALUATIONS,
+    EVALUATED_QUERIES,
+    RECALLS,
+    ABLATIONS,
+)

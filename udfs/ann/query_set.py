@@ -56,9 +56,10 @@ def write_query_set(
     Yields one QUERY_SET_OUTPUT row: that name, and the query_ids in the order of the file. Memory is the set.
     Raises IndexDataError for vectors of another width or norm, or no query at all.
     """
-    table = pa.Table.from_batches(list(batches), _input_schema()).sort_by("query_id")
-    if not table.num_rows:
+    found = [batch for batch in batches if batch.num_rows]
+    if not found:
         raise IndexDataError("there is no query to measure with; give more rows")
+    table = pa.Table.from_batches(found).sort_by("query_id")
     rows = table.combine_chunks().to_batches()[0]
     what = "query vectors"
     xq = unit_vectors(floats_of(rows.column("embedding"), spec.dim, what=what), what=what)
@@ -81,16 +82,6 @@ def read_query_set(path: str) -> QuerySet:
     if not path.endswith(f"{_digest(queries)}.queries.arrow"):
         raise IndexDataError(f"{path} has another content than its name says; remove it")
     return queries
-
-
-def _input_schema() -> pa.Schema:
-    return pa.schema(
-        [
-            ("query_id", pa.string()),
-            ("own", pa.int64()),
-            ("embedding", pa.list_(pa.field("element", pa.float32()))),
-        ]
-    )
 
 
 def _encoded(queries: QuerySet) -> bytes:

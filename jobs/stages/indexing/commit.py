@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from jobs.driver.lake import now
+from jobs.driver.lake import delta_table, now
 from udfs import storage
 from udfs.ann.manifest import Manifest, ShardRecord
 
@@ -45,7 +45,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
         "rows": manifest.rows,
         "bytes": total_bytes(manifest),
         "shards": len(manifest.shards),
-        "params": json.dumps(asdict(spec.plan), sort_keys=True),
+        "params": _params(manifest),
         "manifest_sha256": written.sha256,
         "run_id": run.run_id,
         "built_at": now(),
@@ -53,10 +53,29 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     return lake.insert_new("indexes", row, key="index_id")
 
 
+def store_points(lake: Lake, manifest: Manifest) -> None:
+    """Write the manifest of a committed index again with its operating points, and them into its row of `indexes`.
+
+    Nothing that a search does by default changes; the files of the index are not touched.
+    """
+    from pyspark.sql import functions as F
+
+    written = manifest.write(manifest.spec.root)
+    values = {"params": F.lit(_params(manifest)), "manifest_sha256": F.lit(written.sha256)}
+    table = delta_table(lake.spark, lake.name("indexes"))
+    table.update(F.col("index_id") == manifest.spec.index_id, values)
+
+
 def total_bytes(manifest: Manifest) -> int:
     """Bytes of every file of the index but the manifest."""
     shards = sum(file.bytes for shard in manifest.shards for file in shard.files)
     return manifest.quantizer.bytes + shards
+
+
+def _params(manifest: Manifest) -> str:
+    """Plan and operating points as JSON."""
+    points = [asdict(point) for point in manifest.points]
+    return json.dumps(asdict(manifest.spec.plan) | {"points": points}, sort_keys=True)
 
 
 def _files(root: str, index_id: str, shard: ShardRecord) -> Iterator[dict[str, Any]]:

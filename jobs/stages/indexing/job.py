@@ -66,14 +66,25 @@ def build_index(
     if existing is not None:
         return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
     run.begin()
+    manifest, kept = built_manifest(lake, run, planned)
+    with run.stage("commit"):
+        built = commit_index(lake, run, manifest)
+    return IndexReport(spec, built, manifest.rows, total_bytes(manifest), kept)
+
+
+def built_manifest(lake: Lake, run: Run, planned: PlannedIndex) -> tuple[Manifest, tuple[int, ...]]:
+    """Train, build and check the files of an index; returns what describes them, and the shards kept from before.
+
+    Nothing is committed or made visible to searches.
+    """
     with run.stage("train"):
         quantizer = trained_quantizer(lake, run, planned)
     with run.stage("build shards"):
         shards, kept = built_shards(lake, run, planned, quantizer)
     with run.stage("check"):
-        check = CheckSpec(ShardsSpec(spec, quantizer.file), shards)
-        run.counts["checked"] = check_shards(lake, check)
-    manifest = Manifest(spec, quantizer.file, shards)
+        check = CheckSpec(ShardsSpec(planned.spec, quantizer.file), shards)
+        run.counts["checked"] += check_shards(lake, check)
+    manifest = Manifest(planned.spec, quantizer.file, shards)
     run.counts.update({"indexed": manifest.rows, "trained_on": quantizer.rows})
     run.metrics.update(
         {
@@ -82,6 +93,4 @@ def build_index(
             "index.shards_kept": float(len(kept)),
         }
     )
-    with run.stage("commit"):
-        built = commit_index(lake, run, manifest)
-    return IndexReport(spec, built, manifest.rows, total_bytes(manifest), tuple(kept))
+    return manifest, tuple(kept)

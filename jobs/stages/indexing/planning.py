@@ -35,8 +35,16 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     Raises LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
     """
     version = lake.version("vectors")
-    rows, dim = _count(lake, model.spec.model_id, version=version), model.spec.dim
-    plan = plan_for(lake.settings.index, rows=rows, dim=dim)
+    rows = count_vectors(lake, model.spec.model_id, version=version)
+    return planned_at(lake, lake.settings.index, model=model, version=version, rows=rows)
+
+
+def planned_at(
+    lake: Lake, settings: IndexSettings, *, model: ResolvedModel, version: int, rows: int
+) -> PlannedIndex:
+    """The index of these settings over the `rows` vectors that a version has of the model. Writes nothing."""
+    dim = model.spec.dim
+    plan = plan_for(settings, rows=rows, dim=dim)
     index_id = index_id_of(model.spec.model_id, vectors_version=version, plan=plan)
     spec = IndexSpec(
         index_id=index_id,
@@ -87,7 +95,8 @@ def indexed_vectors(lake: Lake, spec: IndexSpec) -> DataFrame:
     return rows.select("vector_id", "id", "embedding")
 
 
-def _count(lake: Lake, model_id: str, *, version: int) -> int:
+def count_vectors(lake: Lake, model_id: str, *, version: int) -> int:
+    """Vectors of the model at a version. Raises LakeError, with what there is, where there are none."""
     found = lake.read("vectors", version=version).where("status = 'ok'").groupBy("model_id").count()
     counts = {row.model_id: int(row["count"]) for row in found.collect()}
     if model_id not in counts:

@@ -15,6 +15,7 @@ from udfs.ann.tuning import (
     grid,
     lower_bound,
     nearest,
+    queries_needed,
     shortlist,
     tuning_half,
 )
@@ -41,7 +42,21 @@ def test_a_mean_at_the_target_is_not_enough():
     assert cheapest(points, KINDS, recall=0.95).point.nprobe == 16
     assert cheapest(points, KINDS, recall=0.95, max_ms=1.5) is None
     assert cheapest(points, KINDS, recall=0.99) is None
-    assert lower_bound(np.ones(1)) == -np.inf
+    assert lower_bound(np.ones(1)) == -np.inf and lower_bound(np.ones(9)) == 1
+
+
+def test_few_bad_queries_lower_the_bound_further_than_their_error_says():
+    skewed = np.array([1.0] * 195 + [0.0] * 5)
+    error = skewed.std(ddof=1) / np.sqrt(200)
+    assert 0.94 < lower_bound(skewed) < skewed.mean() - 1.64 * error - 0.001
+    assert lower_bound(1 - skewed) == pytest.approx(1 - skewed.mean() - 1.64 * error)
+    covered = [
+        lower_bound(draw) <= 0.98
+        for draw in np.random.default_rng(0).binomial(1, 0.98, (2000, 400)).astype(float)
+    ]
+    assert np.mean(covered) >= 0.93
+    assert queries_needed(0.95, least=200) == 200
+    assert queries_needed(0.995, least=200) == 400
 
 
 def test_an_easy_kind_does_not_carry_a_hard_one():

@@ -1,0 +1,32 @@
+"""measure_recall: how much of what exact search finds an index finds, and in what time."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.recall.job import index_to_measure, measure_recall
+
+
+@job(sections=("recall", "model", "serving", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Measure an index against exact search over the version of `vectors` it was built from.
+
+    Queries come from recall.queries (columns as of search.queries, embedded by the index's model), or are rows of the
+    index, each left out of its own results. Held-out rows were in the training of the quantizer, and are like the
+    rows they look for: recall of real queries, of texts above all, is lower. Exact results are kept for each version,
+    query set, model and k. Times are of single searches on one core, files in memory.
+    """
+    spec, model = index_to_measure(context.lake, context.registry)
+    with open_run(context.lake, context.registry, job="measure_recall") as run:
+        report = measure_recall(context.lake, run, spec=spec, model=model)
+        for file in report.files:
+            context.registry.log_artifact(str(file))
+    click.echo(report)
+    for file in report.files:
+        click.echo(f"report: {file}")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,1 @@
+"""measure_recall: queries, exact results kept by their key, searches with a clock, figures by kind and segment."""

@@ -1,0 +1,65 @@
+"""Exact results of a query set over the pinned version of `vectors`, computed once for each key."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+from jobs.driver.lake import delta_table
+from jobs.driver.tasks import clear_task_errors
+from jobs.stages.indexing.planning import indexed_vectors
+from jobs.stages.recall.queries import AskedQueries, recall_folder
+from udfs import storage
+from udfs.ann.truth import (
+    NEAREST_OUTPUT,
+    TRUTH_OUTPUT,
+    TruthKey,
+    TruthSpec,
+    merge_nearest,
+    nearest_batches,
+    truth_name,
+)
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from jobs.driver.lake import Lake
+    from jobs.driver.runs import Run
+    from udfs.specs import IndexSpec
+
+log = logging.getLogger("gme_lake")
+
+
+def exact_results(
+    lake: Lake, run: Run, *, spec: IndexSpec, asked: AskedQueries, k: int
+) -> TruthKey:
+    """The key of exact results that lie in `recall_folder`; they are computed where there are none yet.
+
+    Raises LakeError where the version the index was built from can no longer be read.
+    """
+    folder = recall_folder(lake)
+    key = TruthKey(_table_id(lake), spec.vectors_version, spec.model_id, asked.query_set, k)
+    if storage.exists(storage.join(folder, truth_name(key))):
+        log.info("exact results %s are there already, kept", key.name())
+        run.counts["exact_results_kept"] = len(asked.query_ids)
+        return key
+    truth = TruthSpec(key, asked.path, folder, spec.dim)
+    rows = indexed_vectors(lake, spec).select("vector_id", "embedding")
+    near = functools.partial(nearest_batches, spec=truth)
+    merge = functools.partial(merge_nearest, spec=truth)
+    with run.stage("exact search"), clear_task_errors():
+        parts = rows.mapInArrow(near, NEAREST_OUTPUT).repartition(1)
+        merged = parts.mapInArrow(merge, TRUTH_OUTPUT).first()
+    if merged is None:
+        raise LakeError(
+            f"version {spec.vectors_version} of {lake.name('vectors')} has no vectors of model {spec.model_id}"
+        )
+    run.counts["exact_results"] = int(merged.queries)
+    return key
+
+
+def _table_id(lake: Lake) -> str:
+    row = delta_table(lake.spark, lake.name("vectors")).detail().select("id").first()
+    if row is None:
+        raise LakeError(f"{lake.name('vectors')} has no details; is it a Delta table?")
+    return str(row.id)

@@ -1,0 +1,139 @@
+"""measure_recall from start to end: queries, exact results, timed searches, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.driver.releases import newest_index
+from jobs.stages.indexing.commit import committed_index
+from jobs.stages.recall.exact import exact_results
+from jobs.stages.recall.queries import AskedQueries, asked_queries
+from jobs.stages.recall.record import append_recalls, metrics_of, require_plots, write_report
+from jobs.stages.recall.searching import measure
+from jobs.stages.recall.summary import Group, PointFigures, figures, groups_of
+from udfs.ann.manifest import Manifest
+from udfs.ann.points import Point
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from jobs.driver.lake import Lake
+    from jobs.driver.recall_section import RecallSettings
+    from jobs.driver.registry import Registry, ResolvedModel
+    from jobs.driver.runs import Run
+    from udfs.specs import IndexPlan, IndexSpec
+
+
+@dataclass(frozen=True)
+class RecallReport:
+    """What a run of measure_recall came to; `files` were written for people."""
+
+    spec: IndexSpec
+    asked: AskedQueries
+    figures: tuple[PointFigures, ...]
+    files: tuple[Path, ...]
+
+    def at(self, group: Group, point: Point) -> PointFigures:
+        """The figures of one group at one point."""
+        return next(f for f in self.figures if f.group == group and f.measured.point == point)
+
+    def __str__(self) -> str:
+        asked, spec = self.asked, self.spec
+        refused = f", {asked.refused} refused" if asked.refused else ""
+        lines = [
+            f"index {spec.index_id} ({spec.plan.factory}), version {spec.vectors_version} of vectors, "
+            f"{len(asked.query_ids):,} queries ({asked.origin.replace('_', '-')}{refused})"
+        ]
+        for one in self.figures:
+            point = one.measured.point
+            lines.append(
+                f"  {one.group!s:16} nprobe {point.nprobe:5} k_factor {point.k_factor:3}  {one.recall}; "
+                f"1@{one.recall.k} {one.first.value:.4f}; {one.ms_median:.3f} ms, p95 {one.ms_p95:.3f}"
+            )
+        return "\n".join(lines)
+
+
+def index_to_measure(lake: Lake, registry: Registry) -> tuple[IndexSpec, ResolvedModel]:
+    """The index of `recall.index`, or the one of the registered model built last, and its model.
+
+    Raises LakeError, RegistryError or IndexDataError where there is none.
+    """
+    index_id = lake.settings.recall.index
+    if index_id is None:
+        model = registry.resolve()
+        return committed_spec(lake, newest_index(lake, model_id=model.spec.model_id)), model
+    spec = committed_spec(lake, index_id)
+    return spec, registry.find(spec.model_id)
+
+
+def committed_spec(lake: Lake, index_id: str) -> IndexSpec:
+    """A committed index where `indexes` says that it lies. Raises LakeError or IndexDataError."""
+    row = committed_index(lake, index_id)
+    if row is None:
+        raise LakeError(
+            f"index {index_id} is not in {lake.name('indexes')}; build one with gme-lake build-index"
+        )
+    return replace(Manifest.read(row.root).spec, root=row.root)
+
+
+def measure_recall(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> RecallReport:
+    """Measure an index with the queries of section `recall`, against exact search over the version it was built from.
+
+    Appends to `recalls`. Raises LakeError for queries that cannot be used, IndexDataError for a damaged index.
+    """
+    settings = lake.settings.recall
+    require_plots(settings.report)
+    run.model = model
+    run.tags["index_id"] = spec.index_id
+    run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
+    run.begin()
+    with run.stage("queries"):
+        asked = asked_queries(lake, run, spec=spec, model=model)
+    run.counts.update({"queries": len(asked.query_ids), "queries_refused": asked.refused})
+    key = exact_results(lake, run, spec=spec, asked=asked, k=settings.k)
+    points = points_to_measure(spec.plan, settings)
+    with run.stage("measure"):
+        measured = measure(lake, root=spec.root, asked=asked, key=key, points=points)
+    found = tuple(figures(measured, groups_of(asked), k=settings.k))
+    append_recalls(lake, run, found, spec=spec, asked=asked, part="all")
+    run.metrics |= metrics_of(found, _own_point(spec.plan, points))
+    files: tuple[Path, ...] = ()
+    if settings.report is not None:
+        facts = _facts(spec, asked, model)
+        title = f"Recall of index {spec.index_id}"
+        files = write_report(settings.report, found, title=title, facts=facts)
+    return RecallReport(spec, asked, found, files)
+
+
+def points_to_measure(plan: IndexPlan, settings: RecallSettings) -> tuple[Point, ...]:
+    """The points of the settings, or those around the index's own; k_factor 1 is the recall before re-ranking."""
+    limit = max(1, plan.nlist)
+    around = (plan.nprobe // 4, plan.nprobe // 2, plan.nprobe, 2 * plan.nprobe, 4 * plan.nprobe)
+    nprobes = settings.nprobe or around
+    factors: Sequence[int] = (1,)
+    if plan.refine != "none":
+        factors = (1, *(settings.k_factor or (max(1, plan.k_factor // 2), plan.k_factor)))
+    wanted = {(min(max(1, n), limit), factor) for n in nprobes for factor in factors}
+    return tuple(Point(*pair) for pair in sorted(wanted))
+
+
+def _own_point(plan: IndexPlan, points: Sequence[Point]) -> Point:
+    """The index's own point, or the widest where that was not measured."""
+    own = Point(min(plan.nprobe, max(1, plan.nlist)), plan.k_factor)
+    return own if own in points else points[-1]
+
+
+def _facts(spec: IndexSpec, asked: AskedQueries, model: ResolvedModel) -> dict[str, str]:
+    note = "\nheld-out rows are in the quantizer's training" if asked.origin == "held_out" else ""
+    return {
+        "model": f"{model.name} version {model.version}\n{spec.model_id}",
+        "index": f"{spec.index_id}\n{spec.plan.factory}, {spec.plan.shards} shard(s)",
+        "version of vectors": str(spec.vectors_version),
+        "queries": f"{len(asked.query_ids):,} ({asked.origin.replace('_', '-')}){note}",
+        "refused": str(asked.refused),
+        "query set": asked.query_set,
+        "its own point": f"nprobe {spec.plan.nprobe}, k_factor {spec.plan.k_factor}",
+        "intervals": "95 %, bootstrap over queries",
+    }

@@ -1,0 +1,173 @@
+"""The queries an index is measured with: a query table embedded by the index's model, or rows of the index held out."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from jobs.driver.lake import absolute, is_path, read_table
+from jobs.driver.storage import remove_folder
+from jobs.driver.tasks import clear_task_errors
+from jobs.stages.indexing.planning import indexed_vectors
+from jobs.stages.searching.job import embedded_queries
+from jobs.stages.searching.queries import read_queries, read_raw
+from udfs.ann.query_set import (
+    QUERY_SET_OUTPUT,
+    QuerySetSpec,
+    query_set_path,
+    write_query_set,
+)
+from udfs.errors import IndexDataError, LakeError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from jobs.driver.lake import Lake
+    from jobs.driver.registry import ResolvedModel
+    from jobs.driver.runs import Run
+    from udfs.specs import IndexSpec
+
+HELD_OUT_KIND = "row"
+_SET_COLUMNS = ("query_id", "own", "embedding")
+
+
+@dataclass(frozen=True)
+class AskedQueries:
+    """A query set in a file; query_ids, kinds and segment values stand in the order of the file.
+
+    `kinds` are modalities (text, image, image,text), or `row` for held-out rows. `refused` queries could not be
+    embedded and are in none of this.
+    """
+
+    origin: Literal["table", "held_out"]
+    query_set: str
+    path: str
+    query_ids: tuple[str, ...]
+    kinds: tuple[str, ...]
+    segments: tuple[dict[str, str | None], ...]
+    refused: int
+
+
+def asked_queries(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> AskedQueries:
+    """Write the queries of section `recall` as a query set. Raises LakeError where they cannot be used."""
+    staging = lake.folder("staging", run.run_id)
+    try:
+        if lake.settings.recall.queries:
+            return _of_table(lake, run, spec, model, staging)
+        return _held_out(lake, spec)
+    finally:
+        remove_folder(lake.spark, staging)
+
+
+def recall_folder(lake: Lake) -> str:
+    """Where query sets and exact results are kept."""
+    return lake.folder("recall")
+
+
+def _of_table(
+    lake: Lake, run: Run, spec: IndexSpec, model: ResolvedModel, staging: str
+) -> AskedQueries:
+    from pyspark.sql import functions as F
+
+    settings = lake.settings.recall
+    if model.spec.model_id != spec.model_id:
+        raise IndexDataError(
+            f"queries embedded by model {model.spec.model_id} cannot measure index {spec.index_id} of model "
+            f"{spec.model_id}"
+        )
+    asked = lake.settings.search.model_copy(
+        update={"queries": settings.queries, "image_base": settings.image_base}
+    )
+    queries = read_queries(lake.spark, asked)
+    with run.stage("embed"):
+        made = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
+    good = made.where("status = 'ok'")
+    labels = queries.select("query_id", _kind().alias("kind"))
+    if settings.segments:
+        raw = read_raw(lake.spark, settings.queries)
+        columns = _segment_columns(raw, settings.segments, settings.queries)
+        named = raw.select(F.col("query_id").cast("string").alias("query_id"), *columns)
+        labels = labels.join(named, "query_id")
+    refused = made.where("status <> 'ok'").count()
+    vectors = good.select("query_id", F.lit(None).cast("bigint").alias("own"), "embedding")
+    return _written(lake, spec, vectors, labels, ("table", refused))
+
+
+def _held_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
+    """Rows of the index by hash; each is left out of its own exact and found results."""
+    from pyspark.sql import functions as F
+
+    settings = lake.settings.recall
+    rows = indexed_vectors(lake, spec)
+    order = F.xxhash64("vector_id", F.lit(settings.seed))
+    # Ids first: that reads one narrow column, where a sample of rows would read every vector.
+    names = rows.select("vector_id").orderBy(order, "vector_id").head(settings.held_out)
+    sampled = rows.where(F.col("vector_id").isin([row.vector_id for row in names]))
+    vectors = sampled.select(
+        F.col("id").alias("query_id"), F.col("vector_id").alias("own"), "embedding"
+    )
+    labels = sampled.select(F.col("id").alias("query_id"), F.lit(HELD_OUT_KIND).alias("kind"))
+    if settings.segments:
+        source = lake.settings.source
+        if not source.table:
+            raise LakeError(
+                f"recall.segments={settings.segments}: held-out rows have segments in the source table only; "
+                "set source.table (and source.id), or recall.queries"
+            )
+        table = absolute(source.table) if is_path(source.table) else source.table
+        raw = read_table(lake.spark, table)
+        columns = _segment_columns(raw, settings.segments, table)
+        named = raw.select(F.col(source.id).cast("string").alias("query_id"), *columns)
+        labels = labels.join(named.dropDuplicates(["query_id"]), "query_id", "left")
+    return _written(lake, spec, vectors, labels, ("held_out", 0))
+
+
+def _written(
+    lake: Lake,
+    spec: IndexSpec,
+    vectors: DataFrame,
+    labels: DataFrame,
+    facts: tuple[Literal["table", "held_out"], int],
+) -> AskedQueries:
+    origin, refused = facts
+    folder = recall_folder(lake)
+    write = functools.partial(write_query_set, spec=QuerySetSpec(folder, spec.dim))
+    with clear_task_errors():
+        made = vectors.select(*_SET_COLUMNS).repartition(1).mapInArrow(write, QUERY_SET_OUTPUT)
+        row = made.first()
+    if row is None:
+        raise LakeError(
+            f"there is no query to measure with: {refused} were refused; give others in recall.queries"
+        )
+    by_id: dict[str, Any] = {found.query_id: found for found in labels.collect()}
+    segments = lake.settings.recall.segments
+    mine = [by_id[query_id] for query_id in row.query_ids]
+    return AskedQueries(
+        origin=origin,
+        query_set=row.query_set,
+        path=query_set_path(folder, row.query_set),
+        query_ids=tuple(row.query_ids),
+        kinds=tuple(found.kind for found in mine),
+        segments=tuple({name: found[name] for name in segments} for found in mine),
+        refused=refused,
+    )
+
+
+def _kind() -> Column:
+    from pyspark.sql import functions as F
+
+    has_text = F.coalesce(F.trim("text") != "", F.lit(False))
+    has_image = F.col("image").isNotNull() | F.col("image_uri").isNotNull()
+    return F.when(has_text & has_image, "image,text").when(has_image, "image").otherwise("text")
+
+
+def _segment_columns(frame: DataFrame, names: list[str], where: str) -> list[Column]:
+    from pyspark.sql import functions as F
+
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise LakeError(
+            f"recall.segments: {where} has no column {', '.join(missing)}; it has {', '.join(frame.columns)}"
+        )
+    return [F.col(f"`{name}`").cast("string").alias(name) for name in names]

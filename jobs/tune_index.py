@@ -1,0 +1,30 @@
+"""tune_index: find, build and commit an index that reaches a recall target in the time and bytes given."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.tuning.job import tune_index
+
+
+@job(sections=("tune", "recall", "index", "model", "serving", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Tune an index of the model's vectors, at the newest version of `vectors`, to the target of section tune.
+
+    Tries indexes from the rule's default on, and chooses nprobe and k_factor by one half of the queries of section
+    recall: the fastest point whose recall less 1.64 standard errors reaches the target for every query kind. The
+    other half reports. The index is committed with its operating points; searches ask for them by search.recall.
+    Where the target cannot be met, it says so and what comes nearest, commits nothing, and ends with status 1.
+    """
+    model = context.registry.resolve()
+    with open_run(context.lake, context.registry, job="tune_index") as run:
+        report = tune_index(context.lake, run, model=model)
+    click.echo(report)
+    if not report.met:
+        raise click.exceptions.Exit(1)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,224 @@
+"""measure_recall and tune_index over small tables, against brute force and searches in this process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.spark.conftest import picture, source_rows
+from tests.spark.index_vectors import append_vectors, build, model_of
+from tests.spark.test_search import release
+from tests.unit.ann.indexes import clustered
+from udfs.errors import LakeError, SettingsError
+
+pytestmark = pytest.mark.spark
+
+DIM, ROWS = 32, 1500
+IVF_PQ = ("index.factory=OPQ8_32,IVF{nlist},PQ8x4fs", "index.nlist=16", "index.shards=2")
+
+
+def measured(lake, spec, model):
+    from jobs.driver.registry import Registry
+    from jobs.driver.runs import open_run
+    from jobs.stages.recall.job import measure_recall
+
+    with open_run(lake, Registry(lake.settings), job="measure_recall") as run:
+        return measure_recall(lake, run, spec=spec, model=model), run
+
+
+def tuned(lake, model):
+    from jobs.driver.registry import Registry
+    from jobs.driver.runs import open_run
+    from jobs.stages.tuning.job import tune_index
+
+    with open_run(lake, Registry(lake.settings), job="tune_index") as run:
+        return tune_index(lake, run, model=model), run
+
+
+def stored_vectors(lake):
+    rows = lake.read("vectors").where("model_id = 'model-a' AND status = 'ok'").collect()
+    return (
+        np.array([row.vector_id for row in rows], np.int64),
+        np.array([row.embedding for row in rows], np.float32),
+        {row.id: n for n, row in enumerate(rows)},
+    )
+
+
+def brute_force(spec, lake, names, point):
+    """Recall@10 of held-out rows by numpy and one Searcher."""
+    from udfs.ann.search import Searcher
+
+    ids, xb, at = stored_vectors(lake)
+    searcher, found = Searcher.open(spec.root), []
+    for name in names:
+        x, own = xb[at[name]], ids[at[name]]
+        scores = np.where(ids == own, -np.inf, xb @ x)
+        near = set(ids[np.argsort(-scores)[:10]].tolist())
+        hits = searcher.search(x[None], k=11, nprobe=point.nprobe, k_factor=point.k_factor).I[0]
+        found.append(len(near & set([i for i in hits.tolist() if i != own][:10])) / 10)
+    return np.mean(found)
+
+
+def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp_path):
+    import mlflow
+
+    from udfs.ann.manifest import Manifest
+    from udfs.ann.points import Point, point_for
+
+    page = tmp_path / "pages" / "recall.html"
+    lake = open_lake(
+        *IVF_PQ, "recall.held_out=120", "recall.nprobe=1,4,16", f"recall.report={page}"
+    )
+    append_vectors(lake, clustered(ROWS, DIM), model_id="model-a", rejected=3)
+    model = model_of("model-a", DIM)
+    spec = build(lake, model)[0].spec
+    report, run = measured(lake, spec, model)
+
+    assert len(report.asked.query_ids) == 120 and set(report.asked.kinds) == {"row"}
+    for point in (Point(1, 1), Point(4, 10), Point(16, 20)):
+        of_all = next(f for f in report.figures if f.measured.point == point)
+        assert of_all.recall.value == pytest.approx(
+            brute_force(spec, lake, report.asked.query_ids, point), abs=2e-3
+        )
+        assert of_all.recall.low <= of_all.recall.value <= of_all.recall.high
+    rows = lake.read("recalls").where(f"run_id = '{run.run_id}'").collect()
+    assert len(rows) == 9 * 2  # three nprobe and three k_factor; any and row
+    assert {(r.part, r.origin, r.k, r.queries) for r in rows} == {("all", "held_out", 10, 120)}
+    assert {r.reranked for r in rows if r.k_factor == 1} == {False}
+    by = {(r.nprobe, r.k_factor): r for r in rows if r.kind == "any"}
+    assert by[1, 1].recall < by[4, 10].recall < by[16, 20].recall
+    assert by[16, 20].first > 0.97 and by[16, 20].ms_p95 >= by[16, 20].ms_median > 0
+    logged = mlflow.get_run(run.mlflow_run_id).data
+    assert logged.metrics["recall_at_10.row"] == pytest.approx(by[16, 20].recall)
+    assert page.read_text().count("<td>row</td>") == 9 and "http://" not in page.read_text()
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+    # The same version and queries: exact results are not computed again. A new version: they are.
+    kept = set((tmp_path / "lake/recall").glob("*.truth.arrow"))
+    again, rerun = measured(lake, spec, model)
+    assert again.asked.query_set == report.asked.query_set
+    assert rerun.counts["exact_results_kept"] == 120 and "exact_results" not in rerun.counts
+    assert set((tmp_path / "lake/recall").glob("*.truth.arrow")) == kept and len(kept) == 1
+    append_vectors(lake, clustered(300, DIM, seed=5), model_id="model-a")
+    other, _ = measured(lake, build(lake, model)[0].spec, model)
+    assert other.spec.vectors_version > spec.vectors_version
+    assert len(set((tmp_path / "lake/recall").glob("*.truth.arrow"))) == 2
+
+    # Tuning the newest: its points are stored with the index that is there, and searches can ask for them.
+    tune = open_lake(*IVF_PQ, "recall.held_out=400", "tune.recall=0.93", "tune.min_queries=150")
+    told, run = tuned(tune, model)
+    assert told.met, str(told)
+    assert "target recall@10 ≥ 0.93 is met by index" in str(told) and "search.recall=0.93" in str(
+        told
+    )
+    assert tune.read("indexes").count() == 2 and told.best.committed
+    row = tune.read("indexes").where(f"index_id = '{told.best.manifest.spec.index_id}'").first()
+    manifest = Manifest.read(row.root)
+    assert manifest.points == told.points and manifest.spec.plan == other.spec.plan
+    assert json.loads(row.params)["points"] == [vars(p) for p in told.points]
+    assert row.manifest_sha256 != ""
+    assert point_for(manifest.points, recall=0.93, k=10) in {
+        Point(p.nprobe, p.k_factor) for p in told.points if p.target >= 0.93
+    }
+    point = told.best.chosen.point
+    seen, unseen = told.trial.tuning, ~told.trial.tuning
+    names = np.array(told.trial.asked.query_ids)
+    assert abs(int(seen.sum()) - int(unseen.sum())) <= 1
+    mine = replace(manifest.spec, root=row.root)
+    whole = brute_force(mine, tune, names[unseen].tolist(), point)
+    stored = next(p for p in told.points if (p.kind, p.target) == ("any", 0.93))
+    assert Point(stored.nprobe, stored.k_factor) == point
+    assert stored.recall == pytest.approx(whole, abs=2e-3) and stored.low <= stored.recall
+    rows = tune.read("recalls").where(f"run_id = '{run.run_id}'").collect()
+    assert {(r.part, r.nprobe, r.k_factor, r.queries) for r in rows} == {
+        ("unseen", point.nprobe, point.k_factor, int(unseen.sum()))
+    }
+
+
+def test_a_target_that_cannot_be_met_says_so_and_commits_nothing(open_lake):
+    sets = ("recall.held_out=300", "tune.min_queries=100", "index.seed=3")
+    lake = open_lake("tune.recall=0.98", "tune.max_ms=0.0001", *sets)
+    append_vectors(lake, clustered(ROWS, DIM), model_id="model-a")
+    model = model_of("model-a", DIM)
+    told, run = tuned(lake, model)
+    assert not told.met and run.metrics["target_met"] == 0
+    # Exact search is too slow, 4-bit codes too; twice the lists would need more rows, finer codes be slower still.
+    assert [t.manifest.spec.plan.factory for t in told.tries] == ["Flat", "OPQ16_32,IVF32,PQ16x4fs"]
+    text = str(told)
+    assert "target recall@10 ≥ 0.98 under 0.0001 ms cannot be met" in text
+    assert "Flat (128 bytes a vector): too slow; reaches it with nprobe 1" in text
+    assert lake.read("indexes").count() == 0
+    left = [Path(t.manifest.spec.root).exists() for t in told.tries]
+    assert left == [t is told.best for t in told.tries]
+
+    # Within 30 bytes there is no exact search; the ladder's first that fits is built, chosen and committed.
+    lake = open_lake("tune.recall=0.9", "tune.max_bytes=30", *sets)
+    told, run = tuned(lake, model)
+    assert told.met and [t.bytes for t in told.tries] == [16]
+    assert [str(c).split(" ")[0] for c in told.too_large] == ["Flat", "IVF32,SQ8"]
+    row = lake.read("indexes").first()
+    assert row.index_id == told.best.manifest.spec.index_id
+    assert json.loads(row.params)["points"] and json.loads(row.params)["nlist"] > 0
+    assert all(p.recall > 0.85 for p in told.points if p.target >= 0.9)
+
+    with pytest.raises(SettingsError, match=r"tune.max_bytes=3: OPQ16_32.* is the smallest"):
+        tuned(open_lake("tune.max_bytes=3", *sets), model)
+    with pytest.raises(LakeError, match=r"kind row has 300 queries .* needs 400"):
+        tuned(open_lake("recall.held_out=300", "tune.min_queries=200"), model)
+
+
+def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(shop, tmp_path):
+    from jobs.driver.registry import Registry
+    from jobs.stages.recall.job import index_to_measure
+    from jobs.stages.recall.summary import Group
+
+    shop.write(source_rows(range(40)))
+    queries = str(tmp_path / "queries")
+    shop.sets += [f"recall.queries={queries}", "recall.segments=shelf", "recall.k=3"]
+    lake, _ = shop.embed()
+    release(lake)
+    asked = [
+        *((f"t{n}", f"a thing numbered {n}", None, "low") for n in range(4)),
+        *((f"i{n}", None, picture(n), "high") for n in range(3)),
+        ("both", "thing 5", picture(5), None),
+        ("cut", None, picture(3)[:100], "low"),
+        ("blank", "  ", picture(6), "high"),
+    ]
+    frame = shop.spark.createDataFrame(
+        asked, "query_id string, text string, image binary, shelf string"
+    )
+    frame.write.format("delta").save(queries)
+    spec, model = index_to_measure(lake, Registry(lake.settings))
+    report, run = measured(lake, spec, model)
+    assert run.counts["queries"] == 9 and run.counts["queries_refused"] == 1
+    assert dict(zip(report.asked.query_ids, report.asked.kinds, strict=True)) == {
+        **{f"t{n}": "text" for n in range(4)},
+        **{f"i{n}": "image" for n in range(3)},
+        "both": "image,text",
+        "blank": "image",
+    }
+    groups = {str(f.group): f.recall for f in report.figures}
+    assert {name: r.queries for name, r in groups.items()} == {
+        "any": 9, "text": 4, "image": 4, "image,text": 1, "shelf=low": 4, "shelf=high": 4,
+        "shelf=None": 1,
+    }  # fmt: skip
+    assert all(r.value == 1 for r in groups.values())  # an exact index
+    rows = lake.read("recalls").where("segment = 'shelf' AND segment_value = 'high'").collect()
+    assert [(r.kind, r.queries, r.recall) for r in rows] == [("any", 4, 1.0)]
+    assert Group("text") in {f.group for f in report.figures}
+
+    for sets, words in (
+        (["recall.segments=shelves"], r"no column shelves; it has query_id"),
+        (["recall.index=0123"], r"index 0123 is not in"),
+        (["recall.queries=", "source.table="], r"set source.table"),
+    ):
+        broken = shop.lake(*sets)
+        with pytest.raises(LakeError, match=words):
+            measured(broken, *index_to_measure(broken, Registry(broken.settings)))
+    of_source = shop.lake("recall.queries=", "recall.segments=title", "recall.held_out=5")
+    held, _ = measured(of_source, spec, model)
+    assert {s["title"] for s in held.asked.segments} == {
+        f"thing {name[1:]}" for name in held.asked.query_ids
+    }

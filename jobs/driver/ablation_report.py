@@ -85,7 +85,7 @@ def results_table(ablation: Ablation) -> str:
             *(_points(result.scores.get(column)) for column in _COLUMNS),
             _points(result.change[AVERAGE], signed=True) if result.change else "",
             result.against or "",
-            *([f"{result.paper:+.1f}" if result.paper is not None else ""] if paper else []),
+            *([f"{result.paper:+.2f}" if result.paper is not None else ""] if paper else []),
             f"{result.steps:,}",
             f"{result.seconds:,.0f}",
         ]

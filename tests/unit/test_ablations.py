@@ -119,7 +119,7 @@ def test_the_table_has_a_row_a_strategy_with_intervals_and_the_papers_change(abl
     assert list(rows) == ["mixture", "half", "mean"]
     assert rows["half"][5:8] == ["62.5 [60.5, 65.5]", "-12.5 [-14.5, -9.5]", "mixture"]
     assert rows["mixture"][6:9] == ["", "", ""]
-    assert rows["mean"][8:11] == ["-0.4", "1,200", "61"]
+    assert rows["mean"][8:11] == ["-0.41", "1,200", "61"]
 
 
 def test_a_verdict_is_given_where_the_interval_has_no_zero(ablation):

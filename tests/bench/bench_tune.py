@@ -27,7 +27,7 @@ from udfs.ann.search import Searcher
 from udfs.ann.tuning import Measured, cheapest, grid
 
 K, SEEN = 10, 200
-TARGETS = (0.9, 0.95, 0.98, 0.99)
+TARGETS = tuple(n / 100 for n in range(90, 100))
 
 
 def main() -> None:
@@ -51,9 +51,10 @@ def main() -> None:
     )
     for column in ("target", "chosen by", "met, near", "met, far", "nprobe · k_factor", "ms"):
         table.add_column(column, justify="left" if column == "chosen by" else "right")
-    for target in TARGETS:
-        for chosen_by in ("lower bound", "mean"):
+    for chosen_by in ("lower bound", "mean"):
+        for target in TARGETS:
             table.add_row(*_row(measured, kinds, target, chosen_by, arguments.resplits))
+        table.add_section()
     Console(width=110).print(table)
 
 

@@ -136,6 +136,32 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
         ("unseen", point.nprobe, point.k_factor, int(unseen.sum()))
     }
 
+    search_by_recall(open_lake, tune, run, point_for(manifest.points, recall=0.93, k=10))
+
+
+def search_by_recall(open_lake, lake, run, point):
+    """A search of the released index asks for the stored point by recall."""
+    from jobs.driver.releases import newest_index, promote
+    from jobs.driver.runs import Run
+    from jobs.stages.searching.target import find_target, search_spec
+
+    promote(lake, run, index_id=newest_index(lake, model_id="model-a"))
+
+    def spec(*sets):
+        searching = open_lake(*sets)
+        target = find_target(searching)
+        return search_spec(searching, Run(searching, "search"), target=target, staging="/nowhere")
+
+    found = spec("search.recall=0.93")
+    assert (found.nprobe, found.k_factor) == (point.nprobe, point.k_factor)
+    assert spec().nprobe is None
+    for sets, words in (
+        (("search.recall=0.93", "search.k=50"), "recall 0.93 at 50 was asked for"),
+        (("search.recall=0.93", "search.nprobe=3"), "set either it"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            spec(*sets)
+
 
 def test_a_target_that_cannot_be_met_says_so_and_commits_nothing(open_lake):
     sets = ("recall.held_out=300", "tune.min_queries=100", "index.seed=3")

@@ -14,7 +14,7 @@ def command(context: JobContext) -> None:
     """Tune an index of the model's vectors, at the newest version of `vectors`, to the target of section tune.
 
     Tries indexes from the rule's default on, and chooses nprobe and k_factor by one half of the queries of section
-    recall: the fastest point whose recall less 1.64 standard errors reaches the target for every query kind. The
+    recall: the fastest point whose recall reaches the target for every query kind by a one-sided 95 % bound. The
     other half reports. The index is committed with its operating points; searches ask for them by search.recall.
     Where the target cannot be met, it says so and what comes nearest, commits nothing, and ends with status 1.
     """

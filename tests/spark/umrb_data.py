@@ -17,7 +17,7 @@ from tests.spark.conftest import picture
 
 COLOURS = ("red", "blue", "green", "white", "black")
 KINDS = ("mug", "kite", "shoe", "lamp")
-MBEIR_IDS = {
+MBEIR_IDS = {  # M-BEIR's own numbers, before the colon of its ids
     name: str(number)
     for number, name in enumerate(
         [
@@ -69,16 +69,23 @@ class StandIn:
 
 
 def drawn_items(stand: StandIn, *, seed: int, ids: Sequence[str], asked: Sequence[str]) -> None:
-    """Documents and queries of the task's modalities; query n asks for document n, by halves of the relevance."""
+    """Documents and queries of the task's modalities; query n asks for document n, and a little for the next one."""
     query, document = stand.task.query, stand.task.document
     for n, name in enumerate(ids):
-        words = f"a {COLOURS[(seed + n) % 5]} {KINDS[(seed // 5 + n) % 4]}"
-        stand.documents.append(_item(name, words, document, number=seed + 7 * n))
+        stand.documents.append(_item(name, f"a {_thing(seed, n)}", document, number=seed + 7 * n))
     for n, name in enumerate(asked):
-        words = f"where is the {COLOURS[(seed + n) % 5]} {KINDS[(seed // 5 + n) % 4]}?"
+        words = f"where is the {_thing(seed, n)}?"
         stand.queries.append(_item(name, words, query, number=seed + 7 * n + 1))
         stand.judgements[name, ids[n]] = 2
-        stand.judgements[name, ids[n + 1]] = 1
+        if stand.task.metric.startswith(
+            "ndcg"
+        ):  # of a hit, a second one would leave little to miss
+            stand.judgements[name, ids[n + 1]] = 1
+
+
+def _thing(seed: int, n: int) -> str:
+    """Twenty of them: no two documents of a task are called the same."""
+    return f"{COLOURS[(seed + n) % 5]} {KINDS[(seed // 5 + n) % 4]}"
 
 
 def _item(name: str, words: str, modality: str, *, number: int) -> Item:
@@ -195,19 +202,12 @@ def write_mbeir(stand: StandIn, *, qrels: bool = True, objects: bool = False) ->
 
 
 def write_umrb(tasks: Sequence[EvaluationTask]) -> list[StandIn]:
-    """All of UMRB, four documents and two queries a task."""
+    """All of UMRB: two queries a task, and documents enough that its metric can miss."""
     stands = []
     for number, task in enumerate(tasks):
         stand = StandIn(task)
-        names = [f"d{n}" for n in range(4)], ["q0", "q1"]
-        if task.drop_self:  # the queries are documents
-            names = ["q1", "d1", "d2", "q0"], ["q0", "q1"]
-        if task.document == "page":
-            names = [str(n) for n in range(4)], ["0", "1"]
-        if task.layout == "mbeir":
-            prefix = MBEIR_IDS[task.corpus.split("_")[0]]
-            names = [f"{prefix}:{n}" for n in range(4)], [f"{prefix}:{n}" for n in range(2)]
-        drawn_items(stand, seed=number, ids=names[0], asked=names[1])
+        ids, asked = _names(task)
+        drawn_items(stand, seed=number, ids=ids, asked=asked)
         if task.layout == "mbeir":
             write_mbeir(stand)
         elif task.document == "page":
@@ -218,6 +218,19 @@ def write_umrb(tasks: Sequence[EvaluationTask]) -> list[StandIn]:
             write_mixed(stand, images=["struct", "binary", "paths"][number % 3])
         stands.append(stand)
     return stands
+
+
+def _names(task: EvaluationTask) -> tuple[list[str], list[str]]:
+    """Ids of documents and queries, as the task's layout has them."""
+    count = {"ndcg@10": 4, "ndcg@5": 7, "hit@5": 10, "hit@10": 14}[task.metric]
+    if task.drop_self:  # the queries are documents
+        return ["q1", "d1", "d2", "q0"], ["q0", "q1"]
+    if task.document == "page":
+        return [str(n) for n in range(count)], ["0", "1"]
+    if task.layout == "mbeir":
+        dataset = MBEIR_IDS[str(task.corpus).split("_")[0]]
+        return [f"{dataset}:{n}" for n in range(count)], [f"{dataset}:0", f"{dataset}:1"]
+    return [f"d{n}" for n in range(count)], ["q0", "q1"]
 
 
 def _picture(stand: StandIn, item: Item) -> None:

@@ -13,6 +13,7 @@ from jobs.driver.runs import Run
 from jobs.stages.searching.report import write_page
 from jobs.stages.searching.single import Query, search_one
 from jobs.stages.searching.target import find_target
+from udfs.specs import MAX_K
 
 
 @job(sections=("search", "serving", "lake", "mlflow", "spark"))
@@ -25,7 +26,7 @@ from jobs.stages.searching.target import find_target
 @click.option(
     "--instruction", help="Task instruction, such as: Find an image that matches the text."
 )
-@click.option("-k", "k", type=click.IntRange(1, 1000), help="Results; default: search.k.")
+@click.option("-k", "k", type=click.IntRange(1, MAX_K), help="Results; default: search.k.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Page to write.")
 def command(
     context: JobContext,

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
-from udfs import storage
 from udfs.ann.live import LiveSearcher
 from udfs.ann.manifest import Manifest
 from udfs.ann.opened import ShardFiles, read_rows
+from udfs.ann.ranked import Ranked, RankOptions, rank
 from udfs.ann.search import Searcher
 from udfs.ann.vectors import floats_of
+from udfs.answers import Answer, answer_rows, answered, refusal, rows_wanted
+from udfs.row_files import read_groups, read_vector_ids
 from udfs.specs import SearchSpec
 
-MAX_K = 1000
 SEARCH_INPUT = "query_id string, k int, status string, error string, embedding array<float>"
-SEARCH_OUTPUT = (
-    "query_id string, rank int, id string, vector_id bigint, score double, index_id string, "
-    "model_id string, status string, error string"
-)
-SEARCH_OUTPUT_ARROW = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("rank", pa.int32()),
-        ("id", pa.string()),
-        ("vector_id", pa.int64()),
-        ("score", pa.float64()),
-        ("index_id", pa.string()),
-        ("model_id", pa.string()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-    ]
-)
-VECTOR_IDS = "vector_id bigint"
-WRITTEN_IDS = "rows bigint"
-_ID_DTYPE = np.dtype("<i8")
-_MAX_ID_BYTES = 8 << 30
+
+_live: dict[tuple[SearchSpec, tuple[int, ...] | None], LiveSearcher] = {}
 
 
 def search_batches(
@@ -48,29 +27,56 @@ def search_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Search Arrow batches with the columns SEARCH_INPUT; hits in SEARCH_OUTPUT, best first.
 
-    A query has one row per hit, rank from 1. A query with another status than "ok", with k outside 1..MAX_K, or in
-    an empty table has one row without rank, whose status and error say why. A null k is `spec.k`.
-    Raises IndexDataError for damaged files, or an index of another model than `spec.model_id`.
+    A query has one row per hit, rank from 1. A query with another status than "ok", with k outside 1..MAX_K, or
+    that finds nothing has one row without rank, whose status and error say why. A null k is `spec.k`. The status of
+    hits is "cut" where more rows reach `spec.min_score` than k, and "incomplete" where the search for rows of more
+    groups was given up. Raises IndexDataError for damaged files, or an index of another model than `spec.model_id`.
     """
-    searcher: LiveSearcher | None = None
     for batch in batches:
         if batch.num_rows:
-            searcher = searcher or open_live(spec)
-            yield _search_batch(searcher, batch, spec)
+            live = open_live(spec)
+            names = batch.column("query_id").to_pylist()
+            refused, found, asked = search_batch(live, batch, spec)
+            answers = [
+                answered(name, hits, k, spec) if hits is not None else Answer(name, None, *why)
+                for name, why, hits, k in zip(names, refused, found, asked, strict=True)
+            ]
+            index_id = live.base.manifest.spec.index_id
+            yield answer_rows(answers, index_id=index_id, model_id=spec.model_id)
 
 
-def open_live(spec: SearchSpec) -> LiveSearcher:
-    """The index of a search, opened once per process, without the rows that are gone and with the fresh ones."""
-    base = open_index(spec.root, model_id=spec.model_id, cache_dir=spec.cache_dir)
-    fresh = None
-    if spec.fresh_root is not None:
-        # A folder of this one run: not worth a place among the indexes that stay open.
-        fresh = Searcher.open(spec.fresh_root, model_id=spec.model_id, cache_dir=spec.cache_dir)
-    gone = None
-    if spec.gone is not None:
-        data = storage.read_bytes(spec.gone, max_bytes=_MAX_ID_BYTES)
-        gone = np.frombuffer(data, _ID_DTYPE).astype(np.int64)
-    return LiveSearcher(base, gone=gone, fresh=fresh)
+def search_batch(
+    live: LiveSearcher, batch: pa.RecordBatch, spec: SearchSpec
+) -> tuple[list[tuple[str, str | None]], list[Ranked | None], list[int]]:
+    """For each query of a SEARCH_INPUT batch: status and error, its best rows (None: not searched), and its k."""
+    asked = [spec.k if k is None else k for k in batch.column("k").to_pylist()]
+    columns = (batch.column(name).to_pylist() for name in ("status", "error"))
+    refused = [refusal(*row) for row in zip(*columns, asked, strict=True)]
+    found: list[Ranked | None] = [None] * len(asked)
+    wanted: dict[int, list[int]] = {}
+    for number, ((status, _), k) in enumerate(zip(refused, asked, strict=True)):
+        if status == "ok":
+            wanted.setdefault(k, []).append(number)
+    options = RankOptions(spec.nprobe, spec.k_factor, spec.max_per)
+    for k, numbers in wanted.items():
+        embeddings = batch.column("embedding").take(pa.array(numbers))
+        xq = floats_of(embeddings, live.dim, what="query vectors")
+        ranked = rank(live, xq, k=rows_wanted(k, spec), options=options)
+        for number, hits in zip(numbers, ranked, strict=True):
+            found[number] = hits
+    return refused, found, asked
+
+
+def open_live(spec: SearchSpec, *, shards: tuple[int, ...] | None = None) -> LiveSearcher:
+    """The index of a search without the rows that are gone and with the fresh ones; the last one stays open.
+
+    With `shards`, these alone are opened, and no fresh rows: they are a part of their own.
+    """
+    key = (spec, shards)
+    if key not in _live:
+        _live.clear()  # before the next one is opened: a part may fill the memory that there is
+        _live[key] = _open(spec, shards)
+    return _live[key]
 
 
 @lru_cache(maxsize=2)
@@ -90,42 +96,19 @@ def indexed_ids(batches: Iterator[pa.RecordBatch], *, root: str) -> Iterator[pa.
                 yield pa.RecordBatch.from_arrays([chunk.column(0)], ["vector_id"])
 
 
-def write_vector_ids(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa.RecordBatch]:
-    """Write VECTOR_IDS batches to one file that `SearchSpec.gone` can name; one row says how many there were."""
-    columns = [np.asarray(batch.column(0), dtype=_ID_DTYPE) for batch in batches]
-    found = np.sort(np.concatenate([np.empty(0, _ID_DTYPE), *columns]))
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "vector_ids"
-        local.write_bytes(found.tobytes())
-        storage.publish(local, path)
-    yield pa.RecordBatch.from_arrays([pa.array([len(found)], pa.int64())], ["rows"])
-
-
-def _search_batch(
-    searcher: LiveSearcher, batch: pa.RecordBatch, spec: SearchSpec
-) -> pa.RecordBatch:
-    rows: list[dict[str, object]] = []
-    wanted: dict[int, list[int]] = {}
-    names = batch.column("query_id").to_pylist()
-    same = {"index_id": searcher.index_id, "model_id": spec.model_id}
-    columns = (batch.column(name).to_pylist() for name in ("k", "status", "error"))
-    for number, (k, status, error) in enumerate(zip(*columns, strict=True)):
-        k = spec.k if k is None else k
-        if status == "ok" and not 1 <= k <= MAX_K:
-            status, error = "k_out_of_range", f"k is {k}; a query may ask for 1 to {MAX_K} rows"
-        elif status == "ok" and not searcher.rows:
-            status, error = "no_rows", "the released table has no vectors"
-        if status == "ok":
-            wanted.setdefault(k, []).append(number)
-        else:
-            rows.append({"query_id": names[number], "status": status, "error": error, **same})
-    for k, numbers in wanted.items():
-        embeddings = batch.column("embedding").take(pa.array(numbers))
-        xq = floats_of(embeddings, searcher.dim, what="query vectors")
-        found = searcher.search(xq, k=k, nprobe=spec.nprobe, k_factor=spec.k_factor)
-        for at, number in enumerate(numbers):
-            hits = zip(found.ids[at], found.I[at].tolist(), found.D[at].tolist(), strict=True)
-            for rank, (row_id, vector_id, score) in enumerate(hits, start=1):
-                hit = {"rank": rank, "id": row_id, "vector_id": vector_id, "score": score}
-                rows.append({"query_id": names[number], **hit, **same, "status": "ok"})
-    return pa.RecordBatch.from_pylist(rows, schema=SEARCH_OUTPUT_ARROW)
+def _open(spec: SearchSpec, shards: tuple[int, ...] | None) -> LiveSearcher:
+    model_id, cache_dir, fresh = spec.model_id, spec.cache_dir, None
+    if shards is not None:
+        base = Searcher.open(spec.root, model_id=model_id, cache_dir=cache_dir, shards=shards)
+    else:
+        base = open_index(spec.root, model_id=model_id, cache_dir=cache_dir)
+        if spec.fresh_root is not None:
+            # A folder of this one run: not worth a place among the indexes that stay open.
+            fresh = Searcher.open(spec.fresh_root, model_id=model_id, cache_dir=cache_dir)
+    return LiveSearcher(
+        base,
+        gone=None if spec.gone is None else read_vector_ids(spec.gone),
+        fresh=fresh,
+        allowed=None if spec.allowed is None else read_vector_ids(spec.allowed),
+        groups=None if spec.groups is None else read_groups(spec.groups),
+    )

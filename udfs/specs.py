@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+MAX_K = 1000  # results that a query may ask for
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,12 @@ class SearchSpec:
     nprobe: int | None = None  # None: the plan's default
     k_factor: int | None = None
     cache_dir: str | None = None
-    gone: str | None = (
-        None  # file of int64 vector_ids that are in the index but no longer in the table
-    )
+    # Files that one task wrote for this search alone; see udfs.row_files.
+    gone: str | None = None  # vector_ids in the index but no longer in the table
     fresh_root: str | None = (
         None  # exact index of the rows that the table has and the index has not
     )
+    allowed: str | None = None  # vector_ids that may be found; None: all
+    groups: str | None = None  # group of each vector_id, of which max_per are found at most
+    max_per: int | None = None
+    min_score: float | None = None  # rows with a lower inner product are left out

@@ -292,3 +292,100 @@ def test_unusable_queries_outputs_and_releases_are_refused(shop, tmp_path):
     shutil.rmtree(root)
     with pytest.raises(IndexDataError, match="no index was finished there"):
         search(lake)
+
+
+def hits_by_query(lake):
+    """({query: [(id, score)]}, {query: status}, counts of the run)."""
+    found, _, _ = search(lake)
+    runs = lake.read("runs").where("job = 'search_table'").orderBy("started_at", ascending=False)
+    hits = {name: [(h.id, h.score) for h in rows if h.rank] for name, rows in found.items()}
+    return hits, {name: rows[0].status for name, rows in found.items()}, runs.first().counts
+
+
+def ranked_by_hand(vectors, row, keep):
+    """Rows of `vectors` that `keep` holds for, best first, for the content of `row`."""
+    x = np.array(next(v.embedding for v in vectors if v.id == row), np.float32)
+    scores = [(v.id, float(np.array(v.embedding, np.float32) @ x)) for v in vectors if keep(v.id)]
+    return sorted(scores, key=lambda pair: -pair[1])
+
+
+def same_scores(found, expected):
+    np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=2e-5)
+
+
+def test_filters_groups_lowest_scores_and_scatter_answer_as_numpy_does(searchable):
+    """Over an index of three shards that some rows have left and others have joined since."""
+    rows = source_rows(range(12))
+    searchable.sets += ["index.shards=3", "index.seed=1"]
+    release(searchable.lake())
+    searchable.spark.sql(f"DELETE FROM delta.`{searchable.table}` WHERE id = 'p3'")
+    searchable.write(source_rows([30, 31]))
+    lake, _ = searchable.embed()
+    vectors = list(searchable.vectors(lake).values())
+    assert len(vectors) == 13
+    searchable.ask([own_content(r) for r in rows[:5]])
+    asked = [r[0] for r in rows[:5]]
+    price = {v.id: float(v.id[1:]) for v in vectors}
+
+    def even(row_id):
+        return price[row_id] % 2 == 0
+
+    one = searchable.lake("search.filter=price % 2 = 0", "search.k=5")
+    found, statuses, counts = hits_by_query(one)
+    assert counts["match_filter"] == sum(map(even, price))
+    for row in asked:
+        mine = found[f"like {row}"]
+        assert all(even(row_id) for row_id, _ in mine) and len(mine) == 5
+        if row != "p3":
+            same_scores(mine, ranked_by_hand(vectors, row, even)[:5])
+    parts = searchable.lake("search.filter=price % 2 = 0", "search.k=5", "search.scatter=true")
+    again, _, _ = hits_by_query(parts)
+    assert {q: [i for i, _ in h] for q, h in again.items()} == {
+        q: [i for i, _ in h] for q, h in found.items()
+    }
+
+    nothing = searchable.lake("search.filter=price > 1000")
+    found, statuses, counts = hits_by_query(nothing)
+    assert set(statuses.values()) == {"no_rows"} and counts["match_filter"] == 0
+
+    grouped = ["search.group_by=title", "search.k=50"]
+    searchable.spark.sql(
+        f"UPDATE delta.`{searchable.table}` SET price = CASE WHEN price < 4 THEN 1 WHEN price < 12 THEN 2 END"
+    )
+    by_price = {i: 1 if p < 4 else 2 if p < 12 else None for i, p in price.items()}
+    for scatter in ("false", "true"):
+        lake = searchable.lake(*grouped, f"search.scatter={scatter}")
+        assert all(len(h) == 13 for h in hits_by_query(lake)[0].values())
+        limited = searchable.lake(
+            "search.group_by=price", "search.max_per=2", f"search.scatter={scatter}"
+        )
+        found, _, _ = hits_by_query(limited)
+        for row in ("p0", "p1", "p2", "p4"):
+            expected, seen = [], {}
+            for row_id, score in ranked_by_hand(vectors, row, lambda _: True):
+                group = by_price[row_id]
+                seen[group] = seen.get(group, 0) + 1
+                if group is None or seen[group] <= 2:
+                    expected.append((row_id, score))
+            same_scores(found[f"like {row}"], expected[:4])
+
+    limit = 0.5 * sum(s for _, s in ranked_by_hand(vectors, "p0", lambda _: True)[5:7])
+    for scatter in ("false", "true"):
+        sets = [f"search.min_score={limit}", f"search.scatter={scatter}"]
+        found, statuses, counts = hits_by_query(searchable.lake(*sets, "search.k=50"))
+        best = ranked_by_hand(vectors, "p0", lambda _: True)
+        same_scores(found["like p0"], best[:6])
+        assert statuses["like p0"] == "ok"
+        found, statuses, counts = hits_by_query(searchable.lake(*sets, "search.k=2"))
+        same_scores(found["like p0"], best[:2])
+        assert statuses["like p0"] == "cut" and counts["cut"] >= 1
+
+    for sets, words in (
+        ("search.filter=colour = 'red'", "no condition on .*colour.*price"),
+        ("search.filter=price +", "no condition on"),
+        ("search.filter=price", "no condition on"),
+        ("search.group_by=colour", "search.group_by=colour must be .*price"),
+        ("search.group_by=image", "it is binary"),
+    ):
+        with pytest.raises(LakeError, match=words):
+            search(searchable.lake(sets))

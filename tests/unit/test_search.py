@@ -10,8 +10,10 @@ import pytest
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, exact
 from udfs.ann.plan import default_plan
 from udfs.ann.search import Searcher
+from udfs.answers import SEARCH_OUTPUT_ARROW
 from udfs.errors import IndexDataError
-from udfs.search import SEARCH_OUTPUT_ARROW, indexed_ids, search_batches, write_vector_ids
+from udfs.row_files import write_vector_ids
+from udfs.search import indexed_ids, search_batches
 from udfs.specs import SearchSpec
 from udfs.sql import IndexFacts, IndexHits
 

@@ -11,7 +11,12 @@ import pytest
 from pyspark import cloudpickle
 
 from udfs.ann.files import FileRecord
+from udfs.ann.measure import MeasureSpec
+from udfs.ann.query_set import QuerySetSpec
+from udfs.ann.rank import RankSpec
 from udfs.ann.tasks import ShardsSpec
+from udfs.ann.truth import TruthKey, TruthSpec
+from udfs.ann.tuning import grid
 from udfs.drawing import CatalogueSpec
 from udfs.drawing.tasks import DrawnTaskSpec
 from udfs.specs import EmbedSpec, IndexPlan, IndexSpec, ModelProfile, ModelSpec, SearchSpec
@@ -23,11 +28,23 @@ MODEL = ModelSpec(URI, "0123456789abcdef", 3584, "f" * 64, "bfloat16", ModelProf
 PLAN = IndexPlan("OPQ64_256,IVF65536_HNSW32,PQ64x4fs", "ip", 65536, 64, 10**7, "fp16", 64, 10)
 INDEX = IndexSpec("index-0123456789", URI, MODEL.model_id, 3584, 10**6, PLAN)
 FILE = FileRecord("quantizer-" + "f" * 64, "f" * 64, 10**10)
+SEARCH = SearchSpec(
+    URI, MODEL.model_id, 10, 64, 10, URI, URI, URI, URI, URI, max_per=3, min_score=0.123
+)
+TRUTH_KEY = TruthKey("t" * 36, 10**6, MODEL.model_id, "f" * 32, 1000)
+TRUTH = TruthSpec(TRUTH_KEY, URI, URI, 3584)
+MEASURED = MeasureSpec(URI, URI, URI, TRUTH_KEY, grid(16384, refined=True))
 # The keywords that each function goes to Spark with, as large as they become.
 CASES: dict[str, dict[str, Any]] = {
     "udfs.ann.check.check_batches": {"spec": INDEX},
+    "udfs.ann.measure.measure_batches": {"spec": MEASURED},
+    "udfs.ann.measure.price_batches": {"spec": MEASURED},
+    "udfs.ann.query_set.write_query_set": {"spec": QuerySetSpec(URI, 3584)},
+    "udfs.ann.rank.rank_block": {"spec": RankSpec(1000, 3584)},
     "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE)},
     "udfs.ann.tasks.train_batches": {"spec": INDEX},
+    "udfs.ann.truth.merge_nearest": {"spec": TRUTH},
+    "udfs.ann.truth.nearest_batches": {"spec": TRUTH},
     "udfs.drawing.draw_batches": {"spec": CatalogueSpec()},
     "udfs.drawing.tasks.document_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.drawing.tasks.judgement_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
@@ -35,10 +52,11 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.embed.embed_batches": {"spec": EmbedSpec(MODEL)},
     "udfs.preview.preview_batches": {"max_image_bytes": 1 << 26},
     "udfs.search.indexed_ids": {"root": URI},
-    "udfs.search.search_batches": {
-        "spec": SearchSpec(URI, MODEL.model_id, 10, 64, 10, URI, URI, URI)
-    },
-    "udfs.search.write_vector_ids": {"path": URI},
+    "udfs.row_files.write_groups": {"path": URI},
+    "udfs.row_files.write_vector_ids": {"path": URI},
+    "udfs.scatter.merge_batches": {"spec": SEARCH},
+    "udfs.scatter.search_part_batches": {"spec": SEARCH},
+    "udfs.search.search_batches": {"spec": SEARCH},
     "udfs.stamp.stamp_images": {},
 }
 

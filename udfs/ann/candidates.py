@@ -7,11 +7,13 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from udfs.ann.exact import MISSING, merge_topk
 from udfs.ann.opened import OpenShard
 from udfs.ann.plan import inner_index, transforms
 from udfs.ann.vectors import Floats, Ints
+from udfs.ann.within import RowSet
 
 
 class CandidateSource:
@@ -25,6 +27,7 @@ class CandidateSource:
         self._quantizer = quantizer  # owns what the next two point into
         self._transforms = transforms(quantizer)
         ivf = isinstance(inner, faiss.IndexIVF)
+        self.has_lists = ivf
         self._coarse = faiss.downcast_index(inner.quantizer) if ivf else None
         self._keep_max = inner.metric_type == faiss.METRIC_INNER_PRODUCT
         self._shards = shards
@@ -35,30 +38,47 @@ class CandidateSource:
             xq = np.ascontiguousarray(transform.apply(xq))
         return xq
 
-    def candidates(self, xr: Floats, n: int, nprobe: int) -> tuple[Floats, Ints]:
-        """The n best rows of rotated queries xr: D (q, n) in the index's metric, I global rows, -1 padded."""
+    def candidates(
+        self, xr: Floats, n: int, nprobe: int, within: RowSet | None = None
+    ) -> tuple[Floats, Ints]:
+        """The n best rows of rotated queries xr: D (q, n) in the index's metric, I global rows, -1 padded.
+
+        Of inverted lists, rows that are not `within` are passed over; other indexes have no such search here.
+        """
         assigned = self._coarse.search(xr, nprobe) if self._coarse is not None else None
         Ds, Is = [], []
-        for shard in self._shards:
+        for position, shard in enumerate(self._shards):
             k = min(n, shard.rows)
             if assigned is None:
                 D, I = shard.searched.search(xr, k)
             else:
-                D, I = _search_lists(shard.searched, xr, k, assigned, nprobe)
+                bitmap = None if within is None else within.bitmaps[position]
+                D, I = _search_lists(shard.searched, xr, k, assigned, _parameters(nprobe, bitmap))
             Ds.append(D)
             Is.append(np.where(I == MISSING, MISSING, I + shard.first))
+        if len(Is) == 1 and Is[0].shape[1] == n:
+            return Ds[0], Is[0]
         return merge_topk(Ds, Is, n, keep_max=self._keep_max)
 
 
+def _parameters(nprobe: int, bitmap: NDArray[np.uint8] | None) -> Any:
+    """Both are given in full: a file keeps an nprobe of its own, and fast-scan refuses any other kind."""
+    parameters: Any = faiss.SearchParametersIVF  # its constructor keeps what it is given alive
+    selector: Any = faiss.IDSelectorBitmap
+    return (
+        parameters(nprobe=nprobe)
+        if bitmap is None
+        else parameters(nprobe=nprobe, sel=selector(bitmap))
+    )
+
+
 def _search_lists(
-    ivf: Any, xr: Floats, k: int, assigned: tuple[Floats, Ints], nprobe: int
+    ivf: Any, xr: Floats, k: int, assigned: tuple[Floats, Ints], parameters: Any
 ) -> tuple[Floats, Ints]:
     """faiss's search_preassigned; its Python wrapper takes no parameters and reads nprobe from the file."""
     Dq, Iq = assigned
     D = np.empty((len(xr), k), dtype=np.float32)
     I = np.empty((len(xr), k), dtype=np.int64)
-    parameters: Any = faiss.SearchParametersIVF()
-    parameters.nprobe = nprobe
     ivf.search_preassigned_c(
         len(xr),
         faiss.swig_ptr(xr),

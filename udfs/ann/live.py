@@ -2,72 +2,102 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from udfs.ann.exact import top_order
+from udfs.ann.groups import Groups
 from udfs.ann.search import Searcher, SearchResult
 from udfs.ann.vectors import Floats, Ints
+from udfs.ann.within import RowSet
 
-SPARE_RESULTS = 100  # fetched beyond k at first, where some rows are gone
+
+class _Part:
+    """One index, and which of its rows may be found."""
+
+    def __init__(self, searcher: Searcher, within: RowSet | None, groups: Groups | None) -> None:
+        self.searcher, self.within, self._groups = searcher, within, groups
+
+    @property
+    def rows(self) -> int:
+        return self.searcher.rows if self.within is None else self.within.rows
+
+    def less(self, groups: NDArray[np.int32]) -> RowSet:
+        """The rows that may be found, without those of some groups."""
+        if self._groups is None:
+            raise ValueError("groups were named in a search that knows none")
+        masks = self._groups.members(self._codes, groups)
+        return (
+            RowSet.of([~mask for mask in masks]) if self.within is None else self.within.less(masks)
+        )
+
+    @cached_property
+    def _codes(self) -> list[NDArray[np.int32]]:
+        return self._groups.of_shards(self.searcher.shards) if self._groups else []
 
 
 class LiveSearcher:
-    """An opened index, the sorted int64 vector_ids of it that are `gone`, and an index of `fresh` rows."""
+    """An opened index without the vector_ids that are `gone`, and an index of `fresh` rows.
+
+    Where `allowed` is given, only rows with these vector_ids are ever found, of either. `groups` are what
+    `search` may be told to leave out.
+    """
 
     def __init__(
-        self, base: Searcher, *, gone: Ints | None = None, fresh: Searcher | None = None
+        self,
+        base: Searcher,
+        *,
+        gone: Ints | None = None,
+        fresh: Searcher | None = None,
+        allowed: Ints | None = None,
+        groups: Groups | None = None,
     ) -> None:
-        self._base, self._fresh = base, fresh
-        self._gone = np.empty(0, np.int64) if gone is None else np.sort(gone)
-
-    @property
-    def index_id(self) -> str:
-        """The index without the fresh rows."""
-        return self._base.manifest.spec.index_id
+        allowed = None if allowed is None else np.sort(allowed)
+        gone = None if gone is None else np.sort(gone)
+        self.base, self.groups = base, groups
+        within = RowSet.select(base.shards, allowed=allowed, gone=gone)
+        self._parts = [_Part(base, within, groups)]
+        if fresh is not None:
+            within = RowSet.select(fresh.shards, allowed=allowed)
+            self._parts.append(_Part(fresh, within, groups))
 
     @property
     def dim(self) -> int:
-        """Width of its vectors."""
-        return self._base.manifest.spec.dim
+        """Width of the vectors."""
+        return self.base.manifest.spec.dim
 
     @property
     def rows(self) -> int:
         """Rows that a search can return."""
-        return self._base.rows - len(self._gone) + (self._fresh.rows if self._fresh else 0)
+        return sum(part.rows for part in self._parts)
 
     def search(
-        self, xq: Floats, *, k: int, nprobe: int | None = None, k_factor: int | None = None
+        self,
+        xq: Floats,
+        *,
+        k: int,
+        nprobe: int | None = None,
+        k_factor: int | None = None,
+        without: NDArray[np.int32] | None = None,
     ) -> SearchResult:
-        """The min(k, rows) best rows for each query, as `Searcher.search`; none of them is gone."""
-        D, I, ids = self._alive(xq, k, nprobe, k_factor)
-        if self._fresh is not None and self._fresh.rows:
-            new = self._fresh.search(xq, k=k)
-            D, I = np.hstack([D, new.D]), np.hstack([I, new.I])
-            ids = np.hstack([ids, new.ids])
-            order = top_order(D, I, k, keep_max=True)
-            D, I = np.take_along_axis(D, order, axis=1), np.take_along_axis(I, order, axis=1)
-            ids = np.take_along_axis(ids, order, axis=1)
-        return SearchResult(D, I, ids)
+        """The best rows for each query as `Searcher.search` gives them, as many as there are up to k.
 
-    def _alive(
-        self, xq: Floats, k: int, nprobe: int | None, k_factor: int | None
-    ) -> tuple[Floats, Ints, NDArray[np.object_]]:
-        """The best rows of the base that are not gone: more are fetched until each query has enough."""
-        k = min(k, self._base.rows - len(self._gone))
-        D = np.empty((len(xq), k), np.float32)
-        I = np.empty((len(xq), k), np.int64)
-        ids = np.empty((len(xq), k), object)
-        fetch = k + min(len(self._gone), max(k, SPARE_RESULTS))
-        short = np.arange(len(xq) if k else 0)
-        while short.size:
-            found = self._base.search(xq[short], k=fetch, nprobe=nprobe, k_factor=k_factor)
-            alive = ~np.isin(found.I, self._gone)
-            done = alive.sum(axis=1) >= k
-            first = np.argsort(~alive[done], axis=1, kind="stable")[:, :k]
-            at = short[done]
-            D[at] = np.take_along_axis(found.D[done], first, axis=1)
-            I[at] = np.take_along_axis(found.I[done], first, axis=1)
-            ids[at] = np.take_along_axis(found.ids[done], first, axis=1)
-            short, fetch = short[~done], min(2 * fetch, self._base.rows)
-        return D, I, ids
+        No row of a group in `without` is among them.
+        """
+        found = []
+        for part in self._parts:
+            within = part.within if without is None or not without.size else part.less(without)
+            search = part.searcher.search
+            found.append(search(xq, k=k, nprobe=nprobe, k_factor=k_factor, within=within))
+        if len(found) == 1:
+            return found[0]
+        D, I = np.hstack([part.D for part in found]), np.hstack([part.I for part in found])
+        ids = np.hstack([part.ids for part in found])
+        order = top_order(D, I, k, keep_max=True)
+        return SearchResult(
+            np.take_along_axis(D, order, axis=1),
+            np.take_along_axis(I, order, axis=1),
+            np.take_along_axis(ids, order, axis=1),
+        )

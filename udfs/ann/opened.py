@@ -15,7 +15,7 @@ from udfs.ann.files import FileRecord, verified_path
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.plan import inner_index
 from udfs.ann.shard import REFINE_DTYPE, ROWS_SCHEMA
-from udfs.ann.vectors import Floats, Ints
+from udfs.ann.vectors import Floats, Ints, floats_of_halves
 from udfs.errors import IndexDataError
 
 
@@ -36,7 +36,16 @@ class OpenShard:
         """Re-rank vectors (n, dim) of ascending local rows: the file is read forwards."""
         if self.refine is None:
             raise IndexDataError("this index was built without re-rank vectors (refine: none)")
-        return self.refine[local_rows].astype(np.float32)
+        return floats_of_halves(np.take(self.refine.view(np.ndarray), local_rows, axis=0))
+
+    def vectors(self, local_rows: Ints) -> Floats:
+        """The best vectors kept (n, dim) of ascending local rows: those for re-ranking, else decoded codes.
+
+        An inverted file without re-rank vectors cannot look rows up; faiss raises.
+        """
+        if self.refine is not None:
+            return self.gather(local_rows)
+        return np.asarray(self.index.reconstruct_batch(local_rows), dtype=np.float32)
 
     def row_names(self, local_rows: Ints) -> list[str]:
         """Row ids of local rows, in any order."""

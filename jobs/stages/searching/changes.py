@@ -38,7 +38,8 @@ def changes_since(lake: Lake, manifest: Manifest, *, version: int, folder: str) 
     """
     from pyspark.sql import functions as F
 
-    from udfs.search import VECTOR_IDS, indexed_ids
+    from udfs.row_files import VECTOR_IDS
+    from udfs.search import indexed_ids
 
     spark, shards = lake.spark, len(manifest.shards)
     live = indexed_vectors(lake, replace(manifest.spec, vectors_version=version))
@@ -57,7 +58,7 @@ def changes_since(lake: Lake, manifest: Manifest, *, version: int, folder: str) 
 
 def write_gone(changes: Changes, *, path: str) -> str:
     """Let one task write the vector_ids that are gone; returns the file's path."""
-    from udfs.search import WRITTEN_IDS, write_vector_ids
+    from udfs.row_files import WRITTEN_IDS, write_vector_ids
 
     gone = changes.rows.where("NOT is_new").select("vector_id").repartition(1)
     with clear_task_errors():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from jobs.driver.lake import absolute, is_path, read_table
 from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.searching.queries import read_queries
+from jobs.stages.searching.scatter import scattered, shard_parts
 from jobs.stages.searching.target import Target, search_spec
+from udfs.answers import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW
 from udfs.embed import EMBED_OUTPUT, embed_batches
 from udfs.errors import IndexDataError, LakeError
-from udfs.search import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW, search_batches
+from udfs.search import search_batches
 from udfs.specs import EmbedSpec
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from jobs.driver.lake import Lake
     from jobs.driver.registry import ResolvedModel
     from jobs.driver.runs import Run
+
+log = logging.getLogger("gme_lake")
 
 QUERIES_PER_TASK = 1024
 
@@ -85,9 +90,14 @@ def searched(
             embedded = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
         with run.stage("changes since index"):
             spec = search_spec(lake, run, target=target, staging=staging)
-        tasks = math.ceil(embedded.count() / QUERIES_PER_TASK)
-        search = functools.partial(search_batches, spec=spec)
-        yield embedded.repartition(max(tasks, 1)).mapInArrow(search, SEARCH_OUTPUT)
+        parts = shard_parts(target.manifest, lake.settings.search)
+        blocks = max(math.ceil(embedded.count() / QUERIES_PER_TASK), 1)
+        if len(parts) > 1:
+            log.info("index %s is searched in %d parts", target.index_id, len(parts))
+            yield scattered(embedded, spec=spec, parts=parts, blocks=blocks)
+        else:
+            search = functools.partial(search_batches, spec=spec)
+            yield embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
     finally:
         remove_folder(lake.spark, staging)
 
@@ -138,15 +148,21 @@ def _checked_output(lake: Lake) -> str:
 
 
 def _count(results: DataFrame, queries: DataFrame, *, k: int) -> dict[str, int]:
-    """Queries, those rejected, hits, and queries with fewer hits than asked for because the table has no more."""
+    """Queries, those without hits, hits, queries with fewer than asked for because there are no more, and if any,
+    those whose hits k cut and those whose search was given up.
+    """
     from pyspark.sql import functions as F
 
-    found = results.groupBy("query_id").agg(F.count("rank").alias("hits"))
+    found = results.groupBy("query_id").agg(
+        F.count("rank").alias("hits"), F.first("status").alias("status")
+    )
     both = found.join(queries.select("query_id", F.coalesce("k", F.lit(k)).alias("k")), "query_id")
     row = both.agg(
         F.count(F.lit(1)).alias("queries"),
         F.count_if(F.col("hits") == 0).alias("queries_without_hits"),
         F.count_if((F.col("hits") > 0) & (F.col("hits") < F.col("k"))).alias("fewer_than_k"),
         F.coalesce(F.sum("hits"), F.lit(0)).alias("hits"),
+        *(F.count_if(F.col("status") == name).alias(name) for name in ("cut", "incomplete")),
     ).first()
-    return {name: int(count) for name, count in row.asDict().items()} if row else {}
+    counts = {name: int(count) for name, count in row.asDict().items()} if row else {}
+    return {n: count for n, count in counts.items() if count or n not in {"cut", "incomplete"}}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import read_table
 from jobs.driver.report import Hit, QueryResult, write_search_report
-from jobs.driver.settings import SourceSettings
-from jobs.stages.embedding.source import Source
 from jobs.stages.searching.queries import read_queries
+from jobs.stages.searching.rows import embedded_source
 from udfs.preview import PREVIEW_INPUT, PREVIEW_OUTPUT, preview_batches
 
 if TYPE_CHECKING:
@@ -51,10 +49,11 @@ def query_results(
     for query_id in sorted({row.query_id for row in hits}):
         mine = [row for row in hits if row.query_id == query_id]
         text, image = asked[query_id]
-        refused = "; ".join(
-            f"not searched, {row.status}: {row.error}" for row in mine if row.rank is None
-        )
-        shown = " · ".join(part for part in (text, refused) if part) or None
+        said = next((row for row in mine if row.status != "ok"), None)
+        note = "" if said is None else f"{said.status}: {said.error}"
+        if said is not None and said.rank is None and said.status != "no_rows":
+            note = f"not searched, {note}"
+        shown = " · ".join(part for part in (text, note) if part) or None
         ranked = sorted((row for row in mine if row.rank), key=lambda row: row.rank)
         results.append(QueryResult(query_id, shown, image, [_hit(row, found) for row in ranked]))
     return results
@@ -85,14 +84,9 @@ def _hit_rows(lake: Lake, ids: set[str], model_id: str) -> DataFrame | None:
     """PREVIEW_INPUT rows of the source table that the model's vectors were made from; None where it is unknown."""
     from pyspark.sql import functions as F
 
-    runs = lake.read("runs").where(
-        (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
-    )
-    run = runs.orderBy("started_at", ascending=False).select("settings", "source_table").first()
-    if run is None or run.source_table is None or not ids:
+    source = embedded_source(lake, model_id=model_id) if ids else None
+    if source is None:
         return None
-    settings = SourceSettings(**{**json.loads(run.settings)["source"], "table": run.source_table})
-    source = Source.open(lake, settings=settings)
     wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")
     rows = source.rows(source.read(lake.spark, version=source.version))
     return rows.join(F.broadcast(wanted), "id")

@@ -41,7 +41,7 @@ def search_one(run: Run, query: Query, *, target: Target, model: ResolvedModel) 
         clear_task_errors(),
     ):
         hits = results.orderBy("rank").collect()
-    refused = next((hit for hit in hits if hit.status != "ok"), None)
+    refused = next((hit for hit in hits if hit.rank is None and hit.status != "no_rows"), None)
     if refused is not None:
         raise LakeError(f"the query cannot be searched for: {refused.error} ({refused.status})")
     return query_results(lake, queries, hits, model_id=target.model_id)[0]

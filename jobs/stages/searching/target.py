@@ -10,12 +10,15 @@ from jobs.driver.lake import Lake
 from jobs.driver.releases import Release, current_release
 from jobs.stages.indexing.commit import committed_index
 from jobs.stages.searching.changes import changes_since, write_fresh, write_gone
+from jobs.stages.searching.rows import restricted
 from udfs.ann.manifest import Manifest
-from udfs.errors import IndexDataError, LakeError
+from udfs.ann.points import point_for
+from udfs.errors import IndexDataError, LakeError, SettingsError
 from udfs.specs import SearchSpec
 
 if TYPE_CHECKING:
     from jobs.driver.runs import Run
+    from jobs.driver.settings import SearchSettings
 
 log = logging.getLogger("gme_lake")
 
@@ -67,15 +70,20 @@ def find_target(lake: Lake) -> Target:
 def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> SearchSpec:
     """How tasks search the target so that they find what `vectors` holds now; files go to the staging folder."""
     settings, index = lake.settings.search, target.manifest.spec
+    nprobe, k_factor = _point(settings, target.manifest)
     spec = SearchSpec(
         root=index.root,
         model_id=index.model_id,
         k=settings.k,
-        nprobe=settings.nprobe,
-        k_factor=settings.k_factor,
+        nprobe=nprobe,
+        k_factor=k_factor,
+        min_score=settings.min_score,
     )
     version = lake.version("vectors")
     run.inputs.append((lake.name("vectors"), version, "vectors"))
+    spec = restricted(
+        lake, run, spec, index=replace(index, vectors_version=version), staging=staging
+    )
     if version == index.vectors_version:
         return spec
     changes = changes_since(lake, target.manifest, version=version, folder=f"{staging}/changes")
@@ -95,3 +103,15 @@ def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> Search
         fresh = replace(index, root=f"{staging}/fresh", vectors_version=version)
         spec = replace(spec, fresh_root=write_fresh(lake, changes, spec=fresh))
     return spec
+
+
+def _point(settings: SearchSettings, manifest: Manifest) -> tuple[int | None, int | None]:
+    """(nprobe, k_factor) of the settings, or of the operating point stored for `search.recall`; None: the index's own."""
+    if settings.recall is None:
+        return settings.nprobe, settings.k_factor
+    if settings.nprobe is not None or settings.k_factor is not None:
+        raise SettingsError(
+            "search.recall chooses nprobe and k_factor: set either it, or search.nprobe and search.k_factor"
+        )
+    point = point_for(manifest.points, recall=settings.recall, k=settings.k)
+    return point.nprobe, point.k_factor

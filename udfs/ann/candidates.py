@@ -56,9 +56,23 @@ class CandidateSource:
                 D, I = _search_lists(shard.searched, xr, k, assigned, _parameters(nprobe, bitmap))
             Ds.append(D)
             Is.append(np.where(I == MISSING, MISSING, I + shard.first))
-        if len(Is) == 1 and Is[0].shape[1] == n:
-            return Ds[0], Is[0]
-        return merge_topk(Ds, Is, n, keep_max=self._keep_max)
+        return _merged(Ds, Is, n, keep_max=self._keep_max)
+
+
+def _merged(
+    Ds: Sequence[Floats], Is: Sequence[Ints], n: int, *, keep_max: bool
+) -> tuple[Floats, Ints]:
+    """As `merge_topk`, but of rows with equal codes any may come first, as in faiss: they are ranked again anyway."""
+    D, I = (Ds[0], Is[0]) if len(Is) == 1 else (np.hstack(Ds), np.hstack(Is))
+    if D.shape[1] == n and len(Is) == 1:
+        return D, I
+    if D.shape[1] <= n:
+        return merge_topk([D], [I], n, keep_max=keep_max)
+    key = np.where(I == MISSING, np.float32(np.inf), -D if keep_max else D)
+    order = np.argpartition(key, n - 1, axis=1)[:, :n]
+    best = np.argsort(np.take_along_axis(key, order, axis=1), axis=1)
+    order = np.take_along_axis(order, best, axis=1)
+    return np.take_along_axis(D, order, axis=1), np.take_along_axis(I, order, axis=1)
 
 
 def _parameters(nprobe: int, bitmap: NDArray[np.uint8] | None) -> Any:

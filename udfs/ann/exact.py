@@ -52,8 +52,17 @@ def merge_topk(
 
 def top_order(D: Floats, I: Ints, k: int, *, keep_max: bool) -> NDArray[np.intp]:
     """Positions (q, min(k, n)) of the best values in each row; equal values by smaller id, missing last."""
-    key = -D if keep_max else D
-    return np.lexsort((I, key, I == MISSING), axis=-1)[:, :k]
+    key = np.where(I == MISSING, np.float32(np.inf), -D if keep_max else D)
+    if not 0 < k < D.shape[1]:
+        return np.lexsort((I, key, I == MISSING), axis=-1)[:, :k]
+    # Sorting k of each row is far cheaper than sorting them all, and right where no value ties with the last one.
+    order = np.argpartition(key, k - 1, axis=1)[:, :k]
+    best, ids = np.take_along_axis(key, order, axis=1), np.take_along_axis(I, order, axis=1)
+    order = np.take_along_axis(order, np.lexsort((ids, best, ids == MISSING), axis=-1), axis=1)
+    tied = np.flatnonzero((key <= best.max(axis=1, keepdims=True)).sum(axis=1) > k)
+    if tied.size:
+        order[tied] = np.lexsort((I[tied], key[tied], I[tied] == MISSING), axis=-1)[:, :k]
+    return order
 
 
 def _largest(scores: Floats, ids: Ints, k: int) -> tuple[Floats, Ints]:

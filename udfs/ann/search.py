@@ -19,7 +19,7 @@ from udfs.ann.manifest import Manifest
 from udfs.ann.opened import OpenShard, ShardFiles, mapping_flags, open_shard, read_faiss
 from udfs.ann.plan import inner_index
 from udfs.ann.vectors import Floats, Ints, unit_vectors
-from udfs.ann.within import EXACT_ROWS, RowSet, exact_within
+from udfs.ann.within import EXACT_ROWS, RowSet, exact_within, widened
 from udfs.errors import IndexDataError
 
 MIN_CANDIDATES = 200  # re-ranked even for small k, unless k_factor is given: k = 1 needs them most
@@ -117,9 +117,9 @@ class Searcher:
 
         `xq` float32 (q, dim), unit vectors. `nprobe` lists are read (default: the plan's) and
         k · `k_factor` candidates re-ranked by their exact inner product in float16 (default: the plan's,
-        and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do; under
-        `within`, until they hold all candidates, for its rows lie thinly in the lists. Up to 20,000 rows `within`,
-        and any number where there are no inverted lists, are searched exactly.
+        and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do. The fewer
+        rows are `within`, the more lists are read, and nprobe is doubled until they hold all candidates; up to
+        20,000 rows, and any number where there are no inverted lists, are searched exactly.
         Raises IndexDataError for another dimension, NaN, or queries not of norm 1.
         """
         plan, spec = self.manifest.spec.plan, self.manifest.spec
@@ -136,6 +136,8 @@ class Searcher:
                 D, found = exact_within(xq, self.shards, within, k)
                 return SearchResult(D, *self._names(found))
             nprobe = plan.nlist  # no vectors to look up by row: all codes are read instead
+        elif within is not None:
+            nprobe = widened(nprobe, within, self.rows)
         D = np.empty((len(xq), k), dtype=np.float32)
         found = np.empty((len(xq), k), dtype=np.int64)
         step = max(1, BLOCK_CANDIDATES // max(1, candidates * len(self.shards)))

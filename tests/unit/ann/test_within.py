@@ -13,7 +13,7 @@ from udfs.ann.plan import default_plan
 from udfs.ann.recall import recall_at_k
 from udfs.ann.search import Searcher
 from udfs.ann.vectors import floats_of_halves
-from udfs.ann.within import RowSet, named_in
+from udfs.ann.within import RowSet, named_in, widened
 
 ROWS, NEW, DIM = 1500, 40, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=8), clustered(NEW, DIM, seed=2, clusters=8)
@@ -128,3 +128,12 @@ def test_halves_become_the_floats_that_numpy_makes_of_them():
     floats = floats_of_halves(halves)
     assert floats.dtype == np.float32 and floats.shape == halves.shape
     np.testing.assert_array_equal(floats.view(np.uint32), halves.astype(np.float32).view(np.uint32))
+
+
+def test_rarer_rows_are_looked_for_in_more_lists():
+    def lists(of, rows):
+        return widened(32, RowSet.of([np.arange(rows) < of]), rows)
+
+    assert lists(1000, 1000) == 32
+    assert 4 * 32 <= lists(10, 1000) <= 5 * 32
+    assert lists(0, 1000) >= lists(1, 1000) > lists(10, 1000)

@@ -29,7 +29,7 @@ class Lake:
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
         # A first commit is seconds of waiting for small files; the tables do not depend on each other.
         with ThreadPoolExecutor(len(TABLES)) as threads:
-            list(threads.map(self._open, TABLES))
+            list(threads.map(self.open_table, TABLES))
 
     def name(self, table: str) -> str:
         """Qualified name, e.g. `gme.vectors`."""
@@ -82,7 +82,8 @@ class Lake:
     def _schemas(self) -> dict[str, StructType]:
         return {table.name: self.spark.table(self.name(table.name)).schema for table in TABLES}
 
-    def _open(self, table: Table) -> None:
+    def open_table(self, table: Table) -> None:
+        """Create a table where it is missing, or make one that lies there known to the session."""
         from delta.tables import DeltaTable, IdentityGenerator
 
         name = self.name(table.name)

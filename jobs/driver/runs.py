@@ -105,13 +105,19 @@ class Run:
 def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
     """A run that is recorded in `runs` and MLflow however it ends; the block may set status by raising."""
     run = Run(lake, job)
+    with registry.tracked(run), recorded(run):
+        yield run
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[Run]:
+    """Record in `runs` how a block ends that does the work of `run`."""
     start = time.perf_counter()
-    with registry.tracked(run):
-        try:
-            yield run
-        except BaseException as error:
-            run.add_seconds("total", time.perf_counter() - start)
-            run.end("failed", error=f"{type(error).__name__}: {error}"[:4000])
-            raise
+    try:
+        yield run
+    except BaseException as error:
         run.add_seconds("total", time.perf_counter() - start)
-        run.end("succeeded")
+        run.end("failed", error=f"{type(error).__name__}: {error}"[:4000])
+        raise
+    run.add_seconds("total", time.perf_counter() - start)
+    run.end("succeeded")

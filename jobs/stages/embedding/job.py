@@ -55,7 +55,7 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     source = Source.open(lake)
     run.model, run.source_table, run.source_version = model, source.table, source.version
     run.source_key = _source_key(source, model.spec.model_id)
-    rescan = settings.embed.rescan or (settings.source.recheck_files and source.image_kind == "uri")
+    rescan = settings.embed.rescan or (settings.source.recheck_files and source.has_files)
     done, had_duplicates = _last_run(lake, run.source_key)
     if done == source.version and not rescan:
         return EmbedReport(True, source.version, {})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Source:
     """One image-text Delta table as the job reads it.
 
-    `image_kind` is bytes, uri (a path or URI column) or none.
+    `image_kind` is bytes, uri (a path or URI column), both or none.
     """
 
     table: str
@@ -48,16 +48,22 @@ class Source:
         return cls(
             table,
             settings,
-            _image_kind(settings.image, schema, table),
+            _image_kind(settings, schema, table),
             _has_cdf(lake, table),
             version,
         )
 
     @property
+    def has_files(self) -> bool:
+        """Whether pictures lie in files that may change behind the table."""
+        return self.image_kind in {"uri", "both"}
+
+    @property
     def columns_key(self) -> str:
         """Names the column mapping: another mapping is another stream over the same table."""
         s = self.settings
-        mapping = "\x1f".join([s.id, s.text, s.image or "", s.image_base or "", self.image_kind])
+        names = [s.id, s.text, s.image or "", s.image_base or "", self.image_kind]
+        mapping = "\x1f".join([*names, s.image_uri] if s.image_uri else names)
         return hashlib.sha256(mapping.encode()).hexdigest()[:12]
 
     def read(self, spark: SparkSession, *, version: int) -> DataFrame:
@@ -89,22 +95,21 @@ class Source:
         return reader.load(self.table) if is_path(self.table) else reader.table(self.table)
 
     def rows(self, frame: DataFrame) -> DataFrame:
-        """What the model sees: id, text, and image (bytes) or image_uri; the other one is null."""
+        """What the model sees: id, text, and image (bytes) or image_uri; at least one of these is null."""
         from pyspark.sql import functions as F
 
-        kinds = {"bytes": "image", "uri": "image_uri"}
-        image = {
-            name: (F.col(self.settings.image or "") if kinds.get(self.image_kind) == name else None)
-            for name in ("image", "image_uri")
-        }
-        uri = self._absolute_uri(image["image_uri"]) if image["image_uri"] is not None else None
+        kind, settings = self.image_kind, self.settings
+        has_bytes, has_uri = kind in {"bytes", "both"}, kind in {"uri", "both"}
+        image = F.col(settings.image or "") if has_bytes else F.lit(None).cast("binary")
+        uri = F.lit(None).cast("string")
+        if has_uri:
+            column = settings.image_uri if kind == "both" else settings.image
+            uri = self._absolute_uri(F.col(column or ""))
         return frame.select(
             self.id_column().alias("id"),
-            text_expression(self.settings.text).alias("text"),
-            (image["image"] if image["image"] is not None else F.lit(None).cast("binary")).alias(
-                "image"
-            ),
-            (uri if uri is not None else F.lit(None).cast("string")).alias("image_uri"),
+            text_expression(settings.text).alias("text"),
+            image.alias("image"),
+            (F.when(image.isNull(), uri) if has_bytes else uri).alias("image_uri"),
             *[c for c in ("_change_type", "_commit_version") if c in frame.columns],
         )
 
@@ -112,8 +117,9 @@ class Source:
         """Rows with `row_hash`: over text and image bytes, or over text and path where images are files."""
         from pyspark.sql import functions as F
 
-        is_uri = self.image_kind == "uri"
-        image = F.col("image_uri") if is_uri else F.sha2(F.col("image"), 256)
+        digest = F.sha2(F.col("image"), 256)
+        kinds = {"uri": F.col("image_uri"), "both": F.coalesce(digest, "image_uri")}
+        image = kinds.get(self.image_kind, digest)
         return rows.withColumn("row_hash", row_hash(image))
 
     def contents(self, rows: DataFrame) -> DataFrame:
@@ -128,7 +134,7 @@ class Source:
         ).cast("bigint")
         hashed = self.hashed(rows).withColumn("commit_version", version)
         columns = ["id", "row_hash", "commit_version"]
-        if self.image_kind != "uri":
+        if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
         stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp_images, STAMP_OUTPUT)
         both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
@@ -200,7 +206,17 @@ def _require(column: str, schema: dict[str, str], table: str) -> None:
     raise LakeError(f"column {column} is not in {table}{hint} It has: {', '.join(schema)}")
 
 
-def _image_kind(column: str | None, schema: dict[str, str], table: str) -> str:
+def _image_kind(settings: SourceSettings, schema: dict[str, str], table: str) -> str:
+    column = settings.image
+    if settings.image_uri is not None:
+        _require(settings.image_uri, schema, table)
+        both = {c: schema.get(c or "") for c in (column, settings.image_uri)}
+        if list(both.values()) != ["binary", "string"]:
+            raise LakeError(
+                f"source.image_uri={settings.image_uri} stands beside an image column of bytes: expected binary and "
+                f"string, {table} has {both}"
+            )
+        return "both"
     if column is None:
         return "none"
     _require(column, schema, table)

@@ -1,0 +1,27 @@
+"""evaluate_retrieval: how well a registered model finds what retrieval tasks ask for."""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.evaluating.job import evaluate_retrieval
+from jobs.stages.evaluating.terminal import print_evaluation
+
+
+@job(sections=("evaluate", "model", "serving", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Evaluate the model on the tasks of evaluate.tasks; print, record and (evaluate.report) show the figures.
+
+    Documents are embedded once per model and kept. Figures have 95 % intervals; evaluate.against compares with
+    another evaluation query by query.
+    """
+    model = context.registry.resolve()
+    with open_run(context.lake, context.registry, job="evaluate_retrieval") as run:
+        report = evaluate_retrieval(context.lake, run, model=model)
+    print_evaluation(report, file=sys.stdout)
+
+
+if __name__ == "__main__":
+    command()

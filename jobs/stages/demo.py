@@ -24,24 +24,23 @@ from jobs.stages.searching.job import search_table
 from jobs.stages.searching.queries import read_queries
 from jobs.stages.searching.report import query_results
 from jobs.stages.searching.target import find_target
-from udfs.drawing import COMBINATIONS, CatalogueSpec, draw_jpeg
+from udfs.drawing import COLOURS, CatalogueSpec, Combination, draw_jpeg, held_out
 from udfs.drawing.catalogue import catalogue_row
 from udfs.drawing.words import change_text, query_text
-from udfs.gme.scratch import write_scratch_checkpoint
+from udfs.training.drawn import INSTRUCTIONS
 
 if TYPE_CHECKING:
     from jobs.driver.settings import Settings
 
 QUERY_SCHEMA = "query_id STRING, text STRING, image BINARY, instruction STRING"
-_IMAGE_INSTRUCTION = "Find an image that matches the given text."
 _CHANGED_ROWS = 5
 _NEW_ROWS = 4
 _REMOVED_ROWS = 3
 
 
 NOTE = (
-    "The model of this demo has random weights until a trained checkpoint is registered: the machinery is real, the "
-    "ranking is not."
+    "The model of this demo is gme-tiny, a toy of 1.1 million parameters that knows drawn products like these and "
+    "nothing else. It was trained on none of the products that the queries ask for."
 )
 
 
@@ -91,9 +90,6 @@ def run_demo(demo: Demo) -> Path:
 
 
 def _register(demo: Demo) -> ResolvedModel:
-    spec_of = CatalogueSpec(seed=demo.settings.draw.seed)
-    texts = [catalogue_row(number, spec=spec_of)["title"] for number in range(500)]
-    write_scratch_checkpoint(demo.settings.model.checkpoint, texts=texts)
     spec = describe_checkpoint(demo.settings.model)
     model = demo.registry.register(spec, alias=demo.settings.model.alias)
     demo.say(
@@ -178,20 +174,25 @@ def _write_page(demo: Demo, results: list[QueryResult]) -> Path:
 
 
 def demo_queries(*, seed: int) -> list[tuple[str, str | None, bytes | None, str | None]]:
-    """Nine queries (QUERY_SCHEMA): three by text, three by a newly drawn picture, three by picture and change."""
+    """Nine queries (QUERY_SCHEMA): three by text, three by a newly drawn picture, three by picture and change.
+
+    All ask for products that gme-tiny was not trained on.
+    """
     rng = random.Random(f"demo queries {seed}")
+    asked = rng.sample(sorted(held_out()), 9)
     queries: list[tuple[str, str | None, bytes | None, str | None]] = []
-    for number, wanted in enumerate(rng.sample(COMBINATIONS, 3)):
+    for number, wanted in enumerate(asked[:3], 1):
         text = query_text(*wanted, rng=rng)
-        queries.append((f"1 text {number + 1}", text, None, _IMAGE_INSTRUCTION))
-    for number, wanted in enumerate(rng.sample(COMBINATIONS, 3)):
-        queries.append((f"2 picture {number + 1}", None, _view(wanted, rng), None))
-    for number, wanted in enumerate(rng.sample(COMBINATIONS, 3)):
-        colour = rng.choice(sorted({c.colour for c in COMBINATIONS} - {wanted.colour}))
-        change = change_text("colour", colour, rng=rng)
-        queries.append((f"3 picture and text {number + 1}", change, _view(wanted, rng), None))
+        queries.append((f"1 text {number}", text, None, INSTRUCTIONS["t2i"]))
+    for number, wanted in enumerate(asked[3:6], 1):
+        queries.append((f"2 picture {number}", None, _view(wanted, rng), INSTRUCTIONS["i2i"]))
+    for number, wanted in enumerate(asked[6:], 1):
+        shown = wanted._replace(colour=rng.choice(sorted(COLOURS.keys() - {wanted.colour})))
+        change = change_text("colour", wanted.colour, rng=rng)
+        query = (f"3 picture and text {number}", change, _view(shown, rng), INSTRUCTIONS["it2i"])
+        queries.append(query)
     return queries
 
 
-def _view(wanted: tuple[str, str, str], rng: random.Random) -> bytes:
+def _view(wanted: Combination, rng: random.Random) -> bytes:
     return draw_jpeg(*wanted, seed=f"demo {rng.random()}")

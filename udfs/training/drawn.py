@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +28,8 @@ INSTRUCTIONS = {
     "i2i": "Find an image of the same product.",
     "it2i": "Find an image of the product after the change that the text asks for.",
 }
+_TITLED = 0.2  # share of documents that have text too
+_FEW: dict[Attribute, int] = {"kind": 5, "colour": 6, "pattern": 4}  # 120 combinations
 Part = tuple[int, int]  # from and to, of a step's combinations
 _LEAST_VIEWS = 2  # a query must not be its own answer
 
@@ -46,7 +48,7 @@ class DrawnItem:
 class DrawnPairs:
     """Steps of `batch` different combinations, each drawn from (seed, step).
 
-    Rows: a picture and a text of every combination; for half of them another picture as a query; for the rest a
+    Rows: a picture (a few with its text) and a text of every combination; for half of them another picture as a query; for the rest a
     picture one attribute away with the text that asks for the change. That source picture also stands among the
     candidates: it is the hard negative of its own query, which must not find what it was given.
 
@@ -91,10 +93,10 @@ class DrawnPairs:
     def plan(self, step: int) -> Plan:
         """Documents, texts, second views, composed queries and their sources, in this order."""
         rng = random.Random(f"drawn/{self._seed}/{step}")
-        chosen = rng.sample(self._combinations, self._batch)
+        chosen = self._chosen(rng)
         told = {name: self._instruction(name, rng) for name in INSTRUCTIONS}
         views = [rng.randrange(self._spec.views) for _ in chosen]
-        documents = [self._picture(c, v, rng) for c, v in zip(chosen, views, strict=True)]
+        documents = [self._document(c, v, rng) for c, v in zip(chosen, views, strict=True)]
         asked, seen, changed = (slice(*part) for part in self._parts)
         texts = [DrawnItem(_text(c, rng), None, False, told["t2i"], True) for c in chosen[asked]]
         seconds = [
@@ -120,9 +122,26 @@ class DrawnPairs:
         patches = self._pictures.patches(item.picture, flipped=item.flipped)
         return self._preparer.with_patches(row, patches, self._pictures.grid)
 
+    def _chosen(self, rng: random.Random) -> list[Combination]:
+        """A step's combinations: any, or every second time with hard negatives those of a few kinds, colours and
+        patterns, so that a right answer has neighbours among the others.
+        """
+        shuffled = rng.sample(self._combinations, len(self._combinations))
+        if self._hard_negatives and rng.random() < 0.5:
+            few = {v for name, n in _FEW.items() for v in rng.sample(VALUES[name], n)}
+            shuffled.sort(key=lambda combination: -len(few.intersection(combination)))
+        return shuffled[: self._batch]
+
     def _instruction(self, direction: str, rng: random.Random) -> str | None:
         """In half of the batches, so that the model serves queries with and without one."""
         return INSTRUCTIONS[direction] if rng.random() < 0.5 and self._instructions else None
+
+    def _document(self, combination: Combination, view: int, rng: random.Random) -> DrawnItem:
+        """A candidate: a picture, with a title or description beside some, as rows of a catalogue have them."""
+        picture = self._picture(combination, view, rng)
+        if rng.random() >= _TITLED:
+            return picture
+        return replace(picture, text=rng.choice((title, description))(*combination, rng=rng))
 
     def _picture(
         self,

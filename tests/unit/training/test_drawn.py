@@ -81,6 +81,35 @@ def test_every_query_asks_for_its_target(drawn):
     assert told > 100
 
 
+def alike(plan, drawn_batch=16):
+    """Mean share of a step's combinations that differ from one of them in at most one attribute."""
+    chosen = [shown(item) for item in plan.items[:drawn_batch]]
+    near = [sum(len(set(a) & set(b)) == 2 for b in chosen) for a in chosen]
+    return np.mean(near) / drawn_batch
+
+
+def test_hard_negatives_bring_near_neighbours_into_every_second_step(preparer, drawn):
+    plain = DrawnPairs(SPEC, preparer, pictures=EMPTY, batch=16, seed=0, hard_negatives=False)
+    shares = np.array(
+        [[alike(source.plan(step)) for step in range(60)] for source in (plain, drawn)]
+    )
+    plain_share, mixed_share = shares.mean(axis=1)
+    assert plain_share < 0.045  # 31 of 971 others differ in one attribute
+    assert mixed_share > 1.7 * plain_share
+    for plan in map(drawn.plan, range(20)):
+        assert len({shown(item) for item in plan.items[:16]}) == 16
+
+
+def test_some_documents_have_text_of_their_own_product(drawn):
+    documents = [item for step in range(60) for item in drawn.plan(step).items[:16]]
+    titled = [item for item in documents if item.text]
+    assert 0.15 < len(titled) / len(documents) < 0.25
+    for item in titled:
+        said = item.text.lower()
+        assert all(any(word in said for word in words) for words in names(shown(item)))
+    assert not any(item.is_query for item in documents)
+
+
 def test_a_composed_querys_source_is_its_hard_negative(drawn):
     plan = drawn.plan(0)
     term = next(t for t in plan.terms if t.direction == "it2i")

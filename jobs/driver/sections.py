@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from jobs.driver.ablate_section import AblateSettings
 from jobs.driver.evaluate_section import EvaluateSettings
+from jobs.driver.mine_section import MineSettings
 from jobs.driver.recall_section import RecallSettings, TuneSettings
 from jobs.driver.train_section import TrainSettings
 from udfs.specs import MAX_K, Dtype, ServingSpec
@@ -214,9 +215,9 @@ class MlflowSettings(Section):
 
 
 class DrawSettings(Section):
-    """The drawn demo catalogue."""
+    """The drawn demo catalogue, and training pairs of it."""
 
-    rows: int = Field(2400, ge=1, description="rows to draw")
+    rows: int = Field(2400, ge=1, description="rows (or pairs) to draw")
     files: int = Field(6, ge=1, description="files of the Delta table")
     seed: int = Field(0, description="seed of the pictures")
 
@@ -236,6 +237,7 @@ class Settings(Section):
     draw: DrawSettings = DrawSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    mine: MineSettings = MineSettings()
     ablate: AblateSettings = AblateSettings()
     recall: RecallSettings = RecallSettings()
     tune: TuneSettings = TuneSettings()

@@ -9,9 +9,10 @@ from jobs.driver.lake import absolute, is_path
 from jobs.driver.settings import Settings
 from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
 from udfs.errors import LakeError, SettingsError
+from udfs.training.drawn_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, drawn_pair_batches
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def draw_catalogue(spark: SparkSession, *, settings: Settings, overwrite: bool = False) -> str:
@@ -19,6 +20,30 @@ def draw_catalogue(spark: SparkSession, *, settings: Settings, overwrite: bool =
 
     Raises SettingsError without source.table, LakeError where the table exists and `overwrite` is false.
     """
+    table = _new_table(spark, settings, overwrite=overwrite)
+    rows = _numbers(spark, settings).mapInArrow(
+        partial(draw_batches, spec=CatalogueSpec(seed=settings.draw.seed)), CATALOGUE_OUTPUT
+    )
+    return _written(rows, table)
+
+
+def draw_pairs(spark: SparkSession, *, settings: Settings, overwrite: bool = False) -> str:
+    """Write `draw.rows` training pairs of the drawn catalogue's train split; else as `draw_catalogue`."""
+    table = _new_table(spark, settings, overwrite=overwrite)
+    rows = _numbers(spark, settings).mapInArrow(
+        partial(drawn_pair_batches, spec=DrawnPairsSpec(seed=settings.draw.seed)),
+        DRAWN_PAIRS_OUTPUT,
+    )
+    return _written(rows, table)
+
+
+def _numbers(spark: SparkSession, settings: Settings) -> DataFrame:
+    draw = settings.draw
+    return spark.range(0, draw.rows, 1, min(draw.files, draw.rows))
+
+
+def _new_table(spark: SparkSession, settings: Settings, *, overwrite: bool) -> str:
+    """Name or absolute path of `source.table`, where nothing may stand that is not to be replaced."""
     if not settings.source.table:
         raise SettingsError(
             "source.table is not set: give the table to draw into, a name or a path"
@@ -27,16 +52,13 @@ def draw_catalogue(spark: SparkSession, *, settings: Settings, overwrite: bool =
     table = absolute(settings.source.table) if by_path else settings.source.table
     if not overwrite and _exists(spark, table, by_path=by_path):
         raise LakeError(f"{table} exists already; --overwrite replaces it")
-    draw = settings.draw
-    rows = spark.range(0, draw.rows, 1, min(draw.files, draw.rows)).mapInArrow(
-        partial(draw_batches, spec=CatalogueSpec(seed=draw.seed)), CATALOGUE_OUTPUT
-    )
+    return table
+
+
+def _written(rows: DataFrame, table: str) -> str:
     writer = rows.write.format("delta").mode("overwrite")
     writer = writer.option("overwriteSchema", "true").option("delta.enableChangeDataFeed", "true")
-    if by_path:
-        writer.save(table)
-    else:
-        writer.saveAsTable(table)
+    writer.save(table) if is_path(table) else writer.saveAsTable(table)
     return table
 
 

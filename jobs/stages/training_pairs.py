@@ -27,7 +27,7 @@ class DataFolder:
     def pairs(self, spark: SparkSession, settings: Settings) -> str | None:
         """Arrow file of the pairs table and of the judgements of the tasks' train split; None where there are none."""
         train = settings.train
-        frames = [_table(spark, train.pairs)] if train.pairs else []
+        frames = [read_pairs(spark, train.pairs)] if train.pairs else []
         if train.tasks:
             asked = settings.evaluate.model_copy(update={"tasks": train.tasks, "split": "train"})
             frames.append(task_pairs(spark, load_tasks(asked)))
@@ -41,7 +41,7 @@ class DataFolder:
         table = settings.train.validation
         if not table:
             return None
-        return self._written([_table(spark, table)], f"validation-{_digest(table)}")
+        return self._written([read_pairs(spark, table)], f"validation-{_digest(table)}")
 
     def _written(self, frames: list[DataFrame], name: str) -> str:
         import pyarrow.dataset as ds
@@ -59,8 +59,11 @@ class DataFolder:
         return self.written[name]
 
 
-def _table(spark: SparkSession, table: str) -> DataFrame:
-    return spark.read.parquet(table) if table.endswith(".parquet") else read_table(spark, table)
+def read_pairs(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:
+    """A table of pairs: Delta by name or path, at a version if one is given, or a Parquet path."""
+    if table.endswith(".parquet"):
+        return spark.read.parquet(table)
+    return read_table(spark, table, version=version)
 
 
 def _digest(text: str) -> str:

@@ -20,6 +20,8 @@ from udfs.ann.tuning import grid
 from udfs.drawing import CatalogueSpec
 from udfs.drawing.tasks import DrawnTaskSpec
 from udfs.specs import EmbedSpec, IndexPlan, IndexSpec, ModelProfile, ModelSpec, SearchSpec
+from udfs.training.drawn_pairs import DrawnPairsSpec
+from udfs.training.negatives import NegativesSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 4096  # bytes
@@ -58,6 +60,8 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.scatter.search_part_batches": {"spec": SEARCH},
     "udfs.search.search_batches": {"spec": SEARCH},
     "udfs.stamp.stamp_images": {},
+    "udfs.training.drawn_pairs.drawn_pair_batches": {"spec": DrawnPairsSpec()},
+    "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
 }
 
 

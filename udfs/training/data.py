@@ -21,7 +21,8 @@ from udfs.training.spec import Direction, PairsSpec
 
 _SIDE = (("text", pa.string()), ("image", pa.binary()), ("image_uri", pa.string()))
 # A picture is given as bytes or as a path/URI. `positive_id`: pairs with the same one share their right answers;
-# without it pairs with the same positive do. `direction` follows from what is not null where it is not given.
+# without it pairs with the same positive do. A negative that is right for other pairs has their positive_id as `id`:
+# it is no negative of theirs in a step. `direction` follows from what is not null where it is not given.
 PAIRS_SCHEMA = pa.schema(
     [
         ("direction", pa.string()),
@@ -29,7 +30,7 @@ PAIRS_SCHEMA = pa.schema(
         *((f"query_{name}", kind) for name, kind in _SIDE),
         *((f"positive_{name}", kind) for name, kind in _SIDE),
         ("positive_id", pa.string()),
-        ("negatives", pa.list_(pa.struct(list(_SIDE)))),
+        ("negatives", pa.list_(pa.struct([*_SIDE, ("id", pa.string())]))),
     ]
 )
 
@@ -153,6 +154,8 @@ class TablePairs:
         name = None
         if item.side == "positive":
             name = self._table["positive_id"][item.pair].as_py()
+        elif isinstance(item.side, int):
+            name = self._table["negatives"][item.pair].as_py()[item.side]["id"]
         content: Any = self._content(item) if name is None else name
         return int.from_bytes(
             hashlib.blake2b(repr(content).encode(), digest_size=8).digest(), "big", signed=True

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from jobs.driver.lake import Lake
     from jobs.driver.registry import ResolvedModel
     from jobs.driver.runs import Run
+    from jobs.driver.settings import SearchSettings
+    from udfs.ann.manifest import Manifest
+    from udfs.specs import SearchSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -90,16 +93,24 @@ def searched(
             embedded = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
         with run.stage("changes since index"):
             spec = search_spec(lake, run, target=target, staging=staging)
-        parts = shard_parts(target.manifest, lake.settings.search)
-        blocks = max(math.ceil(embedded.count() / QUERIES_PER_TASK), 1)
-        if len(parts) > 1:
-            log.info("index %s is searched in %d parts", target.index_id, len(parts))
-            yield scattered(embedded, spec=spec, parts=parts, blocks=blocks)
-        else:
-            search = functools.partial(search_batches, spec=spec)
-            yield embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
+        yield found_for(
+            embedded, spec=spec, manifest=target.manifest, settings=lake.settings.search
+        )
     finally:
         remove_folder(lake.spark, staging)
+
+
+def found_for(
+    embedded: DataFrame, *, spec: SearchSpec, manifest: Manifest, settings: SearchSettings
+) -> DataFrame:
+    """SEARCH_OUTPUT rows of embedded queries (SEARCH_INPUT), over all shards at once or scattered."""
+    parts = shard_parts(manifest, settings)
+    blocks = max(math.ceil(embedded.count() / QUERIES_PER_TASK), 1)
+    if len(parts) > 1:
+        log.info("index %s is searched in %d parts", manifest.spec.index_id, len(parts))
+        return scattered(embedded, spec=spec, parts=parts, blocks=blocks)
+    search = functools.partial(search_batches, spec=spec)
+    return embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
 
 
 def embedded_queries(

@@ -1,0 +1,26 @@
+"""mine_negatives: hard negatives for training pairs, found by the registered model in an index of their positives."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.mining.job import mine_negatives
+
+
+@job(sections=("mine", "evaluate", "model", "serving", "index", "lake", "mlflow", "spark"))
+def command(context: JobContext) -> None:
+    """Find hard negatives for mine.pairs and mine.tasks with the model, and replace mine.output with the pairs.
+
+    The second stage of GME's recipe: train-embedder takes the table as train.pairs. Every pair is kept; one whose
+    query or positive cannot be embedded has no negatives. Of a task file only evaluate.data and evaluate.only count.
+    """
+    model = context.registry.resolve()
+    with open_run(context.lake, context.registry, job="mine_negatives") as run:
+        report = mine_negatives(context.lake, run, model=model)
+    click.echo(report)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,1 @@
+"""mine_negatives: pairs staged, positives embedded and indexed, queries searched, negatives chosen and written."""

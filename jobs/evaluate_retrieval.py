@@ -10,16 +10,19 @@ from jobs.stages.evaluating.job import evaluate_retrieval
 from jobs.stages.evaluating.terminal import print_evaluation
 
 
-@job(sections=("evaluate", "model", "serving", "lake", "mlflow", "spark"))
+@job(sections=("evaluate", "model", "index", "serving", "lake", "mlflow", "spark"))
 def command(context: JobContext) -> None:
     """Evaluate the model on the tasks of evaluate.tasks; print, record and (evaluate.report) show the figures.
 
-    Documents are embedded once per model and kept. Figures have 95 % intervals; evaluate.against compares with
-    another evaluation query by query.
+    Documents are embedded once per model and kept for the same set of tasks. Figures have 95 % intervals and stand
+    beside chance and the floors of evaluate.floors. evaluate.against compares with another evaluation query by query,
+    evaluate.index with rankings through an index.
     """
     model = context.registry.resolve()
     with open_run(context.lake, context.registry, job="evaluate_retrieval") as run:
         report = evaluate_retrieval(context.lake, run, model=model)
+        if report.page is not None:
+            context.registry.log_artifact(str(report.page))
     print_evaluation(report, file=sys.stdout)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from jobs.driver.html_page import write_html
 from udfs.bootstrap import Difference, Score
 
+Differences = Mapping[tuple[str, str], Difference]  # by (level, name) of a line
 _SIDES = {"t": "text", "i": "image", "it": "image + text", "vd": "page"}
 
 
@@ -67,8 +68,8 @@ class TaskExamples:
 class EvaluationPage:
     """What the page shows. `lines` in the table's order; `facts` about the run in theirs.
 
-    `floors`: task to name (chance, BM25 …) to its main metric. `differences`: (level, name) of a line to its paired
-    difference to the model named in `against`.
+    `floors`: task to name (chance, BM25 …) to its main metric. `differences`: what they are (`new − old`) to the
+    paired difference of each line.
     """
 
     title: str
@@ -76,8 +77,7 @@ class EvaluationPage:
     facts: Mapping[str, str]
     examples: Sequence[TaskExamples] = ()
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    differences: Mapping[tuple[str, str], Difference] = field(default_factory=dict)
-    against: str | None = None
+    differences: Mapping[str, Differences] = field(default_factory=dict)
     note: str | None = None
 
 

@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.driver.evaluation_report import EvaluationPage, write_evaluation_report
+from jobs.driver.evaluation_report import Differences, EvaluationPage, write_evaluation_report
 from jobs.driver.lake import absolute
 from jobs.driver.storage import remove_folder
-from jobs.driver.tasks import clear_task_errors
-from jobs.stages.evaluating.compare import ComparedRow, compare
-from jobs.stages.evaluating.corpora import Searched, Suite
-from jobs.stages.evaluating.layouts import read_task
-from jobs.stages.evaluating.measures import METRICS, first_hits, measure, parse_metric
-from jobs.stages.evaluating.ranking import embedded_queries, ranked, staged_queries
-from jobs.stages.evaluating.record import Evaluation, record
+from jobs.stages.evaluating.compare import ComparedRow, differences
+from jobs.stages.evaluating.floors import Floors, floors_of, read_floors
+from jobs.stages.evaluating.indexed import corpus_indexes, ranked_through
+from jobs.stages.evaluating.measuring import Asked, asked_tasks, measured, metrics_of
+from jobs.stages.evaluating.ranking import ranked
+from jobs.stages.evaluating.record import Evaluation, load_scores, record
 from jobs.stages.evaluating.shown import Ranked, task_examples
-from jobs.stages.evaluating.summary import SummaryRow, TaskScore, summarise
-from jobs.stages.evaluating.tasks import EvaluationTask, load_tasks
-from udfs.errors import SettingsError
+from jobs.stages.evaluating.summary import SummaryRow, summarise
+from jobs.stages.evaluating.tasks import load_tasks
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
     from jobs.driver.lake import Lake
     from jobs.driver.registry import ResolvedModel
     from jobs.driver.runs import Run
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
-    """What an evaluation came to: its table, and its difference to another one where that was asked for."""
+class IndexedEvaluation:
+    """The same queries through an index: its own evaluation, and its difference to the exact one."""
 
-    evaluation_id: str
+    evaluation: Evaluation
     lines: Sequence[SummaryRow]
     differences: Sequence[ComparedRow]
-    page: Path | None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation came to: its table, its floors, and its differences where they were asked for."""
+
+    evaluation: Evaluation
+    lines: Sequence[SummaryRow]
+    floors: Floors
+    against: str | None = None
+    differences: Sequence[ComparedRow] = ()
+    indexed: IndexedEvaluation | None = None
+    page: Path | None = None
+
+    @property
+    def columns(self) -> Mapping[str, Differences]:
+        """Differences by what they are, then by (level, name) of a line."""
+        parts: dict[str, Sequence[ComparedRow]] = {}
+        if self.against:
+            parts[f"new − {self.against}"] = self.differences
+        if self.indexed:
+            parts["index − exact"] = self.indexed.differences
+        return {
+            title: {(row.level, row.name): row.difference for row in rows}
+            for title, rows in parts.items()
+        }
 
 
 def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> EvaluationReport:
@@ -50,146 +72,132 @@ def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> Evaluat
     """
     settings = lake.settings.evaluate
     tasks = load_tasks(settings)
-    metrics = {task.name: _metrics(task, depth=settings.depth) for task in tasks}
+    known = read_floors(settings.floors)
+    for task in tasks:
+        metrics_of(
+            task, depth=settings.depth
+        )  # raises before anything is embedded, as the next line does
+    old = load_scores(lake, settings.against) if settings.against else None
     run.model = model
     run.begin()
-    staging = lake.folder("staging", run.run_id)
-    searched = [Searched(t.name, t.corpus_key, read_task(lake.spark, t)) for t in tasks]
-    evaluation = Evaluation(uuid.uuid4().hex[:16], run.run_id, model.spec.model_id)
+    folder = lake.folder("staging", run.run_id)
     try:
-        with run.stage("stage"), clear_task_errors():
-            suite = Suite.open(lake, searched)
-            suite.stage()
-            queries = staged_queries(suite, folder=f"{staging}/queries")
-            judgements = _staged_judgements(searched, folder=f"{staging}/judgements")
-        with run.stage("embed documents"):
-            suite.embed(model)
-        with run.stage("embed queries"):
-            asked = embedded_queries(suite, queries, model, folder=f"{staging}/embedded")
-        with run.stage("rank"), clear_task_errors():
-            vectors = suite.vectors(model)
-            found = ranked(suite, asked, vectors, depth=settings.depth, dim=model.spec.dim)
-            found.write.partitionBy("task").parquet(f"{staging}/rankings")
-        with run.stage("measure"):
-            counted = _Counted.of(asked, vectors)
-            measured = [
-                _measured(task, of, metrics[task.name], counted, judgements, f"{staging}/rankings")
-                for task, of in zip(tasks, searched, strict=True)
-            ]
-            scores = [one.score for one in measured]
-            record(
-                lake, evaluation, scores, first_hits={m.score.name: m.first_hits for m in measured}
+        asked = asked_tasks(lake, run, tasks, model=model, folder=folder)
+        with run.stage("rank and measure"):
+            found = ranked(
+                asked.suite,
+                asked.queries,
+                asked.vectors,
+                depth=settings.depth,
+                dim=model.spec.dim,
             )
-        lines = summarise(scores)
-        _log(run, evaluation, lines)
-        compared = _compared(lake, evaluation, against=settings.against)
-        page = None
+            exact = measured(asked, found, name="exact", depth=settings.depth)
+        scores = [task.score for task in exact]
+        report = EvaluationReport(
+            evaluation=_recorded(
+                lake, Evaluation(_new_id(), run.run_id, model.spec.model_id), exact
+            ),
+            lines=summarise(scores),
+            floors=floors_of(asked, exact, known=known),
+            against=settings.against,
+            differences=differences(scores, old) if old is not None else (),
+            indexed=_indexed(lake, run, asked, exact, model=model) if settings.index else None,
+        )
+        _log(run, report)
         if settings.report:
             with run.stage("report"):
-                shown = task_examples(suite, measured, queries=queries)
-                facts = _facts(run, evaluation, model, scores)
-                page = write_evaluation_report(
-                    absolute(settings.report),
-                    EvaluationPage(
-                        title=f"Retrieval of {model.name} version {model.version}",
-                        lines=lines,
-                        facts=facts,
-                        examples=shown,
-                        differences={(row.level, row.name): row.difference for row in compared},
-                        against=settings.against,
-                    ),
-                )
+                page = _write_page(run, asked, exact, report, file=settings.report)
+            report = replace(report, page=page)
     finally:
-        remove_folder(lake.spark, staging)
-    return EvaluationReport(evaluation.evaluation_id, lines, compared, page)
+        remove_folder(lake.spark, folder)
+    return report
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """Documents by corpus and queries by task, and how many of them have no vector."""
-
-    documents: dict[str, tuple[int, int]]
-    queries: dict[str, int]
-
-    @classmethod
-    def of(cls, queries: DataFrame, vectors: DataFrame) -> _Counted:
-        from pyspark.sql import functions as F
-
-        bad = F.count_if(F.col("status") != "ok").alias("bad")
-        rows = vectors.groupBy("corpus").agg(F.count(F.lit(1)).alias("all"), bad).collect()
-        asked = queries.groupBy("task").agg(bad).collect()
-        return cls(
-            {row.corpus: (int(row["all"]), int(row.bad)) for row in rows},
-            {row.task: int(row.bad) for row in asked},
-        )
+def _indexed(
+    lake: Lake, run: Run, asked: Asked, exact: Sequence[Ranked], *, model: ResolvedModel
+) -> IndexedEvaluation:
+    """The same queries once more, through an index of each corpus."""
+    depth = lake.settings.evaluate.depth
+    indexes = corpus_indexes(asked, run, model=model, depth=depth)
+    with run.stage("rank through index"):
+        found = ranked_through(asked, indexes, depth=depth)
+        through = measured(asked, found, name="indexed", depth=depth)
+    evaluation = Evaluation(_new_id(), run.run_id, model.spec.model_id, indexes.factories)
+    scores = [task.score for task in through]
+    changed = differences(scores, [task.score for task in exact])
+    return IndexedEvaluation(_recorded(lake, evaluation, through), summarise(scores), changed)
 
 
-def _measured(
-    task: EvaluationTask,
-    searched: Searched,
-    metrics: Sequence[str],
-    counted: _Counted,
-    judgements: DataFrame,
-    rankings: str,
-) -> Ranked:
-    spark = judgements.sparkSession
-    mine = spark.read.parquet(rankings).where(f"task = '{task.name}'")
-    ranking = mine.select("query_id", "id", "score", "rank").toArrow()
-    ranking = ranking.sort_by([("query_id", "ascending"), ("rank", "ascending")])
-    judged = judgements.where(f"task = '{task.name}'").drop("task").toArrow()
-    scores = measure(ranking, judged, metrics=metrics)
-    documents, rejected = counted.documents[searched.corpus]
-    score = TaskScore.of(
-        task, scores, documents=documents, rejected=(rejected, counted.queries[task.name])
-    )
-    return Ranked(score, searched.corpus, first_hits(ranking), judged)
+def _recorded(lake: Lake, evaluation: Evaluation, tasks: Sequence[Ranked]) -> Evaluation:
+    hits = {task.score.name: task.first_hits for task in tasks}
+    record(lake, evaluation, [task.score for task in tasks], first_hits=hits)
+    return evaluation
 
 
-def _staged_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame:
-    from functools import reduce
-
-    from pyspark.sql import functions as F
-
-    frames = [of.data.judgements.withColumn("task", F.lit(of.name)) for of in searched]
-    union = reduce(lambda one, other: one.unionByName(other), frames)
-    union.write.partitionBy("task").parquet(folder)
-    return union.sparkSession.read.parquet(folder)
+def _new_id() -> str:
+    return uuid.uuid4().hex[:16]
 
 
-def _metrics(task: EvaluationTask, *, depth: int) -> list[str]:
-    """All usual metrics that a ranking of this depth shows, and the task's own."""
-    if parse_metric(task.metric)[1] > depth:
-        raise SettingsError(
-            f"task {task.name} is measured by {task.metric}; rankings are {depth} deep: raise evaluate.depth"
-        )
-    usual = [metric for metric in METRICS if parse_metric(metric)[1] <= depth]
-    return list(dict.fromkeys([*usual, task.metric]))
-
-
-def _compared(lake: Lake, evaluation: Evaluation, *, against: str | None) -> list[ComparedRow]:
-    return compare(lake, evaluation.evaluation_id, against=against) if against else []
-
-
-def _log(run: Run, evaluation: Evaluation, lines: Sequence[SummaryRow]) -> None:
-    run.tags["evaluation_id"] = evaluation.evaluation_id
-    for line in lines:
-        name = f"{line.level}.{line.name}.{line.metric}".replace("@", "_at_")
-        run.metrics[name] = line.score.mean
-    tasks = [line for line in lines if line.level == "task"]
+def _log(run: Run, report: EvaluationReport) -> None:
+    """Figures of every line as MLflow metrics, e.g. `task.photos.ndcg_at_10` with `.low` and `.high`."""
+    run.tags["evaluation_id"] = report.evaluation.evaluation_id
+    for line in report.lines:
+        name = _metric_name(line, line.metric)
+        score = line.score
+        run.metrics |= {name: score.mean, f"{name}.low": score.low, f"{name}.high": score.high}
+    if report.indexed:
+        run.tags["index_evaluation_id"] = report.indexed.evaluation.evaluation_id
+    named = {"new_minus_old": report.differences}
+    named |= {"index_minus_exact": report.indexed.differences} if report.indexed else {}
+    for what, rows in named.items():
+        for row in rows:
+            name, change = _metric_name(row, what), row.difference
+            run.metrics |= {
+                name: change.mean,
+                f"{name}.low": change.low,
+                f"{name}.high": change.high,
+            }
+    tasks = [line for line in report.lines if line.level == "task"]
     run.counts["tasks"] = len(tasks)
     run.counts["queries"] = sum(line.score.queries for line in tasks)
 
 
-def _facts(
-    run: Run, evaluation: Evaluation, model: ResolvedModel, scores: Sequence[TaskScore]
-) -> dict[str, str]:
-    rejected = sum(score.rejected_queries for score in scores)
+def _metric_name(line: SummaryRow | ComparedRow, what: str) -> str:
+    """As MLflow allows it: letters, digits and _-. /; a task may be called anything."""
+    name = f"{line.level}.{line.name}.{what}".replace("@", "_at_")
+    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
+
+
+def _write_page(
+    run: Run, asked: Asked, exact: Sequence[Ranked], report: EvaluationReport, *, file: str
+) -> Path:
+    page = EvaluationPage(
+        title=_title(run),
+        lines=report.lines,
+        facts=_facts(run, report, exact),
+        examples=task_examples(asked.suite, exact, queries=asked.staged),
+        floors=report.floors,
+        differences=report.columns,
+    )
+    return write_evaluation_report(absolute(file), page)
+
+
+def _title(run: Run) -> str:
+    return f"Retrieval of {run.model.name} version {run.model.version}" if run.model else run.job
+
+
+def _facts(run: Run, report: EvaluationReport, exact: Sequence[Ranked]) -> dict[str, str]:
+    scores = [task.score for task in exact]
+    corpora = {task.corpus: task.score for task in exact}.values()
+    search = f"exact, and {report.indexed.evaluation.search}" if report.indexed else "exact"
     facts = {
-        "model": f"{model.name} version {model.version}\n{model.spec.model_id}",
-        "evaluation": evaluation.evaluation_id,
+        "model_id": report.evaluation.model_id,
+        "evaluation": report.evaluation.evaluation_id,
         "tasks": f"{len(scores)}",
         "queries": f"{sum(len(score.scores.query_ids) for score in scores):,}",
-        "queries without a vector": f"{rejected:,}",
-        "search": "exact",
+        "of them without a vector": f"{sum(score.rejected_queries for score in scores):,}",
+        "documents": f"{sum(score.documents for score in corpora):,}",
+        "of these without a vector": f"{sum(score.rejected_documents for score in corpora):,}",
+        "search": search,
     }
     return facts | {f"seconds to {name}": f"{seconds:.1f}" for name, seconds in run.seconds.items()}

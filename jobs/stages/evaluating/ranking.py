@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jobs.driver.registry import ResolvedModel
     from jobs.stages.evaluating.corpora import Suite
 
+RANKED = "query_id string, id string, score double, rank int, task string"
 BLOCK_BYTES = 128 << 20  # vectors that one task holds at a time
 
 
@@ -43,7 +44,7 @@ def staged_queries(suite: Suite, *, folder: str) -> DataFrame:
 def embedded_queries(
     suite: Suite, queries: DataFrame, model: ResolvedModel, *, folder: str
 ) -> DataFrame:
-    """(task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
+    """(key, task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
     from pyspark.sql import functions as F
 
     lake = suite.lake
@@ -58,18 +59,17 @@ def embedded_queries(
         made.write.mode("overwrite").parquet(folder)
     vectors = lake.spark.read.parquet(folder).select("key", "status", "error", "embedding")
     named = queries.select("key", "task", "corpus", "query_id", "self_id")
-    return named.join(vectors, "key").drop("key")
+    return named.join(vectors, "key")
 
 
 def ranked(
     suite: Suite, queries: DataFrame, vectors: DataFrame, *, depth: int, dim: int
 ) -> DataFrame:
-    """(task, query_id, id, score, rank) of each query's `depth` best documents of its corpus, from rank 1.
+    """RANKED rows of each query's `depth` best documents of its corpus, from rank 1.
 
     By inner product of L2-normalised vectors, exactly; a query's own row (self_id) is left out; equal scores by
     smaller vector_id.
     """
-    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     documents = vectors.where("status = 'ok'")
@@ -87,8 +87,15 @@ def ranked(
     found = copied.groupBy(*keys).cogroup(placed.groupBy(*keys)).applyInArrow(rank, RANK_OUTPUT)
     hits = found.join(documents.select("vector_id", "id"), "vector_id")
     hits = hits.join(queries.select("task", "query_id", "self_id"), ["task", "query_id"])
+    return best_hits(hits, depth=depth)
+
+
+def best_hits(hits: DataFrame, *, depth: int) -> DataFrame:
+    """RANKED rows of hits (task, query_id, self_id, id, vector_id, score) that may be one too many for their own row."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
     best = Window.partitionBy("task", "query_id").orderBy(F.desc("score"), "vector_id")
-    hits = hits.where("self_id IS NULL OR self_id <> id").withColumn(
-        "rank", F.row_number().over(best)
-    )
-    return hits.where(F.col("rank") <= depth).select("task", "query_id", "id", "score", "rank")
+    others = hits.where("self_id IS NULL OR self_id <> id")
+    numbered = others.withColumn("rank", F.row_number().over(best)).where(F.col("rank") <= depth)
+    return numbered.select("query_id", "id", "score", "rank", "task")

@@ -66,7 +66,8 @@ def _example(
     right: Sequence[str],
     found: Mapping[str, Preview],
 ) -> Example:
-    (text, image), instruction = asked[task.score.name, query_id]
+    # A judged query may be missing in the queries themselves.
+    (text, image), instruction = asked.get((task.score.name, query_id), ((None, None), None))
     number = task.score.scores.query_ids.index(query_id)
 
     def shown(name: str) -> Shown:
@@ -108,7 +109,7 @@ def _asked(
         for row in rows.select("task", "query_id", "instruction").collect()
     }
     small = previews(suite.lake, rows)
-    return {name: (small[_KEY.join(name)], told[name]) for name in names}
+    return {name: (small[_KEY.join(name)], told[name]) for name in told}
 
 
 def _documents(suite: Suite, ids: set[str]) -> dict[str, Preview]:

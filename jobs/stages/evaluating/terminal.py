@@ -4,53 +4,50 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jobs.stages.evaluating.job import EvaluationReport
-from udfs.bootstrap import Difference, Score
+from udfs.bootstrap import Difference
 
 _INDENT = {"overall": 0, "class": 1, "pair": 2, "dataset": 3, "task": 3}
-_PIPE_WIDTH = 120  # columns where the output is no terminal
+_PIPE_WIDTH = 140  # columns where the output is no terminal
 
 
 def print_evaluation(report: EvaluationReport, *, file: TextIO) -> None:
-    """Print every line of the table with its interval, and its difference where another evaluation was given."""
+    """Print every line of the table with its interval, the floors of tasks, and differences where there are any."""
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=_PIPE_WIDTH)
-    changes = {(row.level, row.name): row.difference for row in report.differences}
-    table = Table(title=f"evaluation {report.evaluation_id}", title_justify="left")
-    for name in (
-        "",
-        "pair",
-        "metric",
-        "queries",
-        "value",
-        "95 %",
-        *(["change"] if changes else []),
-    ):
+    floors = list(dict.fromkeys(name for of in report.floors.values() for name in of))
+    table = Table(
+        title=f"evaluation {report.evaluation.evaluation_id}", title_justify="left", box=SIMPLE_HEAD
+    )
+    for name in ("", "pair", "metric"):
         table.add_column(name)
+    for name in ("queries", "value", "95 %", *floors, *report.columns):
+        table.add_column(name, justify="right")
     for line in report.lines:
+        of_line = report.floors.get(line.name, {}) if line.level == "task" else {}
         cells = [
             "  " * _INDENT[line.level] + line.name,
             line.pair or "",
             line.metric,
             f"{line.score.queries:,}",
             f"{line.score.mean:.3f}",
-            _bounds(line.score),
+            f"{line.score.low:.3f}–{line.score.high:.3f}",
+            *(f"{of_line[name]:.3f}" if name in of_line else "" for name in floors),
+            *(_change(changes[line.level, line.name]) for changes in report.columns.values()),
         ]
-        if changes:
-            cells.append(_change(changes[line.level, line.name]))
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
+    if report.indexed:
+        through = report.indexed.evaluation
+        console.print(Text(f"through {through.search}: evaluation {through.evaluation_id}"))
     if report.page:
-        console.print(Text(f"page: {report.page}"))
-
-
-def _bounds(score: Score) -> str:
-    return f"{score.low:.3f}–{score.high:.3f}"
+        console.print(Text(f"page: {report.page}"), soft_wrap=True)
 
 
 def _change(change: Difference) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pydantic
 
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.planning import PlannedIndex, indexed_vectors
+from jobs.stages.indexing.planning import PlannedIndex
 from udfs.ann.check import CHECK_OUTPUT, CheckSpec, check_batches
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import QuantizerRecord, finished_quantizer, finished_shard
@@ -28,7 +28,6 @@ from udfs.specs import IndexSpec
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from jobs.driver.lake import Lake
     from jobs.driver.runs import Run
 
 log = logging.getLogger("gme_lake")
@@ -37,13 +36,13 @@ CHECKED_VECTORS = 50
 _INT64_VALUES = 2**64
 
 
-def trained_quantizer(lake: Lake, run: Run, planned: PlannedIndex) -> QuantizerRecord:
+def trained_quantizer(vectors: DataFrame, run: Run, planned: PlannedIndex) -> QuantizerRecord:
     """Train on a hash sample in one task, unless an earlier build of this index has."""
     spec = planned.spec
     if kept := finished_quantizer(spec.root):
         log.info("index %s: quantizer is there already, kept", spec.index_id)
         return kept
-    sample = _sample(indexed_vectors(lake, spec), planned).select("embedding")
+    sample = _sample(vectors, planned).select("embedding")
     train = functools.partial(train_batches, spec=spec)
     with clear_task_errors():
         row = sample.mapInArrow(train, TRAIN_OUTPUT).first()
@@ -54,7 +53,7 @@ def trained_quantizer(lake: Lake, run: Run, planned: PlannedIndex) -> QuantizerR
 
 
 def built_shards(
-    lake: Lake, run: Run, planned: PlannedIndex, quantizer: QuantizerRecord
+    vectors: DataFrame, run: Run, planned: PlannedIndex, quantizer: QuantizerRecord
 ) -> tuple[tuple[ShardRecord, ...], list[int]]:
     """Records of all shards by number, and the numbers of those kept from an earlier build.
 
@@ -70,7 +69,7 @@ def built_shards(
     if kept:
         log.info("index %s: kept shards %s, to build %s", spec.index_id, kept, pending)
     if pending:
-        rows = by_shard(indexed_vectors(lake, spec), spec, shards=pending)
+        rows = by_shard(vectors, spec, shards=pending)
         build = functools.partial(build_batches, spec=ShardsSpec(spec, quantizer.file))
         with clear_task_errors():
             built = rows.mapInArrow(build, SHARD_OUTPUT).collect()
@@ -87,16 +86,15 @@ def built_shards(
     return tuple(records[n] for n in numbers), kept
 
 
-def check_shards(lake: Lake, spec: CheckSpec) -> int:
+def check_shards(vectors: DataFrame, spec: CheckSpec) -> int:
     """Check every shard against its checksums and sampled stored vectors; returns how many vectors were searched."""
     from pyspark.sql import functions as F
 
     index = spec.build.index
-    rows = indexed_vectors(lake, index)
     # Ids first: that reads one narrow column, where a sample of rows would read every vector again.
     order = F.xxhash64("vector_id", F.lit(index.plan.seed + 1))
-    names = rows.select("vector_id").orderBy(order, "vector_id").head(CHECKED_VECTORS)
-    sampled = rows.where(F.col("vector_id").isin([row.vector_id for row in names]))
+    names = vectors.select("vector_id").orderBy(order, "vector_id").head(CHECKED_VECTORS)
+    sampled = vectors.where(F.col("vector_id").isin([row.vector_id for row in names]))
     asked = by_shard(sampled, index, shards=range(index.plan.shards))
     check = functools.partial(check_batches, spec=spec)
     try:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from jobs.stages.indexing.building import built_shards, check_shards, trained_quantizer
 from jobs.stages.indexing.commit import commit_index, committed_index, total_bytes
-from jobs.stages.indexing.planning import PlannedIndex, plan_index
+from jobs.stages.indexing.planning import PlannedIndex, indexed_vectors, plan_index
 from udfs.ann.check import CheckSpec
 from udfs.ann.manifest import Manifest
 from udfs.ann.tasks import ShardsSpec
 from udfs.specs import IndexSpec
 
 if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
     from jobs.driver.lake import Lake
     from jobs.driver.registry import ResolvedModel
     from jobs.driver.runs import Run
@@ -66,24 +68,27 @@ def build_index(
     if existing is not None:
         return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
     run.begin()
-    manifest, kept = built_manifest(lake, run, planned)
+    manifest, kept = built_manifest(indexed_vectors(lake, spec), run, planned)
     with run.stage("commit"):
         built = commit_index(lake, run, manifest)
     return IndexReport(spec, built, manifest.rows, total_bytes(manifest), kept)
 
 
-def built_manifest(lake: Lake, run: Run, planned: PlannedIndex) -> tuple[Manifest, tuple[int, ...]]:
+def built_manifest(
+    vectors: DataFrame, run: Run, planned: PlannedIndex
+) -> tuple[Manifest, tuple[int, ...]]:
     """Train, build and check the files of an index; returns what describes them, and the shards kept from before.
 
-    Nothing is committed or made visible to searches.
+    `vectors` (vector_id, id, embedding) are the rows that it must hold. Nothing is committed or made visible to
+    searches.
     """
     with run.stage("train"):
-        quantizer = trained_quantizer(lake, run, planned)
+        quantizer = trained_quantizer(vectors, run, planned)
     with run.stage("build shards"):
-        shards, kept = built_shards(lake, run, planned, quantizer)
+        shards, kept = built_shards(vectors, run, planned, quantizer)
     with run.stage("check"):
         check = CheckSpec(ShardsSpec(planned.spec, quantizer.file), shards)
-        run.counts["checked"] += check_shards(lake, check)
+        run.counts["checked"] += check_shards(vectors, check)
     manifest = Manifest(planned.spec, quantizer.file, shards)
     run.counts.update({"indexed": manifest.rows, "trained_on": quantizer.rows})
     run.metrics.update(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.stages.indexing.commit import committed_index
 from jobs.stages.indexing.job import built_manifest
+from jobs.stages.indexing.planning import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.searching import measure, price
 from udfs.ann.ladder import Short, bytes_of
@@ -65,7 +66,7 @@ def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried
     row = committed_index(lake, spec.index_id)
     if row is None:
         log.info("index %s: %s", spec.index_id, planned.cost)
-        manifest, _ = built_manifest(lake, run, planned)
+        manifest, _ = built_manifest(indexed_vectors(lake, spec), run, planned)
         manifest.write(spec.root)
     else:
         manifest = Manifest.read(row.root)

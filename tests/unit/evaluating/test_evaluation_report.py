@@ -71,7 +71,7 @@ def test_the_table_has_a_row_for_every_line_with_its_figures(tmp_path):
     new = [task_score(t.name, t.pair, t.values + 0.25, metric=t.metric) for t in TASKS[:1]]
     changes = {(row.level, row.name): row.difference for row in differences(new, TASKS[:1])}
     floors = {"fiqa": {"chance": 0.02, "BM25": 0.87}, "nights": {"chance": 0.03}}
-    html = write(tmp_path, floors=floors, differences=changes, against="version 2")
+    html = write(tmp_path, floors=floors, differences={"new − version 2": changes})
     head, *rows = Page(html).rows
     assert head[:4] == ["task", "score, 95 % interval", "metric", "queries"]
     assert head[4:] == ["chance", "BM25", "new − version 2"]
@@ -95,7 +95,7 @@ def test_the_table_has_a_row_for_every_line_with_its_figures(tmp_path):
 def test_differences_are_marked_by_sign_and_colour(tmp_path, change, shown, mark):
     new = [task_score("fiqa", "t2t", TASKS[0].values + change)]
     changes = {(row.level, row.name): row.difference for row in differences(new, TASKS[:1])}
-    html = write(tmp_path, lines=summarise(new), differences=changes)
+    html = write(tmp_path, lines=summarise(new), differences={"change": changes})
     assert [cells[-1].startswith(shown) for cells in Page(html).rows[1:]] == [True] * 4
     assert html.count('class="up"') == (4 if mark == "up" else 0)
     assert html.count('class="down"') == (4 if mark == "down" else 0)

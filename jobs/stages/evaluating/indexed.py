@@ -1,0 +1,85 @@
+"""Rankings through an index: each corpus gets one of its own, built and searched by the code of the jobs."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.tasks import clear_task_errors
+from jobs.stages.evaluating.ranking import best_hits
+from jobs.stages.indexing.job import built_manifest
+from jobs.stages.indexing.planning import planned_at
+from jobs.stages.searching.job import QUERIES_PER_TASK
+from udfs.answers import SEARCH_OUTPUT
+from udfs.search import search_batches
+from udfs.specs import SearchSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.driver.registry import ResolvedModel
+    from jobs.driver.runs import Run
+    from jobs.stages.evaluating.measuring import Asked
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """Indexes of the corpora, by corpus; `factories` says what they are, e.g. `Flat`."""
+
+    specs: dict[str, SearchSpec]
+    factories: str
+
+
+def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel, depth: int) -> Indexes:
+    """Build an index of every corpus by the settings `index`, as files of this run.
+
+    Raises SettingsError where the settings do not fit a corpus (too few rows to train on).
+    """
+    from pyspark.sql import functions as F
+
+    lake = asked.suite.lake
+    version = lake.version("vectors")
+    specs, factories = {}, set()
+    for corpus, (rows, rejected) in sorted(asked.counts.documents.items()):
+        if rows == rejected:
+            continue
+        planned = planned_at(
+            lake, lake.settings.index, model=model, version=version, rows=rows - rejected
+        )
+        root = f"{asked.folder}/indexes/{corpus}"
+        spec = replace(planned.spec, index_id=corpus, root=root)
+        good = asked.vectors.where((F.col("corpus") == corpus) & (F.col("status") == "ok"))
+        manifest, _ = built_manifest(
+            good.select("vector_id", "id", "embedding"), run, replace(planned, spec=spec)
+        )
+        manifest.write(root)
+        specs[corpus] = SearchSpec(root, spec.model_id, k=depth + 1)
+        factories.add(spec.plan.factory)
+    return Indexes(specs, ", ".join(sorted(factories)))
+
+
+def ranked_through(asked: Asked, indexes: Indexes, *, depth: int) -> DataFrame:
+    """RANKED rows of each query's `depth` best documents that the index of its corpus finds."""
+    from pyspark.sql import functions as F
+
+    queries = asked.queries.where("status = 'ok'")
+    with clear_task_errors():
+        counts = {row.corpus: row["count"] for row in queries.groupBy("corpus").count().collect()}
+    found = []
+    for corpus, count in counts.items():
+        if corpus in indexes.specs:
+            wanted = (F.lit(None).cast("int").alias("k"), "status", "error", "embedding")
+            mine = queries.where(F.col("corpus") == corpus)
+            rows = mine.select(F.col("key").alias("query_id"), *wanted)
+            search = functools.partial(search_batches, spec=indexes.specs[corpus])
+            tasks = math.ceil(count / QUERIES_PER_TASK)
+            found.append(rows.repartition(tasks).mapInArrow(search, SEARCH_OUTPUT))
+    none = asked.suite.lake.spark.createDataFrame([], SEARCH_OUTPUT)
+    hits = functools.reduce(lambda one, other: one.unionByName(other), found, none)
+    hits = hits.where("rank IS NOT NULL").select(
+        F.col("query_id").alias("key"), "id", "vector_id", "score"
+    )
+    named = queries.select("key", "task", "query_id", "self_id")
+    return best_hits(hits.join(named, "key"), depth=depth)

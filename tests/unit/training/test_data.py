@@ -69,6 +69,27 @@ def test_rows_of_a_step_and_their_negatives(open_pairs):
     assert np.array_equal(same, colours[:, None] == colours[None, :])
 
 
+def test_a_negative_that_is_right_for_other_pairs_is_none_of_theirs(preparer, tmp_path):
+    kites = [{"text": "a kite", "id": "kite"}, {"text": "a boat"}]
+    rows = [
+        {"query_text": "mugs", "positive_text": "a mug", "positive_id": "mug", "negatives": kites},
+        {"query_text": "kites", "positive_text": "the kite", "positive_id": "kite"},
+    ]
+    table = pa.Table.from_pylist(rows, schema=PAIRS_SCHEMA)
+    file = write_pairs(tmp_path / "p.arrow", table.to_batches())
+    plan = TablePairs(PairsSpec(path=str(file)), preparer, batch=2, seed=0).plan(0)
+    ids = dict(zip([(i.pair, i.side) for i in plan.items], plan.ids, strict=True))
+    assert ids[0, 0] == ids[1, "positive"] != ids[0, "positive"]
+    assert ids[0, 1] not in {ids[0, "positive"], ids[1, "positive"]}
+
+
+def test_negatives_without_ids_are_read_too(preparer, tmp_path):
+    rows = [{"query_text": "a", "positive_text": "b", "negatives": [{"text": "c"}]}] * 2
+    file = write_pairs(tmp_path / "p.arrow", pa.Table.from_pylist(rows).to_batches())
+    plan = TablePairs(PairsSpec(path=str(file)), preparer, batch=2, seed=0).plan(0)
+    assert [item.side for item in plan.items] == ["query"] * 2 + ["positive"] * 2 + [0, 0]
+
+
 def test_only_queries_carry_the_instruction(open_pairs, preparer):
     pairs = open_pairs()
     plan = pairs.plan(0)

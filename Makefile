@@ -1,15 +1,20 @@
-# make demo | test | test-fast | lint | bench | setup | clean. Everything is set up in .venv when it is first needed.
+# make demo | test | test-fast | lint | bench | gme-tiny | setup | clean. Everything is set up in .venv when it is first needed.
 SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-fast lint bench setup java clean
+# Real pictures that gme-tiny is trained and judged on too, where they are there.
+RETRIEVAL ?= $(wildcard ../shared/data/retrieval)
+SEED ?= 0
+
+.PHONY: help demo test test-fast lint bench gme-tiny setup java clean
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make test       lint, types and all tests: unit, spark, cluster"
 	@echo "make test-fast  unit tests only, without Spark"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the tables of tests/bench"
+	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
 
@@ -30,6 +35,10 @@ lint: $(READY)
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench_embed
+
+gme-tiny: setup
+	$(BIN)/gme-lake train-embedder --config gme-tiny.yaml --set train.output=build/gme-tiny/seed$(SEED) \
+	    --set lake.root=build/gme-tiny/lake --set train.seed=$(SEED) $(if $(RETRIEVAL),--set train.tasks=$(RETRIEVAL))
 
 setup: $(READY) java
 	@$(BIN)/python -c "from jobs.driver.delta_jars import delta_jars; delta_jars({})"

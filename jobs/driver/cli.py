@@ -60,7 +60,7 @@ def job(
         @functools.wraps(function)
         def run(config: tuple[str, ...], sets: tuple[str, ...], debug: bool, **own: Any) -> None:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-            for noisy in ("mlflow", "alembic", "py4j", "httpx"):
+            for noisy in ("mlflow", "alembic", "py4j", "httpx", "faiss.loader"):
                 logging.getLogger(noisy).setLevel(logging.WARNING)
             try:
                 function(JobContext(load_settings(files=config, sets=sets)), **own)

@@ -199,7 +199,9 @@ def _parts(batch: int, directions: tuple[Direction, ...]) -> tuple[Part, Part, P
 
 
 def _terms(batch: int, parts: tuple[Part, Part, Part], *, sources: int) -> list[Term]:
-    """Text to picture and back, picture to picture, and (picture + change) to picture, a half each."""
+    """Text to picture and back, picture to picture, and (picture + change) to picture, which is learned last and counts
+    twice.
+    """
     targets = [np.arange(*part) for part in parts]
     queries, start = [], batch
     for target in targets:
@@ -211,6 +213,6 @@ def _terms(batch: int, parts: tuple[Part, Part, Part], *, sources: int) -> list[
         Term("t2i", texts, targets[0], pictures, 0.5),
         Term("i2t", targets[0], texts, texts, 0.5),
         Term("i2i", queries[1], targets[1], pictures, 0.5),
-        Term("it2i", queries[2], targets[2], pictures, 0.5),
+        Term("it2i", queries[2], targets[2], pictures, 1.0),
     ]
     return [term for term in terms if len(term.queries)]

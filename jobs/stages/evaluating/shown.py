@@ -44,7 +44,8 @@ def task_examples(
     wanted: set[str] = set()
     for task in tasks:
         for query_id in chain(*picked[task.score.name]):
-            ids = [*task.first_hits.get(query_id, ())[:_HITS], *right[task.score.name][query_id]]
+            hits = task.first_hits.get(query_id, ())[:_HITS]
+            ids = [*hits, *right[task.score.name][query_id][: _HITS + _WANTED]]
             wanted |= {f"{task.corpus}/{name}" for name in ids}
     found = _documents(suite, wanted)
     return [
@@ -74,14 +75,15 @@ def _example(
         said, picture = found.get(f"{task.corpus}/{name}", (None, None))
         return Shown(name, said, picture, right=name in right)
 
+    hits = task.first_hits.get(query_id, ())[:_HITS]
     return Example(
         query_id,
         float(task.score.values[number]),
         text,
         image,
         instruction,
-        hits=[shown(name) for name in task.first_hits.get(query_id, ())[:_HITS]],
-        wanted=[shown(name) for name in right[:_WANTED]],
+        hits=[shown(name) for name in hits],
+        wanted=[shown(name) for name in right if name not in hits][:_WANTED],
     )
 
 

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Indexes:
-    """Indexes of the corpora, by corpus; `factories` says what they are, e.g. `Flat`."""
+    """Folders of the corpora's indexes, by corpus; `factories` says what they are, e.g. `Flat`."""
 
-    specs: dict[str, SearchSpec]
+    model_id: str
+    roots: dict[str, str]
     factories: str
 
 
-def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel, depth: int) -> Indexes:
+def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel) -> Indexes:
     """Build an index of every corpus by the settings `index`, as files of this run.
 
     Raises SettingsError where the settings do not fit a corpus (too few rows to train on).
@@ -41,7 +42,7 @@ def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel, depth: int) 
 
     lake = asked.suite.lake
     version = lake.version("vectors")
-    specs, factories = {}, set()
+    roots, factories = {}, set()
     for corpus, (rows, rejected) in sorted(asked.counts.documents.items()):
         if rows == rejected:
             continue
@@ -55,9 +56,9 @@ def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel, depth: int) 
             good.select("vector_id", "id", "embedding"), run, replace(planned, spec=spec)
         )
         manifest.write(root)
-        specs[corpus] = SearchSpec(root, spec.model_id, k=depth + 1)
+        roots[corpus] = root
         factories.add(spec.plan.factory)
-    return Indexes(specs, ", ".join(sorted(factories)))
+    return Indexes(model.spec.model_id, roots, ", ".join(sorted(factories)))
 
 
 def ranked_through(asked: Asked, indexes: Indexes, *, depth: int) -> DataFrame:
@@ -69,11 +70,12 @@ def ranked_through(asked: Asked, indexes: Indexes, *, depth: int) -> DataFrame:
         counts = {row.corpus: row["count"] for row in queries.groupBy("corpus").count().collect()}
     found = []
     for corpus, count in counts.items():
-        if corpus in indexes.specs:
+        if corpus in indexes.roots:
             wanted = (F.lit(None).cast("int").alias("k"), "status", "error", "embedding")
             mine = queries.where(F.col("corpus") == corpus)
             rows = mine.select(F.col("key").alias("query_id"), *wanted)
-            search = functools.partial(search_batches, spec=indexes.specs[corpus])
+            spec = SearchSpec(indexes.roots[corpus], indexes.model_id, k=depth + 1)
+            search = functools.partial(search_batches, spec=spec)
             tasks = math.ceil(count / QUERIES_PER_TASK)
             found.append(rows.repartition(tasks).mapInArrow(search, SEARCH_OUTPUT))
     none = asked.suite.lake.spark.createDataFrame([], SEARCH_OUTPUT)

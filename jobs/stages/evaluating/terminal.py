@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.stages.evaluating.job import EvaluationReport
+from jobs.stages.evaluating.report import EvaluationReport
 from udfs.bootstrap import Difference
 
 _INDENT = {"overall": 0, "class": 1, "pair": 2, "dataset": 3, "task": 3}

@@ -110,6 +110,7 @@ def test_negatives_are_no_right_answers_and_a_training_takes_them(
         "train.steps=2",
         "train.batch=4",
         "train.precision=float32",
+        f"mlflow.tracking_uri={lake.settings.mlflow.tracking_uri}",
         "model.profile=tiny",
         "model.name=second",
     )

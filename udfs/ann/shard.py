@@ -18,7 +18,7 @@ from udfs import storage
 from udfs.ann.files import FileRecord, record_file
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import publish_record
-from udfs.ann.vectors import Floats, Ints, unit_vectors
+from udfs.ann.vectors import Floats, Ints, halves_of_floats, unit_vectors
 from udfs.errors import IndexDataError
 
 ROWS_SCHEMA = pa.schema(
@@ -87,7 +87,7 @@ class ShardWriter:
             return
         self._index.add(xb)
         if self._refine is not None:
-            self._refine.write(xb.astype(REFINE_DTYPE).tobytes())
+            self._refine.write(halves_of_floats(xb).data)
         columns = [pa.array(vector_ids), names.cast(pa.string())]
         self._rows.write_batch(pa.record_batch(columns, schema=ROWS_SCHEMA))
         self._seen.append(vector_ids.copy())
@@ -139,7 +139,9 @@ class ShardWriter:
     def _refuse_duplicates(self) -> None:
         if not self._seen:
             return
-        ordered = np.sort(np.concatenate(self._seen))
+        ordered = np.concatenate(self._seen)
+        self._seen.clear()
+        ordered.sort()
         twice = ordered[1:][ordered[1:] == ordered[:-1]]
         if twice.size:
             raise IndexDataError(

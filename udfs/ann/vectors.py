@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -15,7 +16,17 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 NORM_TOLERANCE = 1e-2  # bfloat16 models are off by some 4e-3; a forgotten normalisation is far more
+_FP16 = faiss.ScalarQuantizer.QT_fp16
 _SIGN_AND_HALF = np.uint32(0x8FFFE000).view(np.int32)
+
+
+def halves_of_floats(x: Floats) -> NDArray[np.uint8]:
+    """Bytes (n, 2·d) of the float16 values nearest to x (n, d), little-endian; numpy takes three times as long.
+
+    Where two are equally near it may take the other one than `x.astype(float16)`.
+    """
+    codes: NDArray[np.uint8] = faiss.ScalarQuantizer(x.shape[1], _FP16).compute_codes(x)
+    return codes
 
 
 def floats_of_halves(x: NDArray[np.float16]) -> Floats:

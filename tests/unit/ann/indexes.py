@@ -9,6 +9,7 @@ from udfs.ann.manifest import QUANTIZER_NAME, Manifest, publish_bytes
 from udfs.ann.plan import default_plan
 from udfs.ann.shard import ShardWriter
 from udfs.ann.train import train_quantizer
+from udfs.ann.vectors import halves_of_floats
 from udfs.specs import IndexPlan, IndexSpec
 
 FIRST_VECTOR_ID = 10_000_000_000  # beyond 32 bits
@@ -58,6 +59,11 @@ def build(
     manifest = Manifest(spec, record, tuple(shards))
     manifest.write(root)
     return manifest
+
+
+def kept_halves(x):
+    """What the re-rank file gives back of x float32 (n, d)."""
+    return halves_of_floats(x).view("<f2").astype(np.float32)
 
 
 def exact(xq, xb, k):

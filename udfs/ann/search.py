@@ -23,6 +23,7 @@ from udfs.ann.within import EXACT_ROWS, RowSet, exact_within, widened
 from udfs.errors import IndexDataError
 
 MIN_CANDIDATES = 200  # re-ranked even for small k, unless k_factor is given: k = 1 needs them most
+FEW_SHARE = 0.75  # of the rows; where more may be found, inverted lists miss none and cost a tenth
 BLOCK_CANDIDATES = 4_000_000  # (query, candidate) pairs held at a time
 
 
@@ -118,8 +119,8 @@ class Searcher:
         `xq` float32 (q, dim), unit vectors. `nprobe` lists are read (default: the plan's) and
         k · `k_factor` candidates re-ranked by their exact inner product in float16 (default: the plan's,
         and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do. The fewer
-        rows are `within`, the more lists are read, and nprobe is doubled until they hold all candidates; up to
-        20,000 rows, and any number where there are no inverted lists, are searched exactly.
+        rows are `within`, the more lists are read, and nprobe is doubled until they hold all candidates. Up to 20,000
+        rows, unless they are most of the index, and any number where there are no inverted lists, are searched exactly.
         Raises IndexDataError for another dimension, NaN, or queries not of norm 1.
         """
         plan, spec = self.manifest.spec.plan, self.manifest.spec
@@ -131,7 +132,8 @@ class Searcher:
         candidates = min(self.candidates(k, k_factor), rows)
         nprobe = nprobe or plan.nprobe
         faiss.omp_set_num_threads(self._threads)
-        if within is not None and (rows <= EXACT_ROWS or not self._source.has_lists):
+        few = rows <= EXACT_ROWS and rows < FEW_SHARE * self.rows
+        if within is not None and (few or not self._source.has_lists):
             if not self._source.has_lists or plan.refine == "fp16":
                 D, found = exact_within(xq, self.shards, within, k)
                 return SearchResult(D, *self._names(found))

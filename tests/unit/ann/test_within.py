@@ -5,21 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, names_of
+from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, kept_halves, names_of
 from udfs.ann import search as search_module
 from udfs.ann.exact import exact_topk
 from udfs.ann.live import LiveSearcher
 from udfs.ann.plan import default_plan
 from udfs.ann.recall import recall_at_k
 from udfs.ann.search import Searcher
-from udfs.ann.vectors import floats_of_halves
-from udfs.ann.within import RowSet, named_in, widened
+from udfs.ann.vectors import floats_of_halves, halves_of_floats
+from udfs.ann.within import RowSet, exact_within, named_in, widened
 
 ROWS, NEW, DIM = 1500, 40, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=8), clustered(NEW, DIM, seed=2, clusters=8)
 XQ = clustered(6, DIM, seed=1, clusters=8)
 IDS = np.arange(ROWS + NEW, dtype=np.int64) + FIRST_VECTOR_ID
-STORED = np.vstack([XB.astype(np.float16).astype(np.float32), XNEW])
+STORED = np.vstack([kept_halves(XB), XNEW])
 FACTORIES = ["Flat", "OPQ8_16,IVF{nlist},PQ8x4fs", "IVF{nlist},Flat", "HNSW16", "SQ8"]
 
 
@@ -88,6 +88,21 @@ def test_rare_and_far_rows_are_found_from_few_lists(tmp_path, monkeypatch):
         assert recall_at_k(found.I, I, 10).value >= least
 
 
+def test_a_few_rows_gone_do_not_make_a_small_index_an_exact_one(tmp_path, monkeypatch):
+    """Reading every vector cost nine times as much as the lists."""
+    build(tmp_path, XB, default_plan(ROWS, DIM, nlist=16))
+    base = Searcher.open(tmp_path)
+    exact: list[int] = []
+    monkeypatch.setattr(
+        search_module, "exact_within", lambda *a: exact.append(1) or exact_within(*a)
+    )
+    some, most = IDS[:ROWS][::5], IDS[:ROWS][np.arange(ROWS) % 5 > 0]
+    found = LiveSearcher(base, gone=some).search(XQ, k=10, nprobe=16, k_factor=ROWS)
+    assert not exact and not np.isin(found.I, some).any()
+    LiveSearcher(base, gone=most).search(XQ, k=10)
+    assert exact
+
+
 def test_lossy_codes_alone_are_read_in_full_where_the_rows_are_few(tmp_path):
     """No vectors to look up by row: the few rows are found whatever nprobe was asked."""
     build(tmp_path, XB, default_plan(ROWS, DIM, factory="IVF{nlist},Flat", nlist=16))
@@ -120,6 +135,16 @@ def test_row_sets_keep_their_rows_and_lose_those_taken_away(masks, random):
         rows.less(taken).masks([len(m) for m in masks]), masks, taken, strict=True
     ):
         np.testing.assert_array_equal(left, mask & ~gone)
+
+
+def test_floats_become_the_nearest_halves():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((500, 64)) * 10.0 ** rng.integers(-9, 1, (500, 64))).astype("<f4")
+    kept = halves_of_floats(x).view("<f2")
+    nearest = x.astype("<f2")
+    assert kept.shape == x.shape and (kept == nearest).mean() > 0.999
+    # The rest lie half way between two: either is as near.
+    np.testing.assert_array_equal(np.abs(kept - x), np.abs(nearest - x))
 
 
 def test_halves_become_the_floats_that_numpy_makes_of_them():

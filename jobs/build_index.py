@@ -20,7 +20,7 @@ def command(context: JobContext, dry_run: bool) -> None:
     """
     model = context.registry.resolve()
     planned = plan_index(context.lake, model=model)
-    click.echo(f"plan of index {planned.spec.index_id}: {planned.cost}")
+    click.echo(planned)
     if dry_run:
         return
     with open_run(context.lake, context.registry, job="build_index") as run:

@@ -164,7 +164,9 @@ class Registry:
                 {"model_id": run.model.spec.model_id, "model_version": run.model.version}
             )
         self._mlflow.log_params(_flat(self.settings.model_dump(by_alias=True, mode="json")))
-        metrics = {f"rows.{k}": float(v) for k, v in run.counts.items()}
+        metrics = {
+            k if k.endswith("_bytes") else f"rows.{k}": float(v) for k, v in run.counts.items()
+        }
         metrics |= {f"seconds.{k}": float(v) for k, v in run.seconds.items()}
         self._mlflow.log_metrics(metrics | run.metrics)
         if run.source_table and run.source_version is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """What a job reports while it works. `counts` are rows, `seconds` wall or summed task seconds by stage."""
+    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks."""
 
     lake: Lake
     job: str

@@ -112,7 +112,7 @@ def _embed(demo: Demo, model: ResolvedModel, *, fact: str | None = "embedded") -
 
 def _release(demo: Demo, model: ResolvedModel) -> None:
     planned = plan_index(demo.lake, model=model)
-    demo.say(f"   plan: {planned.cost}")
+    demo.say(f"   {planned}")
     with open_run(demo.lake, demo.registry, job="build_index") as run:
         report = build_index(demo.lake, run, model=model, planned=planned)
         release = promote(demo.lake, run, index_id=planned.spec.index_id, note="demo")

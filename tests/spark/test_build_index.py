@@ -37,7 +37,7 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     searcher = Searcher.open(report.spec.root, model_id="model-a")
     vector_ids = np.array([row.vector_id for row in stored], np.int64)
     xb = np.array([row.embedding for row in stored], np.float32)
-    parts = [set(shard.vector_ids.tolist()) for shard in searcher._shards]
+    parts = [set(shard.vector_ids.tolist()) for shard in searcher.shards]
     assert len(parts) == 3 and sum(map(len, parts)) == ROWS
     assert set.union(*parts) == set(vector_ids.tolist())
 

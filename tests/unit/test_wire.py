@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.ann.check.check_batches": {"spec": INDEX},
     "udfs.ann.measure.measure_batches": {"spec": MEASURED},
     "udfs.ann.measure.price_batches": {"spec": MEASURED},
+    "udfs.ann.probe.probe_batches": {"spec": INDEX},
     "udfs.ann.query_set.write_query_set": {"spec": QuerySetSpec(URI, 3584)},
     "udfs.ann.rank.rank_block": {"spec": RankSpec(1000, 3584)},
     "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE)},

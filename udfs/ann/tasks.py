@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -18,22 +17,26 @@ from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import publish_quantizer
 from udfs.ann.shard import ShardWriter
 from udfs.ann.train import train_quantizer
+from udfs.ann.usage import UsageMeter
 from udfs.ann.vectors import Floats, Ints, floats_of
 from udfs.errors import IndexDataError
 from udfs.specs import IndexSpec
 
 TRAIN_INPUT = "embedding array<float>"
-TRAIN_OUTPUT = "record string, seconds double"
+TRAIN_OUTPUT = "record string, seconds double, peak_bytes bigint"
 SHARD_INPUT = "shard int, vector_id bigint, id string, embedding array<float>"
-SHARD_OUTPUT = "shard int, rows bigint, record string, seconds double"
+SHARD_OUTPUT = "shard int, rows bigint, record string, seconds double, peak_bytes bigint"
 
-_TRAIN_ARROW = pa.schema([("record", pa.string()), ("seconds", pa.float64())])
+_TRAIN_ARROW = pa.schema(
+    [("record", pa.string()), ("seconds", pa.float64()), ("peak_bytes", pa.int64())]
+)
 _SHARD_ARROW = pa.schema(
     [
         ("shard", pa.int32()),
         ("rows", pa.int64()),
         ("record", pa.string()),
         ("seconds", pa.float64()),
+        ("peak_bytes", pa.int64()),
     ]
 )
 
@@ -51,9 +54,10 @@ def train_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Train on the first plan.train_rows rows (TRAIN_INPUT, one partition, in a fixed order) and publish the result.
 
-    Yields one TRAIN_OUTPUT row: the QuantizerRecord as JSON and the seconds of training. Memory is the sample
+    Yields one TRAIN_OUTPUT row: the QuantizerRecord as JSON, core seconds and peak memory of the task. Memory is the sample
     and its rotated copy. Raises IndexDataError for vectors of another width or norm.
     """
+    meter = UsageMeter()
     xt = np.empty((spec.plan.train_rows, spec.dim), dtype=np.float32)
     rows = 0
     for batch in batches:
@@ -63,17 +67,17 @@ def train_batches(
             ]
             xt[rows : rows + len(found)] = found
             rows += len(found)
-    start = time.perf_counter()
     data = train_quantizer(xt[:rows], spec.plan, threads=1)
     record = publish_quantizer(data, spec.root, rows=rows)
-    seconds = time.perf_counter() - start
-    yield pa.record_batch([[json.dumps(asdict(record))], [seconds]], schema=_TRAIN_ARROW)
+    values = [json.dumps(asdict(record)), meter.core_seconds, meter.peak_bytes]
+    yield pa.record_batch([[value] for value in values], schema=_TRAIN_ARROW)
 
 
 def build_batches(
     batches: Iterator[pa.RecordBatch], *, spec: ShardsSpec
 ) -> Iterator[pa.RecordBatch]:
-    """Build whole shards from SHARD_INPUT rows; yields one SHARD_OUTPUT row a shard, its ShardRecord as JSON.
+    """Build whole shards from SHARD_INPUT rows; yields one SHARD_OUTPUT row a shard: its ShardRecord as JSON, core seconds
+    and peak memory of the task for it.
 
     All rows of a shard come to one task, and together. A row with a null vector_id only names a shard, so that one
     without vectors is built too. Raises IndexDataError for a shard that comes back, and as ShardWriter does.
@@ -83,16 +87,16 @@ def build_batches(
     finished: set[int] = set()
     with ExitStack() as stack:
         writer: ShardWriter | None = None
-        current, start = -1, 0.0
+        current, meter = -1, UsageMeter()
         for shard, rows in _by_shard(batches):
             if writer is None or shard != current:
                 if writer is not None:
-                    yield _finished(writer, seconds=time.perf_counter() - start)
+                    yield _finished(writer, meter)
                     stack.close()
                 if shard in finished:
                     raise IndexDataError(f"rows of shard {shard} came in two parts; sort by shard")
                 finished.add(shard)
-                current, start = shard, time.perf_counter()
+                current, meter = shard, UsageMeter()
                 writer = stack.enter_context(
                     ShardWriter(
                         quantizer,
@@ -104,7 +108,7 @@ def build_batches(
                 )
             writer.add(*_columns(rows, index))
         if writer is not None:
-            yield _finished(writer, seconds=time.perf_counter() - start)
+            yield _finished(writer, meter)
 
 
 def work_dir() -> str | None:
@@ -123,18 +127,18 @@ def _by_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Recor
 
 
 def _columns(rows: pa.RecordBatch, spec: IndexSpec) -> tuple[Ints, pa.Array, Floats]:
-    rows = rows.filter(rows.column("vector_id").is_valid())
+    if rows.column("vector_id").null_count:  # filtering copies every vector
+        rows = rows.filter(rows.column("vector_id").is_valid())
     vector_ids = rows.column("vector_id").to_numpy(zero_copy_only=False).astype(np.int64)
     xb = floats_of(rows.column("embedding"), spec.dim, what=_what(spec))
     return vector_ids, rows.column("id"), xb
 
 
-def _finished(writer: ShardWriter, *, seconds: float) -> pa.RecordBatch:
-    start = time.perf_counter()
+def _finished(writer: ShardWriter, meter: UsageMeter) -> pa.RecordBatch:
     record: ShardRecord = writer.finish()
-    seconds += time.perf_counter() - start
-    values = [[record.shard], [record.rows], [json.dumps(asdict(record))], [seconds]]
-    columns = [pa.array(v, field.type) for v, field in zip(values, _SHARD_ARROW, strict=True)]
+    values = [record.shard, record.rows, json.dumps(asdict(record))]
+    values += [meter.core_seconds, meter.peak_bytes]
+    columns = [pa.array([v], field.type) for v, field in zip(values, _SHARD_ARROW, strict=True)]
     return pa.record_batch(columns, schema=_SHARD_ARROW)
 
 

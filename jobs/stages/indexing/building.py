@@ -49,6 +49,7 @@ def trained_quantizer(vectors: DataFrame, run: Run, planned: PlannedIndex) -> Qu
     if row is None:
         raise IndexDataError(f"index {spec.index_id}: training found no rows; run it again")
     run.add_seconds("tasks.train", row.seconds)
+    run.counts["train_peak_bytes"] = max(run.counts["train_peak_bytes"], row.peak_bytes)
     return pydantic.TypeAdapter(QuantizerRecord).validate_json(row.record)
 
 
@@ -76,6 +77,7 @@ def built_shards(
         for row in built:
             records[row.shard] = pydantic.TypeAdapter(ShardRecord).validate_json(row.record)
             run.add_seconds("tasks.encode", row.seconds)
+            run.counts["encode_peak_bytes"] = max(run.counts["encode_peak_bytes"], row.peak_bytes)
     held = sum(record.rows for record in records.values())
     if sorted(records) != list(numbers) or held != planned.rows:
         raise IndexDataError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.stages.indexing.building import built_shards, check_shards, trained_quantizer
 from jobs.stages.indexing.commit import commit_index, committed_index, total_bytes
 from jobs.stages.indexing.planning import PlannedIndex, indexed_vectors, plan_index
+from jobs.stages.indexing.predicting import Prediction, compared
 from udfs.ann.check import CheckSpec
 from udfs.ann.manifest import Manifest
 from udfs.ann.tasks import ShardsSpec
@@ -33,6 +34,7 @@ class IndexReport:
     rows: int
     bytes: int
     kept: tuple[int, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
     def __str__(self) -> str:
         spec = self.spec
@@ -41,10 +43,11 @@ class IndexReport:
                 f"nothing to build: index {spec.index_id} of version {spec.vectors_version} exists"
             )
         kept = f", {len(self.kept)} of them kept from an earlier build" if self.kept else ""
-        return (
+        head = (
             f"index {spec.index_id}: {self.rows:,} rows as {spec.plan.factory} in {spec.plan.shards} shard(s)"
             f"{kept}, {self.bytes:,} bytes in {spec.root}"
         )
+        return "\n  ".join([head, *map(str, self.predictions)])
 
 
 def build_index(
@@ -59,7 +62,7 @@ def build_index(
     if planned is None:
         with run.stage("plan"):
             planned = plan_index(lake, model=model)
-        log.info("index %s: %s", planned.spec.index_id, planned.cost)
+        log.info("%s", planned)
     spec = planned.spec
     run.model = model
     run.tags["index_id"] = spec.index_id
@@ -71,7 +74,9 @@ def build_index(
     manifest, kept = built_manifest(indexed_vectors(lake, spec), run, planned)
     with run.stage("commit"):
         built = commit_index(lake, run, manifest)
-    return IndexReport(spec, built, manifest.rows, total_bytes(manifest), kept)
+    new_rows = manifest.rows - sum(manifest.shards[n].rows for n in kept)
+    told = compared(run, planned.cost, encoded_rows=new_rows) if planned.cost else ()
+    return IndexReport(spec, built, manifest.rows, total_bytes(manifest), kept, told)
 
 
 def built_manifest(

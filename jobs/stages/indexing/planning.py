@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.lake import Lake
 from jobs.driver.settings import IndexSettings
-from udfs.ann.cost import CostEstimate, estimate
+from jobs.stages.indexing.commit import committed_index
+from jobs.stages.indexing.predicting import predicted_cost
+from udfs.ann.cost import CostEstimate
 from udfs.ann.plan import default_plan, factory_traits, require_train_rows
 from udfs.errors import LakeError
 from udfs.specs import IndexPlan, IndexSpec
@@ -22,21 +24,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedIndex:
-    """An index to be built, and what it will cost. `rows` are the vectors it must hold."""
+    """An index of `rows` vectors to be built. `cost` is what that was predicted to take; None: nobody asked."""
 
     spec: IndexSpec
     rows: int
-    cost: CostEstimate
+    cost: CostEstimate | None = None
+
+    def __str__(self) -> str:
+        plan = self.spec.plan
+        shape = f"{self.rows:,} rows as {plan.factory} in {plan.shards} shard(s)"
+        return f"plan of index {self.spec.index_id}: {self.cost or shape}"
 
 
 def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
-    """Plan the index of the model's vectors at the newest version of `vectors`. Writes nothing.
+    """Plan the index of the model's vectors at the newest version of `vectors`, with its cost unless it exists. Writes nothing.
 
     Raises LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
     """
     version = lake.version("vectors")
     rows = count_vectors(lake, model.spec.model_id, version=version)
-    return planned_at(lake, lake.settings.index, model=model, version=version, rows=rows)
+    planned = planned_at(lake, lake.settings.index, model=model, version=version, rows=rows)
+    if committed_index(lake, planned.spec.index_id) is not None:
+        return planned
+    return replace(planned, cost=predicted_cost(lake, planned.spec, rows=rows))
 
 
 def planned_at(
@@ -54,7 +64,7 @@ def planned_at(
         vectors_version=version,
         plan=plan,
     )
-    return PlannedIndex(spec, rows, estimate(plan, rows, dim))
+    return PlannedIndex(spec, rows)
 
 
 def plan_for(settings: IndexSettings, *, rows: int, dim: int) -> IndexPlan:

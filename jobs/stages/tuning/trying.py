@@ -65,7 +65,7 @@ def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried
     spec = planned.spec
     row = committed_index(lake, spec.index_id)
     if row is None:
-        log.info("index %s: %s", spec.index_id, planned.cost)
+        log.info("index %s: %s, %d rows", spec.index_id, spec.plan.factory, planned.rows)
         manifest, _ = built_manifest(indexed_vectors(lake, spec), run, planned)
         manifest.write(spec.root)
     else:

@@ -1,5 +1,7 @@
 """Plans follow the rule table, fit any width, and refuse what cannot be trained."""
 
+import time
+
 import faiss
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.ann.indexes import clustered
 from udfs.ann.cost import estimate
 from udfs.ann.plan import MIN_ROWS_PER_CENTROID, build_empty, default_plan, factory_traits
+from udfs.ann.probe import Speed, probe
+from udfs.ann.shard import ShardWriter
 from udfs.ann.train import train_quantizer
 from udfs.errors import SettingsError
 
@@ -83,8 +87,19 @@ def test_what_faiss_cannot_build_is_a_settings_error(factory):
         default_plan(5000, 64, factory=factory)
 
 
+# The machine that the design's table is of, at 1e6 × 1536: 85e9 flops a core.
+DESIGN = Speed(
+    rotation_seconds=25,
+    codes_seconds=0,
+    assign_seconds=512 * 4096 / 72e9,
+    encode_seconds=512 * (1536 + 4096) / 85e9 + 3e-6,
+    byte_seconds=0,
+    worker_bytes=150_000_000,
+)
+
+
 def test_estimate_is_the_cost_model_of_the_design():
-    cost = estimate(default_plan(1_000_000, 1536), 1_000_000, 1536)
+    cost = estimate(default_plan(1_000_000, 1536), 1_000_000, 1536, speed=DESIGN)
     assert cost.encode_seconds == pytest.approx(37, abs=1)
     assert cost.train_seconds == pytest.approx(76 + 25, abs=2)
     assert cost.index_bytes == pytest.approx(48e6, rel=0.02)
@@ -102,4 +117,41 @@ def test_estimated_bytes_are_near_the_real_index(factory):
     index = faiss.deserialize_index(np.frombuffer(quantizer, dtype=np.uint8))
     index.add(xb)
     real = len(faiss.serialize_index(index))
-    assert estimate(plan, len(xb), 48).index_bytes == pytest.approx(real, rel=0.15)
+    assert estimate(plan, len(xb), 48, speed=DESIGN).index_bytes == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize("factory", ["OPQ16_64,IVF{nlist},PQ16x4fs", "IVF{nlist},SQ8"])
+def test_a_trial_in_miniature_foretells_the_time_of_a_build(factory, tmp_path):
+    xb = clustered(30_000, 64)
+    plan = default_plan(len(xb), 64, factory=factory)
+
+    def seconds(step):
+        start = time.process_time()
+        result = step()
+        return time.process_time() - start, result
+
+    cost = estimate(plan, len(xb), 64, speed=probe(plan, 64))
+    trained, quantizer = seconds(lambda: train_quantizer(xb, plan, threads=1))
+    with ShardWriter(quantizer, shard=0, root=str(tmp_path), refine=plan.refine) as writer:
+
+        def build():
+            for at in range(0, len(xb), 5000):
+                ids = np.arange(at, at + 5000)
+                writer.add(ids, [str(n) for n in ids], xb[at : at + 5000])
+            writer.finish()
+
+        encoded, _ = seconds(build)
+    # Wide, for machines that others work on: the bench says how near it comes on a quiet one.
+    assert trained / 2.5 < cost.train_seconds < 2.5 * trained
+    assert encoded / 3 < cost.encode_seconds < 3 * encoded
+
+
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF16,RaBitQ", "PCA16,IVF16,SQ8", "PQ8x4fs", "IVF16,PQ8np"]
+)
+def test_any_factory_can_be_tried(factory, capfd):
+    plan = default_plan(20_000, 32, factory=factory)
+    speed = probe(plan, 32)
+    assert speed.encode_seconds > 0 and speed.worker_bytes > 10_000_000
+    assert (speed.train_seconds(1000) > 0) is (factory != "Flat")
+    assert "WARNING" not in capfd.readouterr().err

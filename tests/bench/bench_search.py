@@ -1,85 +1,122 @@
-"""Search against raw faiss in one process and numpy exact, on clustered vectors: `python -m tests.bench.bench_search`.
+"""Search against raw faiss, autofaiss, Spark's own exact search and numpy, on clustered vectors.
 
-Prints one table: queries per core-second and recall@k against exact search, for the same quantizer and operating point.
-Core-seconds count all threads of the process, so a shared machine does not change the ratios much. All vectors are
-drawn by `tests.unit.ann.indexes.clustered`; how hard they are is printed above the table: the recall of the codes
-alone, and the relative contrast (mean distance of a query to the base over the distance to its nearest neighbour;
-1 is as hard as can be).
+    python -m tests.bench.bench_search --rows 100000 --autofaiss
+
+Prints one table: core seconds and peak memory of building, bytes held for a vector, queries per core-second, peak memory
+of searching, recall@k against exact search. Every line has a process of its own, one thread, the same quantizer plan and
+operating point; Spark's core seconds are of all its processes. Core seconds change little where others use the
+machine. Vectors are drawn by `tests.unit.ann.indexes.clustered`; how hard they are is printed above the table: the
+recall of the codes alone, and the relative contrast (mean distance of a query to the base over the distance to its
+nearest neighbour; 1 is as hard as can be).
+
+autofaiss gets an environment of its own in a temporary folder: uv venv + uv pip install of AUTOFAISS; it fails with
+newer releases of faiss and numpy.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import faiss
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered
-from udfs.ann.exact import exact_topk
-from udfs.ann.live import LiveSearcher
-from udfs.ann.plan import build_empty, default_plan, opq_pq_factory
+from tests.bench.contenders import Options
+from tests.bench.spark_exact import spark_lines
+from tests.unit.ann.indexes import clustered
+from udfs.ann.plan import default_plan, opq_pq_factory
 from udfs.ann.recall import recall_at_k
-from udfs.ann.search import Searcher
-from udfs.ann.train import train_quantizer
-from udfs.search import search_batches
-from udfs.specs import IndexPlan, SearchSpec
 
-BLOCK = 16_384
-
-
-@dataclass(frozen=True)
-class Data:
-    """Base xb (n, d), queries xq (q, d), and the exact answer I (q, k) as rows of xb."""
-
-    xb: np.ndarray
-    xq: np.ndarray
-    I: np.ndarray
-    k: int
+AUTOFAISS = ("autofaiss==2.18.0", "faiss-cpu==1.7.4", "numpy<2", "pyarrow<20")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One way to search."""
+    """One way to search; `build` is what `tests.bench.contenders` printed, None where nothing is built."""
 
     name: str
-    core_seconds: float
+    search: dict
     queries: int
     recall: float
+    build: dict | None = None
+
+
+class Bench:
+    """The data in files, the exact answer, and lines as they are made."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self.folder, self.arguments = folder, arguments
+        hard = {"clusters": arguments.clusters, "spread": arguments.spread}
+        self.xb = clustered(arguments.rows, arguments.dim, **hard)
+        self.xq = clustered(arguments.queries, arguments.dim, seed=1, **hard)
+        np.save(folder / "xb.npy", self.xb)
+        np.save(folder / "xq.npy", self.xq)
+        # The default above 100,000 rows; smaller tables are searched exactly unless they are told not to be.
+        factory = opq_pq_factory(arguments.dim)
+        plan = default_plan(len(self.xb), arguments.dim, factory=factory, nlist=arguments.nlist)
+        self.options = Options(asdict(plan), arguments.k, arguments.nprobe, arguments.k_factor)
+        self.lines: list[Line] = []
+        self.truth = np.empty(0)
+
+    def build(self, name: str, options: Options) -> dict:
+        """Build an index in a process of its own."""
+        return self._step("build", name, options)
+
+    def search(
+        self, shown: str, name: str, options: Options | None = None, build: dict | None = None
+    ) -> Line:
+        """Search in a process of its own; the first search is the exact one that others are judged by."""
+        done = self._step("search", name, options or self.options)
+        found = np.load(self.folder / "found.npy")
+        if not len(self.truth):
+            self.truth = found
+        recall = recall_at_k(found, self.truth, self.arguments.k).value
+        self.lines.append(Line(shown, done, len(self.xq), recall, build))
+        return self.lines[-1]
+
+    def _step(self, step: str, name: str, options: Options) -> dict:
+        command = [sys.executable, "-m", "tests.bench.contenders", step, name, str(self.folder)]
+        return _run([*command, json.dumps(asdict(options))])
 
 
 def main() -> None:
-    """Build the indexes, run every search once to warm up and once timed, print the table."""
+    """Build the indexes, run every search, print the table."""
     arguments = _arguments()
-    faiss.omp_set_num_threads(1)
-    rows, dim = arguments.rows, arguments.dim
-    xb = clustered(rows, dim, clusters=arguments.clusters, spread=arguments.spread)
-    xq = clustered(
-        arguments.queries, dim, seed=1, clusters=arguments.clusters, spread=arguments.spread
-    )
-    numpy_line, data = _numpy_exact(xb, xq, arguments.k)
-    # The default above 100,000 rows; smaller tables are searched exactly unless they are told not to be.
-    plan = default_plan(rows, dim, factory=opq_pq_factory(dim), nlist=arguments.nlist)
-    lines = [numpy_line]
-    with tempfile.TemporaryDirectory() as folder:
-        raw, raw_recall = _raw_faiss(data, plan, arguments)
-        lines += raw
-        lines += _ours(data, plan, Path(folder), arguments)
-    _print(lines, data, plan, codes_recall=raw_recall, arguments=arguments)
+    with tempfile.TemporaryDirectory(prefix="gme-bench-") as folder:
+        bench = Bench(Path(folder), arguments)
+        bench.search("numpy, exact", "numpy")
+        bench.search("faiss, Flat", "flat")
+        built = bench.build("faiss", bench.options)
+        codes = bench.search("faiss, codes", "faiss", build=built)
+        bench.search("faiss, codes + fp16 re-rank in memory", "refined", build=built)
+        for shards in sorted({1, arguments.shards}):
+            _ours(bench, replace(bench.options, shards=shards))
+        if arguments.autofaiss:
+            _autofaiss(bench, round(codes.build["bytes_per_vector"] * arguments.rows))
+        contrast = _contrast(bench)
+        if arguments.spark:
+            _spark(bench)
+        for share in arguments.filters:
+            _filtered(bench, replace(bench.options, shards=arguments.shards, allowed=share))
+    _print(bench, contrast, codes.recall)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--nlist", type=int, help="default: by rule")
@@ -88,151 +125,102 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clusters", type=int, default=100)
     parser.add_argument("--spread", type=float, default=0.8, help="length of noise over centre")
     parser.add_argument("--filters", type=float, nargs="*", default=[0.01, 0.3])
+    parser.add_argument("--autofaiss", action="store_true", help="also autofaiss; installs it")
+    parser.add_argument("--spark", action="store_true", help="also Spark's own exact search")
     return parser.parse_args()
 
 
-def _timed(search: Callable[[np.ndarray], np.ndarray], data: Data, name: str) -> Line:
-    """`search` gives rows of xb (q, >=k) for all queries."""
-    search(data.xq[:8])
-    start = time.process_time()
-    found = search(data.xq)
-    seconds = time.process_time() - start
-    return Line(name, seconds, len(data.xq), recall_at_k(found, data.I, data.k).value)
+def _run(command: list[str]) -> dict:
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ | ONE_THREAD)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def _numpy_exact(xb: np.ndarray, xq: np.ndarray, k: int) -> tuple[Line, Data]:
-    ids = np.arange(len(xb), dtype=np.int64)
-
-    def search(xq: np.ndarray) -> np.ndarray:
-        blocks = ((ids[at : at + BLOCK], xb[at : at + BLOCK]) for at in range(0, len(xb), BLOCK))
-        return exact_topk(xq, blocks, k)[1]
-
-    data = Data(xb, xq, search(xq), k)
-    return _timed(search, data, "numpy, exact"), data
+def _ours(bench: Bench, options: Options) -> None:
+    built = bench.build("ours", options)
+    bench.search(f"ours, {options.shards} shard(s)", "ours", options, built)
+    if options.shards == bench.arguments.shards:
+        bench.search(f"ours, {options.shards} shard(s), as a Spark task", "ours_task", options)
 
 
-def _raw_faiss(
-    data: Data, plan: IndexPlan, arguments: argparse.Namespace
-) -> tuple[list[Line], float]:
-    """One faiss index, and faiss's own re-ranking of the same candidates by float16."""
-    flat = faiss.IndexFlatIP(data.xb.shape[1])
-    flat.add(data.xb)
-    index = _trained(data.xb, plan)
-    index.add(data.xb)
-    parameters = faiss.SearchParametersPreTransform(
-        index_params=faiss.SearchParametersIVF(nprobe=arguments.nprobe)
-    )
-    kept = faiss.IndexScalarQuantizer(
-        data.xb.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2
-    )
-    kept.train(data.xb)
-    kept.add(data.xb)
-    refined = faiss.IndexRefine(index, kept)
-    refining = faiss.IndexRefineSearchParameters(
-        k_factor=arguments.k_factor, base_index_params=parameters
-    )
-
-    def rerank(xq: np.ndarray) -> np.ndarray:
-        return refined.search(xq, data.k, params=refining)[1]
-
-    codes = _timed(lambda xq: index.search(xq, data.k, params=parameters)[1], data, "faiss, codes")
-    lines = [
-        _timed(lambda xq: flat.search(xq, data.k)[1], data, "faiss, Flat"),
-        codes,
-        _timed(rerank, data, "faiss, codes + fp16 re-rank (IndexRefine)"),
-    ]
-    return lines, codes.recall
+def _autofaiss(bench: Bench, size: int) -> None:
+    """The line is left out, and that is said, where the environment cannot be made."""
+    environment = bench.folder / "autofaiss"
+    uv = str(Path(sys.executable).with_name("uv"))
+    python = environment / "bin/python"
+    try:
+        subprocess.run([uv, "venv", "-q", "-p", sys.executable, str(environment)], check=True)
+        install = [uv, "pip", "install", "-q", "-p", str(python), *AUTOFAISS]
+        subprocess.run(install, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"autofaiss is LEFT OUT: its environment could not be made: {error}")
+        return
+    print(f"autofaiss: uv venv DIR; uv pip install -p DIR/bin/python {' '.join(AUTOFAISS)}")
+    side = str(Path(__file__).with_name("autofaiss_side.py"))
+    arguments = [str(bench.folder), str(size), str(bench.arguments.k)]
+    built = _run([str(python), side, "build", *arguments])
+    searched = _run([str(python), side, "search", *arguments])
+    found = np.load(bench.folder / "found.npy")
+    recall = recall_at_k(found, bench.truth, bench.arguments.k).value
+    name = f"autofaiss, {built['note']}"
+    bench.lines.append(Line(name, searched, len(bench.xq), recall, built))
 
 
-def _trained(xb: np.ndarray, plan: IndexPlan):
-    sample = np.random.default_rng(plan.seed).permutation(len(xb))[: plan.train_rows]
-    if not plan.train_rows:
-        return build_empty(plan.factory, xb.shape[1], metric=plan.metric)
-    return faiss.deserialize_index(
-        np.frombuffer(train_quantizer(xb[sample], plan, threads=1), dtype=np.uint8)
-    )
+def _spark(bench: Bench) -> None:
+    for name, done in spark_lines(bench.folder / "spark", bench.xb, bench.xq, bench.arguments.k):
+        recall = recall_at_k(done["found"], bench.truth[: done["queries"]], bench.arguments.k)
+        bench.lines.append(Line(name, done, done["queries"], recall.value))
 
 
-def _ours(data: Data, plan: IndexPlan, folder: Path, arguments: argparse.Namespace) -> list[Line]:
-    lines, points = [], {"nprobe": arguments.nprobe, "k_factor": arguments.k_factor}
-    for shards in sorted({1, arguments.shards}):
-        root = folder / str(shards)
-        build(root, data.xb, replace(plan, shards=shards), chunk=BLOCK)
-        base = Searcher.open(root)
-
-        def search(xq: np.ndarray, base: Searcher = base) -> np.ndarray:
-            return base.search(xq, k=data.k, **points).I - FIRST_VECTOR_ID
-
-        lines.append(_timed(search, data, f"ours, {shards} shard(s)"))
-    spec = SearchSpec(str(root), "model-a", data.k, **points)
-    lines.append(
-        _timed(
-            lambda xq: _through_arrow(xq, spec, data.k),
-            data,
-            f"ours, {shards} shard(s), as a Spark task",
-        )
-    )
-    return [*lines, *(_filtered(base, data, share, points) for share in arguments.filters)]
-
-
-def _through_arrow(xq: np.ndarray, spec: SearchSpec, k: int) -> np.ndarray:
-    n = len(xq)
-    columns = {
-        "query_id": pa.array([str(q) for q in range(n)]),
-        "k": pa.nulls(n, pa.int32()),
-        "status": pa.repeat("ok", n),
-        "error": pa.nulls(n, pa.string()),
-        "embedding": pa.array(list(xq), pa.list_(pa.float32())),
-    }
-    (found,) = search_batches(iter([pa.RecordBatch.from_pydict(columns)]), spec=spec)
-    return found["vector_id"].to_numpy().reshape(n, k) - FIRST_VECTOR_ID
-
-
-def _filtered(base: Searcher, data: Data, share: float, points: dict) -> Line:
+def _filtered(bench: Bench, options: Options) -> None:
     """A random share of the rows allowed, against exact search over those."""
-    mask = np.random.default_rng(0).random(len(data.xb)) < share
-    rows = np.flatnonzero(mask)
-    _, truth = exact_topk(data.xq, [(rows, data.xb[rows])], data.k)
-    live = LiveSearcher(base, allowed=rows + FIRST_VECTOR_ID)
-    restricted = Data(data.xb, data.xq, truth, data.k)
-
-    def search(xq: np.ndarray) -> np.ndarray:
-        return live.search(xq, k=data.k, **points).I - FIRST_VECTOR_ID
-
-    return _timed(search, restricted, f"ours, {share:.2%} of rows ({len(rows):,}) allowed")
+    mask = np.random.default_rng(0).random(len(bench.xb)) < options.allowed
+    np.save(bench.folder / "allowed.npy", np.flatnonzero(mask))
+    bench.truth = np.empty(0)
+    rows = f"{options.allowed:.0%} of the rows ({int(mask.sum()):,}) allowed"
+    bench.search(f"numpy, {rows}", "numpy", options)
+    bench.search(f"ours, {options.shards} shard(s), {rows}", "ours_filtered", options)
 
 
-def _contrast(data: Data) -> float:
+def _contrast(bench: Bench) -> float:
     """Mean distance to the base over distance to the nearest row, mean over queries (He, Kumar, Chang, ICML 2012)."""
-    sample = data.xb[np.random.default_rng(0).permutation(len(data.xb))[:2000]]
-    mean = np.sqrt(np.maximum(2 - 2 * data.xq @ sample.T, 0)).mean(axis=1)
-    nearest = np.sqrt(
-        np.maximum(2 - 2 * np.einsum("qd,qd->q", data.xq, data.xb[data.I[:, 0]]), 1e-9)
-    )
-    return float((mean / nearest).mean())
+    xb, xq = bench.xb, bench.xq
+    sample = xb[np.random.default_rng(0).permutation(len(xb))[:2000]]
+    mean = np.sqrt(np.maximum(2 - 2 * xq @ sample.T, 0)).mean(axis=1)
+    near = np.sqrt(np.maximum(2 - 2 * np.einsum("qd,qd->q", xq, xb[bench.truth[:, 0]]), 1e-9))
+    return float((mean / near).mean())
 
 
-def _print(
-    lines: list[Line],
-    data: Data,
-    plan: IndexPlan,
-    *,
-    codes_recall: float,
-    arguments: argparse.Namespace,
-) -> None:
-    console = Console(width=120)
+def _print(bench: Bench, contrast: float, codes_recall: float) -> None:
+    asked, plan = bench.arguments, bench.options.plan
+    console = Console(width=150)
     console.print(
-        f"{len(data.xb):,} × {data.xb.shape[1]} vectors, {len(data.xq)} queries outside them; {arguments.clusters} clusters, "
-        f"noise {arguments.spread} × centre: relative contrast {_contrast(data):.2f}, recall of codes alone "
-        f"{codes_recall:.3f}\n{plan.factory}, {plan.metric}, nprobe {arguments.nprobe}, k {data.k}, "
-        f"k_factor {arguments.k_factor}; faiss {faiss.__version__}"
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores of {platform.machine()}, faiss {faiss.__version__}; "
+        f"{asked.rows:,} × {asked.dim} vectors, {asked.queries} queries outside them; {asked.clusters} clusters, noise "
+        f"{asked.spread} × centre: relative contrast {contrast:.2f}, recall of codes alone {codes_recall:.3f}\n"
+        f"{plan['factory']}, {plan['metric']}, nprobe {asked.nprobe}, k {asked.k}, k_factor {asked.k_factor}"
     )
-    table = Table("search", "queries/core-s", f"recall@{data.k}")
-    for line in lines:
-        table.add_row(
-            line.name, f"{line.queries / max(line.core_seconds, 1e-9):,.0f}", f"{line.recall:.4f}"
-        )
+    table = Table(
+        "search", "build core-s", "build peak MB", "bytes/vector held",
+        "queries/core-s", "ms a query", "search peak MB", f"recall@{asked.k}",
+    )  # fmt: skip
+    for line in bench.lines:
+        table.add_row(line.name, *_built(line.build), *_searched(line), f"{line.recall:.4f}")
     console.print(table)
+
+
+def _built(build: dict | None) -> tuple[str, str, str]:
+    if build is None:
+        return "", "", ""
+    peak = f"{build['peak_bytes'] / 1e6:,.0f}"
+    return f"{build['core_seconds']:.1f}", peak, f"{build['bytes_per_vector']:.0f}"
+
+
+def _searched(line: Line) -> tuple[str, str, str]:
+    done = line.search
+    per_core_second = line.queries / max(done["core_seconds"], 1e-9)
+    shown = f"{per_core_second:,.0f}" if per_core_second >= 10 else f"{per_core_second:.2f}"
+    ms = f"{1e3 * done['wall_seconds'] / line.queries:.2f}"
+    return shown, ms, f"{done['peak_bytes'] / 1e6:,.0f}"
 
 
 if __name__ == "__main__":

@@ -157,6 +157,39 @@ def test_image_paths_partitions_deletion_vectors_and_odd_columns(shop, tmp_path)
     assert shop.vectors(lake)["6"].status == "ok"
 
 
+def test_pictures_may_be_bytes_in_some_rows_and_files_in_others(shop, tmp_path):
+    from udfs.errors import LakeError
+
+    for n in (1, 2):
+        (tmp_path / f"{n}.png").write_bytes(picture(n))
+    schema = "id string, title string, image binary, file string"
+    rows = [
+        ("bytes", None, picture(1), None),
+        ("file", None, None, "1.png"),
+        ("both", None, picture(2), "1.png"),  # what the row holds counts
+        ("neither", "words", None, None),
+        ("lost", None, None, "3.png"),
+    ]
+    shop.spark.createDataFrame(rows, schema).write.format("delta").save(shop.table)
+    sets = ["source.text={title}", "source.image_uri=file", f"source.image_base={tmp_path}"]
+    lake, _ = shop.embed(*sets)
+    found = shop.vectors(lake)
+    assert {row.status for name, row in found.items() if name != "lost"} == {"ok"}
+    assert found["lost"].status == "image_missing"
+    assert found["file"].embedding == pytest.approx(found["bytes"].embedding, abs=1e-6)
+    assert found["both"].embedding != pytest.approx(found["bytes"].embedding, abs=1e-3)
+
+    (tmp_path / "1.png").write_bytes(picture(7))
+    assert shop.embed(*sets)[1].unchanged
+    lake, report = shop.embed(*sets, "source.recheck_files=true")
+    assert report.counts["embedded"] == 1
+    after = shop.vectors(lake)
+    assert after["file"].embedding != found["file"].embedding
+    assert after["both"].vector_id == found["both"].vector_id
+    with pytest.raises(LakeError, match=r"source.image_uri=file stands beside .* bytes"):
+        shop.embed(*sets, "source.image=null")
+
+
 def test_a_missing_column_is_named_with_the_nearest(shop):
     from udfs.errors import LakeError
 

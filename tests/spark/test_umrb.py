@@ -121,7 +121,7 @@ def test_the_table_is_the_papers(shop: Shop, stands: list[StandIn], data: Path, 
     assert (lines["overall", "all"].datasets, lines["overall", "all"].score.queries) == (47, 116)
 
     rows = lake.read("evaluations").where("main").collect()
-    assert {row.evaluation_id for row in rows} == {report.evaluation_id}
+    assert {row.evaluation_id for row in rows} == {report.evaluation.evaluation_id}
     recorded = {(row.level, row["name"]): row.value for row in rows}
     assert recorded == pytest.approx(expected)
 

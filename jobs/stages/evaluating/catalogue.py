@@ -18,12 +18,13 @@ def read_catalogue(spark: SparkSession, task: EvaluationTask) -> TaskData:
     Judgements are those of the task and its split. A query whose image is null has the one of the row in image_ref.
     Raises LakeError where a file is missing.
     """
+    from pyspark.sql import functions as F
+
     catalog, queries, judgements = (
         _read(spark, task, name) for name in ("catalog", "queries", "qrels")
     )
-    judged = judgements.where(f"task = '{task.name}' AND split = '{task.split}'").select(
-        "query_id", _string("corpus_id", "id"), "score"
-    )
+    mine = (F.col("task") == task.name) & (F.col("split") == task.split)
+    judged = judgements.where(mine).select("query_id", _string("corpus_id", "id"), "score")
     return TaskData(_documents(catalog, task), _queries(queries, catalog, judged, task), judged)
 
 

@@ -13,8 +13,7 @@ from udfs.specs import IndexPlan
 ID_BYTES = 8
 ROW_NAME_BYTES = 48  # assumed: vector_id, offset and a row id of about 36 characters
 BATCH_BYTES = 8_000_000  # of vectors in an Arrow batch, as the session limits it
-BATCH_COPIES = 4  # as it comes, as Arrow and the rotation hold it, and in float16
-FAISS_BLOCKS = 24_000_000  # distances that faiss works on at a time
+BATCH_COPIES = 3  # as it comes, as Arrow holds it, rotated and in float16
 LIST_GROWTH = 1.5  # lists of codes double when they are full
 
 
@@ -73,7 +72,7 @@ def estimate(plan: IndexPlan, rows: int, dim: int, *, speed: Speed) -> CostEstim
         train_peak_bytes=speed.worker_bytes + _training_bytes(plan, traits, dim) + quantizer,
         encode_peak_bytes=speed.worker_bytes
         + quantizer  # as it came; the index holds it again
-        + _building_bytes(plan, traits, rows=rows, dim=dim, index_bytes=index_bytes),
+        + _building_bytes(plan, rows=rows, dim=dim, index_bytes=index_bytes),
     )
 
 
@@ -81,19 +80,18 @@ def _training_bytes(plan: IndexPlan, traits: FactoryTraits, dim: int) -> int:
     """The sample, and the larger of what its rotation works on and of the rotated sample."""
     sample = 4 * plan.train_rows * dim
     if not traits.rotated:
-        return sample + FAISS_BLOCKS
-    rotating = min(plan.train_rows, opq_rows(dim)) * 4 * 2 * (dim + traits.width) + 3 * 8 * dim**2
-    return sample + max(rotating, 4 * plan.train_rows * traits.width + FAISS_BLOCKS)
+        return sample
+    rows = min(plan.train_rows, opq_rows(dim))
+    rotating = 4 * rows * (3 * dim + 2 * traits.width) + 3 * 8 * dim**2
+    return sample + max(rotating, 4 * plan.train_rows * traits.width)
 
 
-def _building_bytes(
-    plan: IndexPlan, traits: FactoryTraits, *, rows: int, dim: int, index_bytes: int
-) -> int:
+def _building_bytes(plan: IndexPlan, *, rows: int, dim: int, index_bytes: int) -> int:
     """The largest shard, its vector_ids twice, and the batch at hand."""
     shard_rows = math.ceil(rows / plan.shards)
     codes = math.ceil(index_bytes / plan.shards * LIST_GROWTH)
     batch = min(4 * dim * shard_rows, BATCH_BYTES) * BATCH_COPIES
-    return codes + 2 * ID_BYTES * shard_rows + batch + (FAISS_BLOCKS if traits.nlist else 0)
+    return codes + 2 * ID_BYTES * shard_rows + batch
 
 
 def shown_seconds(value: float) -> str:

@@ -36,7 +36,7 @@ _SAMPLE_PER_CENTROID = 256  # faiss trains codes on no more rows for each of the
 
 @dataclass(frozen=True)
 class Speed:
-    """Core seconds that one machine needs for the steps of one plan, and the memory of a worker before it starts."""
+    """Core seconds that one machine needs for the steps of one plan, and the memory of a worker that has nothing to do."""
 
     rotation_seconds: float  # training of the rotation, whole
     codes_seconds: float  # training of the codes, whole
@@ -70,21 +70,22 @@ def probe(plan: IndexPlan, dim: int) -> Speed:
     two on the next. Raises SettingsError for a factory that faiss cannot build.
     """
     faiss.omp_set_num_threads(1)
-    worker = resident_bytes()
     index = build_empty(plan.factory, dim, metric=plan.metric)
     inner = inner_index(index)
     rows = int(np.clip(_PRODUCTS / (2 * inner.d * max(plan.nlist, 1)), *_ROWS))
     x = _random_unit(rows, dim)
     rotation = _make_rotations(index, x, plan)
     codes, assign = _make_codes(index, x, plan)
-    block = x.tobytes()
+    encode = _encode_seconds(index, x, plan) / rows
+    byte = _seconds(functools.partial(hashlib.sha256, x.data)) / x.nbytes
+    del index, inner, x
     return Speed(
         rotation_seconds=rotation,
         codes_seconds=codes,
         assign_seconds=assign,
-        encode_seconds=_encode_seconds(index, x, plan) / rows,
-        byte_seconds=_seconds(lambda: hashlib.sha256(block)) / len(block),
-        worker_bytes=worker,
+        encode_seconds=encode,
+        byte_seconds=byte,
+        worker_bytes=resident_bytes(),  # by now every library has been used
     )
 
 
@@ -100,7 +101,9 @@ def _make_rotations(index: Any, x: Floats, plan: IndexPlan) -> float:
             )  # else it begins with a factorisation that only the first iteration has
             sample = _random_unit(min(plan.train_rows, opq_rows(x.shape[1])), x.shape[1])
             train = functools.partial(train_opq, transform, sample, bits=bits, iterations=1)
-            total += _seconds(train) * OPQ_ITERATIONS
+            # It copies its sample twice before it begins, once and not in every iteration.
+            copying = 2 * _seconds(sample.copy)
+            total += copying + OPQ_ITERATIONS * max(_seconds(train) - copying, 0.0)
         else:
             total += _seconds(functools.partial(transform.train, x))
         x = np.ascontiguousarray(transform.apply(x))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jobs.driver.html_page import write_html
 from jobs.driver.lake import now
+from jobs.stages.recall.plot import recall_plot
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.summary import PointFigures
-from udfs.ann.points import ANY_KIND, Point
+from udfs.ann.points import Point
 from udfs.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def write_report(
     """The self-contained page, and the plot as PNG beside it; both are replaced. OSError where that is not possible."""
     plot = Path(path).with_suffix(".png")
     plot.parent.mkdir(parents=True, exist_ok=True)
-    picture = _plot(measured)
+    picture = recall_plot(measured)
     plot.write_bytes(picture)
     values = {
         "title": title,
@@ -95,43 +95,3 @@ def write_report(
         "plot": base64.b64encode(picture).decode(),
     }
     return write_html(path, template="recall_report.html", values=values), plot
-
-
-def _plot(measured: Sequence[PointFigures]) -> bytes:
-    """Recall against time: a line for each kind and k_factor, points along nprobe, bars for the intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    for (kind, k_factor), line in _lines(measured).items():
-        below = [one.recall.value - one.recall.low for one in line]
-        above = [one.recall.high - one.recall.value for one in line]
-        axes.errorbar(
-            [one.ms_median for one in line],
-            [one.recall.value for one in line],
-            # A share of a skewed sample can lie outside its own interval by a hair.
-            yerr=[[max(0.0, x) for x in below], [max(0.0, x) for x in above]],
-            marker="o",
-            capsize=3,
-            label=f"{kind}, {k_factor} k candidates",
-        )
-    axes.set_xlabel("median milliseconds of a query, one core")
-    axes.set_ylabel(f"recall@{measured[0].recall.k}")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
-    return out.getvalue()
-
-
-def _lines(measured: Sequence[PointFigures]) -> dict[tuple[str, int], list[PointFigures]]:
-    found: dict[tuple[str, int], list[PointFigures]] = {}
-    kinds = {one.group.kind for one in measured} - {ANY_KIND}
-    for one in measured:
-        # With one kind, "any" is the same line again.
-        if one.group.segment is not None or (len(kinds) == 1 and one.group.kind == ANY_KIND):
-            continue
-        found.setdefault((one.group.kind, one.measured.point.k_factor), []).append(one)
-    return found

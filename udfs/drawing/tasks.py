@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
@@ -91,7 +91,7 @@ def document_batches(
     for numbers in _numbers(batches):
         rows = [_documents(spec.corpus)[number] for number in numbers]
         drawn = [
-            {"id": name, "image": _draw(shown, f"corpus/{view}", spec)}
+            {"id": name, "image": draw_view(shown, f"corpus/{view}", seed=spec.seed)}
             for name, shown, view in rows
         ]
         yield pa.RecordBatch.from_pylist(drawn, schema=_DOCUMENT_SCHEMA)
@@ -107,7 +107,9 @@ def query_batches(
             {
                 "query_id": query.query_id,
                 "text": query.text,
-                "image": _draw(query.shown, query.view, spec) if query.shown else None,
+                "image": draw_view(query.shown, query.view, seed=spec.seed)
+                if query.shown
+                else None,
                 "instruction": spec.instruction,
             }
             for query in queries
@@ -134,14 +136,25 @@ def judgement_batches(
 
 @cache
 def drawn_queries(pair: str, seed: int) -> Sequence[DrawnQuery]:
-    """The queries of a pair: two texts, one new picture, or a change of each attribute for every held-out product.
+    """The queries of a pair over the held-out products; a changed product may be one of those trained on."""
+    return product_queries(pair, _held_out(), seed=seed)
 
-    The picture of a changed product is drawn anew; that product may be one of those trained on.
+
+def product_queries(
+    pair: str,
+    products: Sequence[Combination],
+    *,
+    seed: int,
+    sources: Set[Combination] = frozenset(COMBINATIONS),
+) -> Sequence[DrawnQuery]:
+    """Two texts, one new picture, or a change of each attribute for every product, by the pair t2i, i2i or it2i.
+
+    `sources`: what a product may be before its change; its picture is drawn anew.
     """
     rng = random.Random(f"eval/{seed}/{pair}")
     found: list[DrawnQuery] = []
-    for wanted in _held_out():
-        name = "-".join(wanted).replace(" ", "_")
+    for wanted in products:
+        name = product_name(wanted)
         if pair == "t2i":
             found += [
                 DrawnQuery(f"{name}/{n}", wanted, query_text(*wanted, rng=rng))
@@ -150,17 +163,28 @@ def drawn_queries(pair: str, seed: int) -> Sequence[DrawnQuery]:
         elif pair == "i2i":
             found.append(DrawnQuery(name, wanted, None, wanted, "query"))
         else:
-            found += [_changed(wanted, name, attribute, rng) for attribute in ATTRIBUTES]
+            found += [_changed(wanted, attribute, sources, rng) for attribute in ATTRIBUTES]
     return found
 
 
+def product_name(product: Combination) -> str:
+    """An id, such as mug-red-polka_dots."""
+    return "-".join(product).replace(" ", "_")
+
+
+def draw_view(shown: Combination, view: str, *, seed: int) -> bytes:
+    """A JPEG of a product that no training draws; another `view` is another picture."""
+    return draw_jpeg(*shown, seed=f"eval/{seed}/{view}", size=SIZE)
+
+
 def _changed(
-    wanted: Combination, name: str, attribute: Attribute, rng: random.Random
+    wanted: Combination, attribute: Attribute, sources: Set[Combination], rng: random.Random
 ) -> DrawnQuery:
     value = getattr(wanted, attribute)
-    other = rng.choice([v for v in VALUES[attribute] if v != value])
-    source = Combination(**wanted._asdict() | {attribute: other})
+    others = (wanted._replace(**{attribute: v}) for v in VALUES[attribute] if v != value)
+    source = rng.choice([other for other in others if other in sources])
     text = change_text(attribute, value, rng=rng)
+    name = product_name(wanted)
     return DrawnQuery(f"{name}/{attribute}", wanted, text, source, f"source/{name}")
 
 
@@ -170,16 +194,12 @@ def _documents(corpus: str) -> Sequence[tuple[str, Combination, int]]:
     rows = [(shown, view) for shown in _held_out() for view in range(VIEWS)]
     if corpus == "with_neighbours":
         rows += [(shown, 0) for shown in COMBINATIONS if shown not in set(_held_out())]
-    return [(f"{'-'.join(c).replace(' ', '_')}/{view}", c, view) for c, view in rows]
+    return [(f"{product_name(c)}/{view}", c, view) for c, view in rows]
 
 
 @cache
 def _held_out() -> Sequence[Combination]:
     return sorted(held_out(seed=HELD_OUT_SEED))
-
-
-def _draw(shown: Combination, view: str, spec: DrawnTaskSpec) -> bytes:
-    return draw_jpeg(*shown, seed=f"eval/{spec.seed}/{view}", size=SIZE)
 
 
 def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[list[Any]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
 
-from udfs.drawing import COLOURS, KINDS, PATTERN_NAMES, Combination
+from udfs.drawing import Combination
+from udfs.drawing.tasks import ATTRIBUTES, VALUES, Attribute
 from udfs.drawing.words import change_text, description, query_text, title
 from udfs.errors import SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
@@ -16,13 +16,6 @@ from udfs.training.pictures import DrawnPictures, train_combinations
 from udfs.training.plan import Plan, Term
 from udfs.training.spec import Direction, DrawnSpec
 
-Attribute = Literal["kind", "colour", "pattern"]
-ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
-VALUES: dict[Attribute, tuple[str, ...]] = {
-    "kind": KINDS,
-    "colour": tuple(COLOURS),
-    "pattern": PATTERN_NAMES,
-}
 INSTRUCTIONS = {
     "t2i": "Find an image that matches the given text.",  # the model card's
     "i2i": "Find an image of the same product.",

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from udfs.drawing import Combination, draw_jpeg
+from udfs.drawing.tasks import ATTRIBUTES, SIZE, VALUES, Attribute
 from udfs.drawing.words import change_text, query_text
 from udfs.training.data import PAIRS_SCHEMA
-from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, VALUES, Attribute
-from udfs.training.pictures import SIZE, train_combinations
+from udfs.training.drawn import INSTRUCTIONS
+from udfs.training.pictures import train_combinations
 from udfs.training.spec import DrawnSpec
 
 DRAWN_PAIRS_OUTPUT = (

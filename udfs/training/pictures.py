@@ -11,11 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from udfs.drawing import COMBINATIONS, Combination, draw_jpeg, split_of
+from udfs.drawing.tasks import SIZE
 from udfs.gme.patches import MERGE, PATCH, Patches
 from udfs.gme.prepare import Row, RowPreparer
 from udfs.training.spec import DrawnSpec
-
-SIZE = 224  # pixels, as in the catalogue
 
 
 def train_combinations(spec: DrawnSpec) -> list[Combination]:

@@ -9,13 +9,15 @@ import pytest
 
 from tests.unit.training.conftest import PROFILE, picture
 from udfs.drawing import Combination, held_out
+from udfs.drawing import tasks as drawing_tasks
+from udfs.drawing.tasks import ATTRIBUTES, product_name
 from udfs.drawing.words import COLOUR_WORDS, KIND_WORDS, PATTERN_WORDS
 from udfs.errors import SettingsError
 from udfs.gme import Row
 from udfs.gme.images import decode_image
 from udfs.gme.patches import image_patches
-from udfs.training import drawn_eval, pictures
-from udfs.training.drawn import ATTRIBUTES, INSTRUCTIONS, DrawnPairs
+from udfs.training import pictures
+from udfs.training.drawn import INSTRUCTIONS, DrawnPairs
 from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
 from udfs.training.pictures import DrawnPictures, flip_patches, train_combinations
 from udfs.training.spec import DrawnSpec
@@ -225,7 +227,7 @@ def test_evaluation_asks_for_held_out_products_with_new_pictures():
     again = drawn_tasks(spec)[0]
     assert [row.image for row in corpus.rows] == [row.image for row in again.rows]
     assert len(corpus.rows) == len({row.image for row in corpus.rows}) == 10
-    assert {tuple(name.split("/")) for name in corpus.ids} <= held_out()
+    assert set(corpus.ids) <= {product_name(c) for c in held_out()}
     sizes = {task.name: len(task.queries) for task in tasks}
     assert sizes == {"t2i": 10, "i2i": 5, "it2i": 15}
     queries = {row.image for task in tasks for row in task.queries if row.image}
@@ -239,7 +241,7 @@ def test_validation_shows_nothing_of_the_report():
     drawn_jpeg = pictures.draw_jpeg
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            drawn_eval, "draw_jpeg", lambda *c, **k: seen.append((c, k)) or drawn_jpeg(*c, **k)
+            drawing_tasks, "draw_jpeg", lambda *c, **k: seen.append((c, k)) or drawn_jpeg(*c, **k)
         )
         corpus, tasks = drawn_tasks(spec)
     assert {Combination(*c) for c, _ in seen} <= set(KNOWN)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.unit.training.conftest import PROFILE
+from udfs.drawing import tasks as drawing_tasks
 from udfs.gme import Encoder
-from udfs.training import drawn_eval
 from udfs.training.loop import train
 from udfs.training.retrieval import query_scores
 from udfs.training.scoring import read_scores
@@ -62,7 +62,7 @@ def test_without_held_out_queries_there_are_no_scores(train_spec):
 
 
 def test_a_training_without_instructions_is_asked_without(train_spec, monkeypatch):
-    monkeypatch.setattr(drawn_eval, "draw_jpeg", lambda *_, **__: b"drawn elsewhere")
+    monkeypatch.setattr(drawing_tasks, "draw_jpeg", lambda *_, **__: b"drawn elsewhere")
     spec = replace(train_spec, pairs=None, drawn=DrawnSpec(cache=""), validation=train_spec.pairs)
     for instructions in (True, False):
         report = open_report(replace(spec, instructions=instructions))

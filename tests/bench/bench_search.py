@@ -33,6 +33,7 @@ from rich.table import Table
 
 from tests.bench.contenders import Options
 from tests.bench.spark_exact import spark_lines
+from tests.bench.vectors_table import released_vectors
 from tests.unit.ann.indexes import clustered
 from udfs.ann.plan import default_plan, opq_pq_factory
 from udfs.ann.recall import recall_at_k
@@ -57,9 +58,7 @@ class Bench:
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         self.folder, self.arguments = folder, arguments
-        hard = {"clusters": arguments.clusters, "spread": arguments.spread}
-        self.xb = clustered(arguments.rows, arguments.dim, **hard)
-        self.xq = clustered(arguments.queries, arguments.dim, seed=1, **hard)
+        self.xb, self.xq = _lake(arguments) if arguments.config else _drawn(arguments)
         np.save(folder / "xb.npy", self.xb)
         np.save(folder / "xq.npy", self.xq)
         # The default above 100,000 rows; smaller tables are searched exactly unless they are told not to be.
@@ -88,6 +87,22 @@ class Bench:
     def _step(self, step: str, name: str, options: Options) -> dict:
         command = [sys.executable, "-m", "tests.bench.contenders", step, name, str(self.folder)]
         return _run([*command, json.dumps(asdict(options))])
+
+
+def _drawn(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    hard = {"clusters": arguments.clusters, "spread": arguments.spread}
+    xb = clustered(arguments.rows, arguments.dim, **hard)
+    return xb, clustered(arguments.queries, arguments.dim, seed=1, **hard)
+
+
+def _lake(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """The released vectors of a lake; a random part of them become the queries and are not indexed."""
+    x = released_vectors(arguments.config)
+    x = x[np.random.default_rng(0).permutation(len(x))]
+    arguments.queries = min(arguments.queries, len(x) // 5)
+    xq, xb = x[: arguments.queries], np.ascontiguousarray(x[arguments.queries :])
+    arguments.rows, arguments.dim = xb.shape
+    return xb, xq
 
 
 def main() -> None:
@@ -124,6 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--k-factor", type=int, default=20)
     parser.add_argument("--clusters", type=int, default=100)
     parser.add_argument("--spread", type=float, default=0.8, help="length of noise over centre")
+    parser.add_argument("--config", help="settings of a lake: its released vectors, not drawn ones")
     parser.add_argument("--filters", type=float, nargs="*", default=[0.01, 0.3])
     parser.add_argument("--autofaiss", action="store_true", help="also autofaiss; installs it")
     parser.add_argument("--spark", action="store_true", help="also Spark's own exact search")
@@ -195,8 +211,8 @@ def _print(bench: Bench, contrast: float, codes_recall: float) -> None:
     console = Console(width=150)
     console.print(
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores of {platform.machine()}, faiss {faiss.__version__}; "
-        f"{asked.rows:,} × {asked.dim} vectors, {asked.queries} queries outside them; {asked.clusters} clusters, noise "
-        f"{asked.spread} × centre: relative contrast {contrast:.2f}, recall of codes alone {codes_recall:.3f}\n"
+        f"{asked.rows:,} × {asked.dim} vectors, {asked.queries} queries outside them; "
+        f"{_source(asked)}: relative contrast {contrast:.2f}, recall of codes alone {codes_recall:.3f}\n"
         f"{plan['factory']}, {plan['metric']}, nprobe {asked.nprobe}, k {asked.k}, k_factor {asked.k_factor}"
     )
     table = Table(
@@ -206,6 +222,12 @@ def _print(bench: Bench, contrast: float, codes_recall: float) -> None:
     for line in bench.lines:
         table.add_row(line.name, *_built(line.build), *_searched(line), f"{line.recall:.4f}")
     console.print(table)
+
+
+def _source(asked: argparse.Namespace) -> str:
+    if asked.config:
+        return f"released vectors of {asked.config}"
+    return f"{asked.clusters} clusters, noise {asked.spread} × centre"
 
 
 def _built(build: dict | None) -> tuple[str, str, str]:

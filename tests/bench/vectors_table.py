@@ -12,6 +12,17 @@ MODEL_ID = "bench"
 ROWS_PER_FILE = 50_000
 
 
+def released_vectors(config: str) -> np.ndarray:
+    """float32 (n, d), in the order of their ids: the vectors that the lake of a settings file has released."""
+    from jobs.driver.cli import JobContext
+    from jobs.driver.settings import load_settings
+
+    lake = JobContext(load_settings(files=[config])).lake
+    rows = lake.spark.sql(f"SELECT embedding FROM {lake.name('current_vectors')} ORDER BY id")
+    column = rows.toArrow()["embedding"].combine_chunks()
+    return np.asarray(column.flatten(), np.float32).reshape(len(column), -1)
+
+
 def write_parquet(folder: Path, xb: np.ndarray) -> Path:
     """xb float32 (n, d) as Parquet files of (id, embedding)."""
     folder.mkdir(parents=True)

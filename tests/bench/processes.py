@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from types import TracebackType
 
@@ -14,7 +15,8 @@ ROLES = ("driver", "jvm", "workers", "model server", "other")
 class ProcessMeter:
     """Samples this process, its descendants and model servers while a block runs.
 
-    `cpu` holds user + system seconds spent inside the block by role; `rss` the peak of the summed resident bytes.
+    `cpu` holds user + system seconds spent inside the block by role, without the sampling's own; `rss` the peak of the
+    summed resident bytes. Model servers are found by their command line: those of other lakes on the machine count too.
     A process shorter than the sampling interval may be missed.
     """
 
@@ -24,6 +26,7 @@ class ProcessMeter:
         self._interval = interval
         self._first: dict[tuple[int, float], float] = {}
         self._last: dict[tuple[int, float], tuple[str, float]] = {}
+        self._sampling = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -41,7 +44,7 @@ class ProcessMeter:
         self._stop.set()
         self._thread.join()
         self._sample()
-        totals: dict[str, float] = defaultdict(float)
+        totals: dict[str, float] = defaultdict(float, driver=-self._sampling)
         for key, (role, seconds) in self._last.items():
             totals[role] += seconds - self._before.get(key, 0.0)
         self.cpu = {role: totals[role] for role in ROLES if role in totals}
@@ -49,12 +52,16 @@ class ProcessMeter:
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             self._sample()
+        self._sampling = time.thread_time()
 
     def _sample(self) -> None:
         rss: dict[str, int] = defaultdict(int)
         for role, process in _processes():
             try:
-                self._last[(process.pid, process.create_time())] = (role, _seconds(process))
+                key = (process.pid, process.create_time())
+                if role == "other" and key in self._last:  # a dead process has no command line
+                    role = self._last[key][0]
+                self._last[key] = (role, _seconds(process))
                 rss[role] += process.memory_info().rss
             except psutil.NoSuchProcess:
                 continue

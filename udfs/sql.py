@@ -11,6 +11,7 @@ from udfs.errors import IndexDataError
 from udfs.search import open_index
 
 FACTS_OUTPUT = "rows bigint, last_vector_id bigint"
+K_FACTOR = 2
 HITS_OUTPUT = "id string, vector_id bigint, score double"
 
 
@@ -33,6 +34,7 @@ class IndexHits:
         if query is None or any(value is None for value in query):
             raise IndexDataError("vector_search: the query is NULL or has NULL in it")
         searcher = open_index(root, model_id=model_id)
-        found = searcher.search(np.array([query], dtype=np.float32), k=k)
+        # More rows are asked for than are wanted, in case some are gone: a few more than those are enough candidates.
+        found = searcher.search(np.array([query], dtype=np.float32), k=k, k_factor=K_FACTOR)
         for row_id, vector_id, score in zip(found.ids[0], found.I[0], found.D[0], strict=True):
             yield row_id, int(vector_id), float(score)

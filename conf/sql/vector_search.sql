@@ -2,8 +2,8 @@
 --   SELECT * FROM vector_search((SELECT embedding FROM {schema}.current_vectors WHERE id = 'a'), 10)
 -- score is the inner product. `model` names the model_id that made the query; another one than the release's is an
 -- error. Rows deleted or changed since the index was built are never returned: more than k hits are taken from the
--- index, and those no longer in current_vectors dropped; where too few are left, that is an error. Rows added since
--- are searched exactly: vector_id is an identity column, so they are those above the largest one in the index.
+-- index, and those no longer in current_vectors dropped; where fewer than k are left, all rows are searched exactly.
+-- Rows added since always are: vector_id is an identity column, so they are those above the largest one in the index.
 CREATE OR REPLACE TEMPORARY FUNCTION vector_search(query ARRAY<FLOAT>, k INT, model STRING DEFAULT NULL)
 RETURNS TABLE (rank INT, id STRING, vector_id BIGINT, score DOUBLE)
 RETURN
@@ -39,13 +39,21 @@ RETURN
     SELECT h.vector_id, h.score
     FROM asked a, LATERAL gme_index_hits(a.query, a.fetched, a.root, a.model_id) h
   ),
-  found AS (
+  kept AS (
     SELECT /*+ BROADCAST(hits) */ v.id, v.vector_id, hits.score
     FROM {schema}.current_vectors v JOIN hits ON v.vector_id = hits.vector_id
+  ),
+  bound AS (
+    -- Rows with larger vector_ids are searched exactly. Fewer than k hits are enough only where the whole index was
+    -- fetched: the next row of the index may be nearer than any that is new.
+    SELECT IF((SELECT count(*) FROM kept) < k AND 5 * k + 200 < rows, -1, last_vector_id) AS indexed FROM opened
+  ),
+  found AS (
+    SELECT id, vector_id, score FROM kept WHERE vector_id <= (SELECT indexed FROM bound)
     UNION ALL
     SELECT id, vector_id, CAST({inner_product} AS DOUBLE) AS score
     FROM {schema}.current_vectors
-    WHERE vector_id > (SELECT last_vector_id FROM opened)
+    WHERE vector_id > (SELECT indexed FROM bound)
   ),
   best AS (
     SELECT array_sort(collect_list(struct(rank, id, vector_id, score))) AS rows
@@ -57,10 +65,6 @@ RETURN
   )
   SELECT inline(CASE
     WHEN NOT coalesce(k BETWEEN 1 AND 1000, false) THEN raise_error('vector_search: k must be 1 to 1000')
-    -- Fewer than k are right only where the whole index was fetched.
-    WHEN size(rows) < k AND 5 * k + 200 < (SELECT rows FROM opened) THEN
-      raise_error('vector_search: too many of the nearest rows are gone since the index was built; run '
-        || 'gme-lake build-index and gme-lake release promote')
     ELSE rows
   END)
   FROM best

@@ -224,6 +224,26 @@ def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
             sql_hits(lake, call)
 
 
+def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake):
+    from jobs.driver.releases import promote
+    from jobs.driver.runs import Run
+    from tests.spark.index_vectors import append_vectors, build, model_of, unit
+
+    lake, x = open_lake(), unit(700, 16)
+    append_vectors(lake, x, model_id="model-a")
+    report, _ = build(lake, model_of("model-a", 16))
+    promote(lake, Run(lake, "release"), index_id=report.spec.index_id)
+    nearest = np.argsort(-(x @ x[0]))
+    names = ",".join(f"'model-a-{n}'" for n in nearest[:300])
+    lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id IN ({names})")
+    append_vectors(lake, -x[[0, 0, 0]], model_id="model-a")  # new, and as far as can be
+    literal = "array(" + ",".join(f"{value!r}" for value in x[0].tolist()) + ")"
+    found = sql_hits(lake, f"vector_search({literal}, 3)")
+    assert [r.id for r in found] == [f"model-a-{n}" for n in nearest[300:303]]
+    same_hits(found, sql_hits(lake, f"{lake.name('knn')}({literal}, 3)"))
+    assert len(sql_hits(lake, f"vector_search({literal}, 500)")) == 403
+
+
 def check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path):
     from jobs.search import command
 

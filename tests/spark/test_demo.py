@@ -1,6 +1,10 @@
-"""The demo runs, small: every step, in order, and a page with real pictures."""
+"""The demo runs, small: every step, in order, hits that are right, and a page with real pictures."""
+
+import random
 
 import pytest
+
+from udfs.drawing import held_out
 
 pytestmark = pytest.mark.spark
 
@@ -15,7 +19,7 @@ def test_demo_runs_every_step(spark, open_lake, tmp_path, tracking_uri):
     lake = open_lake(
         f"mlflow.tracking_uri={tracking_uri}",
         f"model.name={demo.model.name}",
-        f"model.checkpoint={root}/checkpoint",
+        f"model.checkpoint={demo.model.checkpoint}",
         f"model.profile={demo.model.profile}",
         "serving.threads=1",
         "embed.files_per_batch=2",
@@ -33,6 +37,21 @@ def test_demo_runs_every_step(spark, open_lake, tmp_path, tracking_uri):
     assert "9 embedded, 0 copied" in spoken and "3 deleted" in spoken
     assert "nothing changed" in spoken
     written = page.read_text("utf-8")
-    assert written.count("data:image/jpeg") > 50 and "random weights" in written
+    assert written.count("data:image/jpeg") > 50 and "toy" in written
     hits = spark.read.format("delta").load(f"{root}/results").where("rank <= 10").collect()
     assert len({hit.query_id for hit in hits}) == 9 and len(hits) == 90
+
+    first = {hit.query_id: hit.id for hit in hits if hit.rank == 1}
+    asked = random.Random(f"demo queries {lake.settings.draw.seed}").sample(sorted(held_out()), 9)
+    products = {
+        row.id: row for row in spark.read.format("delta").load(f"{root}/products").collect()
+    }
+    alike = [
+        sum(
+            products[first[name]][attribute] == value
+            for attribute, value in wanted._asdict().items()
+        )
+        for name, wanted in zip(sorted(first), asked, strict=True)
+    ]
+    # 700 of 1,152 combinations are in the table: the very product, or one that differs in an attribute.
+    assert sum(count >= 2 for count in alike) >= 8, alike

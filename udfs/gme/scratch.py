@@ -40,7 +40,6 @@ def write_scratch_checkpoint(
     `hidden` a multiple of 64, `vision_dim` of 16. Its vectors tell rows apart, but not what they mean.
     """
     import torch
-    from safetensors.torch import save_file
     from transformers import Qwen2VLConfig, Qwen2VLModel
 
     folder = Path(path)
@@ -53,12 +52,21 @@ def write_scratch_checkpoint(
     shapes = hub_layout(model.state_dict())
     weights = {name: torch.empty(tensor.shape) for name, tensor in shapes.items()}
     _initialise(weights, seed=seed, depths={"model": layers, "visual": vision_depth})
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "config.json", config)
+    write_weights(weights, folder)
     _write_json(folder / "tokenizer_config.json", _tokenizer_config())
     _write_json(folder / "preprocessor_config.json", _preprocessor_config())
     return folder
+
+
+def write_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write `model.safetensors`, readable as any other file: executors run as other users than the driver."""
+    from safetensors.torch import save_file
+
+    file = folder / "model.safetensors"
+    save_file(weights, file, metadata={"format": "pt"})  # safetensors makes it the owner's alone
+    file.chmod((folder / "config.json").stat().st_mode)
 
 
 def hub_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

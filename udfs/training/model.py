@@ -16,7 +16,7 @@ from udfs.errors import SettingsError
 from udfs.gme.budget import Budget, pack
 from udfs.gme.checkpoint import Checkpoint
 from udfs.gme.prepare import Prepared
-from udfs.gme.scratch import hub_layout
+from udfs.gme.scratch import hub_layout, write_weights
 from udfs.specs import Dtype
 from udfs.training.forward import Forward
 from udfs.training.grad_cache import encode_batches
@@ -95,8 +95,6 @@ class TrainableEncoder(nn.Module):
 
         Raises SettingsError where the Encoder would read it as another model than was trained.
         """
-        from safetensors.torch import save_file
-
         options = self._options
         if (options.pooling, options.attention) != ("last", "causal"):
             raise SettingsError(
@@ -113,7 +111,7 @@ class TrainableEncoder(nn.Module):
                 shutil.copyfile(self.folder / name, folder / name)
         config = Checkpoint.read(self.folder).config | {"torch_dtype": dtype}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+        write_weights(halved, folder)
         return folder
 
 

@@ -1,5 +1,7 @@
 """Scratch checkpoints: the same files for a seed, and readable by stock transformers."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -52,3 +54,12 @@ def test_impossible_sizes_are_refused(tmp_path):
         train_tokenizer(TEXTS, vocab=200)
     with pytest.raises(ValueError, match="hidden 100"):
         write_scratch_checkpoint(tmp_path, texts=TEXTS, hidden=100)
+
+
+def test_other_users_may_read_all_files(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        path = write_scratch_checkpoint(tmp_path, texts=TEXTS, **SMALL)
+    finally:
+        os.umask(umask)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o644}

@@ -63,6 +63,15 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     assert logged.data.metrics["rows.checked"] == 50
     assert [i.tags[0].value for i in logged.inputs.dataset_inputs] == ["vectors"]
 
+    told = {one.name: one for one in report.predictions}
+    assert len(told) == 4 and all(one.measured > 0 for one in told.values())
+    memory = told["encode, memory of a task"]
+    assert memory.in_bytes and 0.6 < memory.predicted / memory.measured < 1.6
+    assert "train, core seconds " in str(report) and "(predicted " in str(report)
+    kept = lake.read("runs").where(f"run_id = '{run.run_id}'").first()
+    assert kept.seconds["tasks.train.predicted"] > 0
+    assert kept.counts["encode_peak_predicted_bytes"] == memory.predicted
+
     version, before = lake.version("indexes"), files(report.spec.root)
     again, _ = build(lake, model_of("model-a", DIM))
     assert not again.built and "nothing to build" in str(again)
@@ -78,6 +87,7 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     resumed, _ = build(lake, model_of("model-a", DIM))
     after = files(report.spec.root)
     assert resumed.built and resumed.kept == (0, 2)
+    assert [one.name.split(",")[0] for one in resumed.predictions] == ["encode", "encode"]
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {n for n in before if n.startswith("shard-00001.")} | {"manifest.json"}
     # A second attempt of a task writes the same bytes, so it cannot spoil what the first one recorded.

@@ -6,6 +6,8 @@ READY := .venv/.ready
 # Real pictures that gme-tiny is trained and judged on too, where they are there.
 RETRIEVAL ?= $(wildcard ../shared/data/retrieval)
 SEED ?= 0
+comma := ,
+TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-fast lint bench gme-tiny setup java clean
 help:
@@ -37,8 +39,10 @@ bench: setup
 	$(BIN)/python -m tests.bench.bench_embed
 
 gme-tiny: setup
-	$(BIN)/gme-lake train-embedder --config gme-tiny.yaml --set train.output=build/gme-tiny/seed$(SEED) \
-	    --set lake.root=build/gme-tiny/lake --set train.seed=$(SEED) $(if $(RETRIEVAL),--set train.tasks=$(RETRIEVAL))
+	$(BIN)/gme-lake train-embedder $(TINY) --set train.output=build/gme-tiny/seed$(SEED) --set train.seed=$(SEED) \
+	    $(if $(RETRIEVAL),--set train.tasks=$(RETRIEVAL))
+	$(BIN)/gme-lake evaluate-retrieval $(TINY) --set evaluate.tasks=drawn.yaml$(if $(RETRIEVAL),$(comma)$(RETRIEVAL)) \
+	    --set evaluate.floors=floors.yaml --set evaluate.report=build/gme-tiny/seed$(SEED).html
 
 setup: $(READY) java
 	@$(BIN)/python -c "from jobs.driver.delta_jars import delta_jars; delta_jars({})"

@@ -131,8 +131,9 @@ def spark_defaults() -> dict[str, str]:
 
 
 def settings_files() -> list[str]:
-    """YAML files of conf/ that hold settings, not profiles of models, retrieval tasks or strategies."""
-    other = {"profiles", "strategies", "tasks"}
+    """YAML files of conf/ that hold settings, not profiles of models, retrieval tasks, floors or strategies."""
+    other = {"floors", "profiles", "strategies", "tasks"}
+
     return sorted(
         file.name
         for file in CONF.glob("*.yaml")

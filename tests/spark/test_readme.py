@@ -37,7 +37,8 @@ def test_command_lines_parse_and_their_settings_exist(words, tmp_path):
     group = gme_lake()
     command = group.get_command(click.Context(group), words[0])
     assert command is not None, f"no job {words[0]}"
-    words = [str(tmp_path) if word.endswith(".yaml") else word for word in words[1:]]
+    is_file = [word.endswith(".yaml") and "=" not in word for word in words]
+    words = [str(tmp_path) if f else word for word, f in zip(words, is_file, strict=True)][1:]
     with command.make_context("gme-lake", list(words), resilient_parsing=False) as context:
         sets = context.params.get("sets", ())
     load_settings(sets=sets, env={})

@@ -169,7 +169,7 @@ def _cpu_table(builds: list[Built]) -> Table:
 
 
 def _total(meter: ProcessMeter) -> float:
-    return sum(meter.cpu.get(role, 0.0) for role in ROLES)
+    return sum(meter.cpu.get(role, 0.0) for role in (*ROLES, "other"))
 
 
 def _prediction_table(builds: list[Built]) -> Table:

@@ -9,13 +9,15 @@ SEED ?= 0
 comma := ,
 TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
-.PHONY: help demo test test-fast lint bench gme-tiny setup java clean
+.PHONY: help demo test test-fast lint gme-tiny setup java clean
+.PHONY: bench bench-build bench-search bench-search-wide bench-ratios bench-tune bench-negatives
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make test       lint, types and all tests: unit, spark, cluster"
 	@echo "make test-fast  unit tests only, without Spark"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      the tables of tests/bench"
+	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-wide, bench-ratios,"
+	@echo "                bench-tune, bench-negatives: the other tables of tests/bench"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
@@ -37,6 +39,24 @@ lint: $(READY)
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench_embed
+
+bench-build: setup
+	$(BIN)/python -m tests.bench.bench_build --rows 100000
+
+bench-search: setup
+	$(BIN)/python -m tests.bench.bench_search --rows 100000 --clusters 1000 --autofaiss --spark
+
+bench-search-wide: setup
+	$(BIN)/python -m tests.bench.bench_search --rows 50000 --dim 1536 --clusters 1000 --filters --spark
+
+bench-ratios: setup
+	$(BIN)/python -m tests.bench.bench_ratios
+
+bench-tune: setup
+	$(BIN)/python -m tests.bench.bench_tune
+
+bench-negatives: setup
+	$(BIN)/python -m tests.bench.bench_negatives conf/gme-tiny
 
 gme-tiny: setup
 	$(BIN)/gme-lake train-embedder $(TINY) --set train.output=build/gme-tiny/seed$(SEED) --set train.seed=$(SEED) \

@@ -41,9 +41,9 @@ class DrawnItem:
 class DrawnPairs:
     """Steps of `batch` different combinations, each drawn from (seed, step).
 
-    Rows: a picture (a few with its text) and a text of every combination; for half of them another picture as a query; for the rest a
-    picture one attribute away with the text that asks for the change. That source picture also stands among the
-    candidates: it is the hard negative of its own query, which must not find what it was given.
+    Rows: a picture (a few with its text) and a text of every combination; for half of them another picture as a
+    query; for the rest a picture one attribute away with the text that asks for the change. That source picture also
+    stands among the candidates: it is the hard negative of its own query, which must not find what it was given.
 
     With `directions`, no row is there that none of them needs; where one of i2i and it2i is left out, the other has
     all combinations. t2i trains both ways, text to picture and back.

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from udfs.drawing import Combination, held_out
+from udfs.drawing import COMBINATIONS, Combination, held_out
 from udfs.drawing.splits import HELD_OUT_SEED
 from udfs.drawing.tasks import PAIRS, VIEWS, DrawnQuery, draw_view, product_name, product_queries
 from udfs.gme.prepare import Row
@@ -39,10 +39,9 @@ def drawn_tasks(spec: DrawnEvalSpec) -> tuple[Corpus, list[RetrievalTask]]:
     A composed query's source may be a trained product; one of the train split shows nothing of the report.
     """
     trained = train_combinations(DrawnSpec(cache="", held_out_seed=spec.held_out_seed))
-    kept_out = held_out(seed=spec.held_out_seed)
-    known = trained if spec.split == "train" else sorted(kept_out)
+    known = trained if spec.split == "train" else sorted(held_out(seed=spec.held_out_seed))
     chosen = random.Random(f"eval/{spec.seed}").sample(known, len(known))[: spec.combinations]
-    sources = set(trained) if spec.split == "train" else {*trained, *kept_out}
+    sources = set(trained if spec.split == "train" else COMBINATIONS)
     rows = [(c, view) for c in chosen for view in range(spec.views)]
     if spec.neighbours:
         rows += [(c, 0) for c in trained if c not in chosen]

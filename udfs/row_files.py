@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from udfs import storage
 from udfs.ann.groups import Groups
+from udfs.ann.manifest import publish_bytes
 from udfs.ann.vectors import Ints
 
 VECTOR_IDS = "vector_id bigint"
 GROUPED_IDS = "vector_id bigint, value string"
-WRITTEN_IDS = "rows bigint"
+WRITTEN_IDS = "rows bigint, sha256 string"
 _ID_DTYPE = np.dtype("<i8")
 _CODE_DTYPE = np.dtype("<i4")
 _MAX_BYTES = 16 << 30
 
 
 def write_vector_ids(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa.RecordBatch]:
-    """Write VECTOR_IDS batches to one file, ascending; one row says how many there were."""
+    """Write VECTOR_IDS batches to one file, ascending; one row says how many there were, and the file's sha-256."""
     columns = [np.asarray(batch.column(0), dtype=_ID_DTYPE) for batch in batches]
     found = np.sort(np.concatenate([np.empty(0, _ID_DTYPE), *columns]))
-    _publish(found.tobytes(), path)
-    yield _written(len(found))
+    yield _published(found.tobytes(), path, rows=len(found))
 
 
 def read_vector_ids(path: str) -> Ints:
@@ -36,7 +34,8 @@ def read_vector_ids(path: str) -> Ints:
 
 
 def write_groups(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa.RecordBatch]:
-    """Write GROUPED_IDS batches to one file: equal values are one group; one row says how many rows have one.
+    """Write GROUPED_IDS batches to one file: equal values are one group; one row says how many rows have one, and
+    the file's sha-256.
 
     A null value is no group. Values are numbered, not hashed: no two of them are ever taken for the same. Memory is
     the distinct values and 12 bytes a row.
@@ -51,8 +50,7 @@ def write_groups(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa
         codes.append(np.array(translated, _CODE_DTYPE)[np.asarray(values.indices, dtype=np.int64)])
     every, coded = np.concatenate(ids), np.concatenate(codes)
     order = np.argsort(every, kind="stable")
-    _publish(every[order].tobytes() + coded[order].tobytes(), path)
-    yield _written(len(every))
+    yield _published(every[order].tobytes() + coded[order].tobytes(), path, rows=len(every))
 
 
 def read_groups(path: str) -> Groups:
@@ -64,12 +62,6 @@ def read_groups(path: str) -> Groups:
     return Groups(ids, codes.astype(np.int32, copy=False))
 
 
-def _publish(data: bytes, path: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "rows"
-        local.write_bytes(data)
-        storage.publish(local, path)
-
-
-def _written(rows: int) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([rows], pa.int64())], ["rows"])
+def _published(data: bytes, path: str, *, rows: int) -> pa.RecordBatch:
+    record = publish_bytes(data, *path.rsplit("/", 1))
+    return pa.RecordBatch.from_pydict({"rows": [rows], "sha256": [record.sha256]})

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from udfs.ann.live import LiveSearcher
 from udfs.ann.manifest import Manifest
-from udfs.ann.opened import ShardFiles, read_rows
+from udfs.ann.opened import ShardFiles, read_gone, read_rows
 from udfs.ann.ranked import Ranked, RankOptions, rank
 from udfs.ann.search import Searcher
-from udfs.ann.vectors import floats_of
+from udfs.ann.vectors import floats_of, named_in
 from udfs.answers import Answer, answer_rows, answered, refusal, rows_wanted
 from udfs.row_files import read_groups, read_vector_ids
 from udfs.specs import SearchSpec
@@ -86,14 +86,18 @@ def open_index(root: str, *, model_id: str, cache_dir: str | None = None) -> Sea
 
 
 def indexed_ids(batches: Iterator[pa.RecordBatch], *, root: str) -> Iterator[pa.RecordBatch]:
-    """The vector_ids of the shards whose numbers are in the first column; VECTOR_IDS batches."""
+    """The vector_ids that can be found in the shards whose numbers are in the first column; VECTOR_IDS batches."""
     manifest = Manifest.read(root)
+    shards, gone = manifest.all_shards(root), read_gone(manifest, root, cache_dir=None)
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            record = manifest.shards[number]
-            rows = read_rows(ShardFiles(record, root, None))
-            for chunk in rows.select(["vector_id"]).to_batches(max_chunksize=1 << 20):
-                yield pa.RecordBatch.from_arrays([chunk.column(0)], ["vector_id"])
+            folder, record = shards[number]
+            rows = read_rows(ShardFiles(record, folder, None)).select(["vector_id"])
+            for chunk in rows.to_batches(max_chunksize=1 << 20):
+                found = chunk.column(0)
+                if gone is not None:
+                    found = found.filter(pa.array(~named_in(found.to_numpy(), gone)))
+                yield pa.RecordBatch.from_arrays([found], ["vector_id"])
 
 
 def _open(spec: SearchSpec, shards: tuple[int, ...] | None) -> LiveSearcher:

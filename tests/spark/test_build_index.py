@@ -140,3 +140,95 @@ def test_refusals_say_what_was_asked_and_what_was_found(open_lake):
     with pytest.raises(IndexDataError, match=r"must have 32 floats each; .* has 16 floats"):
         build(lake, model_of("model-b", DIM))
     assert lake.read("indexes").count() == 0 and lake.read("index_shards").count() == 0
+
+
+def exact_of(lake, xq, k):
+    """Scores of exact search over the vectors of now."""
+    from udfs.ann.exact import exact_topk
+
+    stored = lake.read("vectors").where("model_id = 'model-a' AND status = 'ok'").collect()
+    vector_ids = np.array([row.vector_id for row in stored], np.int64)
+    return exact_topk(xq, [(vector_ids, np.array([r.embedding for r in stored], np.float32))], k)
+
+
+def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
+    from jobs.stages.indexing.changes import changes_since
+    from jobs.stages.indexing.planning import plan_index
+    from udfs.ann.search import Searcher
+
+    lake = open_lake(*IVF_PQ)
+    append_vectors(lake, unit(ROWS, DIM), model_id="model-a")
+    whole, _ = build(lake, model_of("model-a", DIM))
+    before = files(whole.spec.root)
+    append_vectors(lake, unit(100, DIM, seed=1), model_id="model-a", rejected=3)
+    append_vectors(lake, unit(40, DIM, seed=2), model_id="model-b")
+    lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-1_'")
+
+    shown = str(plan_index(lake, model=model_of("model-a", DIM)))
+    report, run = build(lake, model_of("model-a", DIM))
+    # The names of the second hundred are those of the first: twenty rows are gone.
+    assert f"90 new rows and 10 gone are added to index {whole.spec.index_id}" in shown
+    assert shown.split(": ", 1)[1].split(";")[0].endswith(str(report.extension))
+    assert report.built and report.rows == ROWS + 80 and "tasks.train" not in run.seconds
+    assert files(whole.spec.root) == before and run.counts["checked"] == 50
+    assert not {"quantizer.faiss", "shard-00001.faiss"} & set(files(report.spec.root))
+
+    searcher = Searcher.open(report.spec.root, model_id="model-a")
+    xq = unit(30, DIM, seed=5)
+    D, I = exact_of(lake, xq, 10)
+    found = searcher.search(xq, k=10, nprobe=8, k_factor=160)
+    assert searcher.rows == ROWS + 80
+    assert np.abs(found.D - D).max() < 1e-3 and (found.I == I).mean() > 0.98
+    changes = changes_since(lake, searcher.manifest, version=lake.version("vectors"))
+    assert (changes.gone, changes.fresh) == (0, 0)
+
+    row = lake.read("indexes").where(f"index_id = '{report.spec.index_id}'").first()
+    assert (row.rows, row.shards, row.bytes) == (ROWS + 80, 4, report.bytes)
+    assert json.loads(row.params)["base"] == whole.spec.index_id
+    shards = lake.read("index_shards").where(f"index_id = '{report.spec.index_id}'").collect()
+    kinds = {(s.kind, s.shard): s.rows for s in shards}
+    assert kinds["tombstones", -1] == 10 and kinds["delta", 3] == 90
+    assert sum(rows for (kind, _), rows in kinds.items() if kind == "base") == ROWS
+    assert all(Path(s.path).stat().st_size == s.bytes for s in shards)
+
+    again, _ = build(lake, model_of("model-a", DIM))
+    assert not again.built and again.spec.index_id == report.spec.index_id
+    # A third build adds to the whole index, not to what was added to it: searches open two at most.
+    append_vectors(lake, unit(50, DIM, seed=3), model_id="model-a")
+    third, _ = build(lake, model_of("model-a", DIM))
+    assert (third.extension.fresh, third.extension.gone) == (140, 10)
+    assert Searcher.open(third.spec.root).manifest.base.index_id == whole.spec.index_id
+
+    # As it is left by a build that was killed before its commit.
+    lake.spark.sql(f"DELETE FROM {lake.name('indexes')} WHERE index_id = '{third.spec.index_id}'")
+    (Path(third.spec.root) / "manifest.json").unlink()
+    resumed, _ = build(lake, model_of("model-a", DIM))
+    assert resumed.built and resumed.kept == (0,) and resumed.spec == third.spec
+
+
+def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(open_lake, caplog):
+    lake = open_lake(*IVF_PQ)
+    append_vectors(lake, unit(ROWS, DIM), model_id="model-a")
+    build(lake, model_of("model-a", DIM))
+
+    append_vectors(lake, unit(20, DIM, seed=1), model_id="model-a")
+    for sets in (("index.extend=false",), ("index.seed=7",), ("index.shards=2",)):
+        other, _ = build(open_lake(*IVF_PQ, *sets), model_of("model-a", DIM))
+        assert other.built and other.extension is None
+
+    half, other_half = np.zeros((2, 1000, DIM), np.float32)
+    half[:, : DIM // 2], other_half[:, DIM // 2 :] = unit(1000, DIM // 2), unit(1000, DIM // 2)
+    append_vectors(lake, half, model_id="model-c")
+    build(lake, model_of("model-c", DIM))
+    append_vectors(lake, other_half[:100], model_id="model-c")
+    with caplog.at_level("INFO", "gme_lake"):
+        drifted, _ = build(lake, model_of("model-c", DIM))
+    assert drifted.built and drifted.extension is None
+    assert re.search(r"built again: its quantizer loses 1\.\d+ of a new row's", caplog.text)
+
+    append_vectors(lake, unit(ROWS // 4, DIM, seed=3), model_id="model-a")
+    caplog.clear()
+    with caplog.at_level("INFO", "gme_lake"):
+        many, _ = build(lake, model_of("model-a", DIM))
+    assert many.built and many.extension is None
+    assert re.search(r"built again: \d+ rows are new since, more than 20% of its", caplog.text)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pyspark import cloudpickle
 
+from udfs.ann.drift import DriftSpec
 from udfs.ann.files import FileRecord
 from udfs.ann.measure import MeasureSpec
 from udfs.ann.query_set import QuerySetSpec
@@ -39,12 +40,13 @@ MEASURED = MeasureSpec(URI, URI, URI, TRUTH_KEY, grid(16384, refined=True))
 # The keywords that each function goes to Spark with, as large as they become.
 CASES: dict[str, dict[str, Any]] = {
     "udfs.ann.check.check_batches": {"spec": INDEX},
+    "udfs.ann.drift.drift_batches": {"spec": DriftSpec(URI, FILE, 3584)},
     "udfs.ann.measure.measure_batches": {"spec": MEASURED},
     "udfs.ann.measure.price_batches": {"spec": MEASURED},
     "udfs.ann.probe.probe_batches": {"spec": INDEX},
     "udfs.ann.query_set.write_query_set": {"spec": QuerySetSpec(URI, 3584)},
     "udfs.ann.rank.rank_block": {"spec": RankSpec(1000, 3584)},
-    "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE)},
+    "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE, URI)},
     "udfs.ann.tasks.train_batches": {"spec": INDEX},
     "udfs.ann.truth.merge_nearest": {"spec": TRUTH},
     "udfs.ann.truth.nearest_batches": {"spec": TRUTH},

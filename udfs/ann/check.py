@@ -80,10 +80,9 @@ def _open_alone(spec: CheckSpec, shard: int, *, cache_dir: str) -> Searcher:
     index, record = spec.build.index, spec.shards[shard]
     alone = replace(index, plan=replace(index.plan, shards=1))
     manifest = Manifest(alone, spec.build.quantizer, (replace(record, shard=0),))
-    path = verified_path(index.root, spec.build.quantizer, cache_dir=cache_dir)
+    path = verified_path(spec.build.quantizer_root, spec.build.quantizer, cache_dir=cache_dir)
     quantizer = read_faiss(path, spec.build.quantizer, flags=0)
     flags = mapping_flags(inner_index(quantizer))
-    opened = open_shard(
-        ShardFiles(record, index.root, cache_dir), dim=index.dim, first=0, flags=flags
-    )
+    files = ShardFiles(record, index.root, cache_dir)
+    opened = open_shard(files, dim=index.dim, first=0, flags=flags)
     return Searcher(manifest, quantizer, [opened], threads=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from udfs.specs import IndexSpec
 
 MANIFEST_NAME = "manifest.json"
 QUANTIZER_NAME = "quantizer.faiss"
+GONE_NAME = "gone.int64"
+VECTOR_ID_BYTES = 8
 MAX_MANIFEST_BYTES = 256 << 20
-FORMAT = "gme-lake-index/1"
+FORMAT, ADDED_FORMAT = "gme-lake-index/1", "gme-lake-index/2"  # 2: of an index that adds to another
 
 # Written into every manifest, for people and programs that know neither Spark nor this code.
 LAYOUT = {
@@ -29,6 +32,10 @@ LAYOUT = {
     "shard-NNNNN.f16": "little-endian float16, rows x dim, no header; row = local row (absent where refine is none)",
     "shard-NNNNN.rows.arrow": "Arrow IPC file (vector_id int64, id string); row = local row",
     "shard-NNNNN.json": "record of a finished shard, for builds that resume; searches do not read it",
+    "base": "null, or the index that this one adds its shards to: the folder beside this one that has its index_id "
+    "holds those shards and the quantizer",
+    "gone.int64": "little-endian vector_ids, ascending: rows of the base that must not be found",
+    "error": "mean squared distance of the training rows from what the quantizer keeps of them",
     "points": "nprobe and k_factor that tune_index chose to reach recall `target` at k, and what it measured",
     "score": "inner product of unit vectors",
     "quantizer.json": "record of the trained quantizer, for builds that resume; searches do not read it",
@@ -54,13 +61,37 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The whole index that another adds to: its shards, and the vector_ids of its rows that are gone since.
+
+    The shards' files and the quantizer are in the base's folder, the file `gone` is in the other's.
+    """
+
+    index_id: str
+    shards: tuple[ShardRecord, ...]
+    gone: FileRecord | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the base that may still be found."""
+        gone = self.gone.bytes // VECTOR_ID_BYTES if self.gone else 0
+        return sum(shard.rows for shard in self.shards) - gone
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """Everything a search needs to know of an index; files it does not name are never opened."""
+    """Everything a search needs to know of an index; files it does not name are never opened.
+
+    With a `base`, `shards` are those added to it: they hold what is new since. `error`: squared distance of the training rows from what the
+    quantizer keeps of them; None where nothing is trained, or nobody measured it.
+    """
 
     spec: IndexSpec
     quantizer: FileRecord
     shards: tuple[ShardRecord, ...]
     points: tuple[OperatingPoint, ...] = ()
+    error: float | None = None
+    base: Base | None = None
 
     def __post_init__(self) -> None:
         if [shard.shard for shard in self.shards] != list(range(self.spec.plan.shards)):
@@ -68,7 +99,7 @@ class Manifest:
                 f"index {self.spec.index_id} has {self.spec.plan.shards} shards by its plan but the manifest "
                 f"lists {[shard.shard for shard in self.shards]}; build the missing shards"
             )
-        for shard in self.shards:
+        for _, shard in self.all_shards(""):
             if shard.quantizer_sha256 != self.quantizer.sha256:
                 raise IndexDataError(
                     f"shard {shard.shard} of index {self.spec.index_id} was built with quantizer "
@@ -81,12 +112,24 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Vectors in all shards."""
-        return sum(shard.rows for shard in self.shards)
+        """Vectors that searches can find."""
+        return sum(shard.rows for shard in self.shards) + (self.base.rows if self.base else 0)
+
+    def base_root(self, root: str) -> str:
+        """The folder of quantizer and base, where this manifest lies in `root`: the same, or one beside it."""
+        if self.base is None:
+            return root
+        return storage.join(posixpath.dirname(root.rstrip("/")) or ".", self.base.index_id)
+
+    def all_shards(self, root: str) -> list[tuple[str, ShardRecord]]:
+        """Folder and record of every shard that is searched, the base's first; its place is its number in searches."""
+        base = self.base.shards if self.base else ()
+        return [(self.base_root(root), s) for s in base] + [(root, s) for s in self.shards]
 
     def to_json(self) -> str:
         """The document, with the checksum of itself."""
-        body: dict[str, Any] = {"format": FORMAT, "layout": LAYOUT, "rows": self.rows}
+        known = FORMAT if self.base is None else ADDED_FORMAT
+        body: dict[str, Any] = {"format": known, "layout": LAYOUT, "rows": self.rows}
         body |= asdict(self)
         return json.dumps({"sha256": _digest(body), **body}, indent=1)
 
@@ -104,8 +147,10 @@ class Manifest:
                 f"{where} was changed after it was written (its sha-256 does not match); "
                 "restore it or build the index again"
             )
-        if known != FORMAT:
-            raise IndexDataError(f"{where} has format {known!r}; this version reads {FORMAT!r}")
+        if known not in (FORMAT, ADDED_FORMAT):
+            raise IndexDataError(
+                f"{where} has format {known!r}; this version reads {FORMAT!r} and {ADDED_FORMAT!r}"
+            )
         try:
             return pydantic.TypeAdapter(cls).validate_json(text)
         except pydantic.ValidationError as error:
@@ -130,7 +175,11 @@ class Manifest:
         return cls.from_json(text, where=where)
 
     def _file_names(self) -> list[str]:
-        return [self.quantizer.name, *(f.name for shard in self.shards for f in shard.files)]
+        names = [self.quantizer.name]
+        names += [file.name for _, shard in self.all_shards("") for file in shard.files]
+        if self.base is not None:
+            names += [self.base.index_id, *([self.base.gone.name] if self.base.gone else [])]
+        return names
 
 
 def publish_bytes(data: bytes, root: str, name: str) -> FileRecord:

@@ -54,7 +54,8 @@ class CodeOrder(Searcher):
         rows = np.full((len(xq), n), MISSING, np.int64)
         for start in range(0, len(xq), _BLOCK_QUERIES):
             at = slice(start, start + _BLOCK_QUERIES)
-            rows[at] = self._source.candidates(self._source.rotate(xq[at]), n, nprobe)[1]
+            xr = self._source.rotate(xq[at])
+            rows[at] = self._source.candidates(xr, n, nprobe, self.alive)[1]
         return np.where(rows == MISSING, MISSING, self._vector_ids(rows))
 
 

@@ -12,16 +12,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from udfs.ann.files import FileRecord, verified_path
-from udfs.ann.manifest import ShardRecord
+from udfs.ann.manifest import Manifest, ShardRecord
 from udfs.ann.plan import inner_index
 from udfs.ann.shard import REFINE_DTYPE, ROWS_SCHEMA
-from udfs.ann.vectors import Floats, Ints, floats_of_halves
+from udfs.ann.vectors import Floats, Ints, floats_of_halves, named_in
 from udfs.errors import IndexDataError
 
 
 @dataclass(frozen=True)
 class OpenShard:
-    """One shard ready to be searched; `first` is the number of its row 0 among the rows of all shards."""
+    """One shard ready to be searched; `first` is the number of its row 0 among the rows of all shards.
+
+    Rows that are `gone` must not be found; None: there are none.
+    """
 
     index: Any  # as read; owns the next
     searched: Any  # the index behind the rotation: queries are rotated once for all shards
@@ -31,6 +34,7 @@ class OpenShard:
     vector_ids: Ints
     names: pa.ChunkedArray
     name_starts: Ints
+    gone: NDArray[np.bool_] | None = None
 
     def gather(self, local_rows: Ints) -> Floats:
         """Re-rank vectors (n, dim) of ascending local rows: the file is read forwards."""
@@ -72,8 +76,13 @@ class ShardFiles:
         return verified_path(self.root, file, cache_dir=self.cache_dir)
 
 
-def open_shard(files: ShardFiles, *, dim: int, first: int, flags: int) -> OpenShard:
-    """Verifies and opens the files of one shard. Raises IndexDataError."""
+def open_shard(
+    files: ShardFiles, *, dim: int, first: int, flags: int, gone: Ints | None = None
+) -> OpenShard:
+    """Verifies and opens the files of one shard. Raises IndexDataError.
+
+    `gone` are the vector_ids of rows of any shard that must not be found, ascending.
+    """
     record = files.record
     index = read_faiss(files.path(record.index), record.index, flags=flags)
     table = read_rows(files)
@@ -89,15 +98,18 @@ def open_shard(files: ShardFiles, *, dim: int, first: int, flags: int) -> OpenSh
     _same(record.row_ids, "rows", table.num_rows, record.rows)
     names = table["id"]
     starts = np.cumsum([0, *(len(chunk) for chunk in names.chunks)])[:-1]
+    vector_ids = np.asarray(table["vector_id"].to_numpy(), dtype=np.int64)
+    dead = named_in(vector_ids, gone) if gone is not None else None
     return OpenShard(
         index=index,
         searched=inner_index(index),
         rows=record.rows,
         first=first,
         refine=refine,
-        vector_ids=np.asarray(table["vector_id"].to_numpy(), dtype=np.int64),
+        vector_ids=vector_ids,
         names=names,
         name_starts=starts.astype(np.int64),
+        gone=dead if dead is not None and dead.any() else None,
     )
 
 
@@ -119,6 +131,14 @@ def read_faiss(path: Path, record: FileRecord, *, flags: int) -> Any:
             f"faiss {faiss.__version__} cannot read {record.name} though its sha-256 is right: {error}; "
             "it was written by another version: build the index again"
         ) from error
+
+
+def read_gone(manifest: Manifest, root: str, *, cache_dir: str | None) -> Ints | None:
+    """vector_ids of the rows of the index that must not be found, ascending; None: there are none."""
+    if manifest.base is None or manifest.base.gone is None:
+        return None
+    path = verified_path(root, manifest.base.gone, cache_dir=cache_dir)
+    return np.fromfile(path, dtype="<i8").astype(np.int64, copy=False)
 
 
 def read_rows(files: ShardFiles) -> pa.Table:

@@ -19,15 +19,18 @@ QUANTIZER_RECORD_NAME = "quantizer.json"
 
 @dataclass(frozen=True)
 class QuantizerRecord:
-    """The trained quantizer's file, and the rows it was trained on."""
+    """The trained quantizer's file, the rows it was trained on, and the squared distance of them that it loses."""
 
     rows: int
     file: FileRecord
+    error: float | None = None
 
 
-def publish_quantizer(data: bytes, root: str, *, rows: int) -> QuantizerRecord:
+def publish_quantizer(
+    data: bytes, root: str, *, rows: int, error: float | None = None
+) -> QuantizerRecord:
     """Writes the trained, empty index, then its record."""
-    record = QuantizerRecord(rows, publish_bytes(data, root, QUANTIZER_NAME))
+    record = QuantizerRecord(rows, publish_bytes(data, root, QUANTIZER_NAME), error)
     publish_bytes(json.dumps(asdict(record), indent=1).encode(), root, QUANTIZER_RECORD_NAME)
     return record
 

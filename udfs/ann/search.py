@@ -16,7 +16,14 @@ from udfs.ann.candidates import CandidateSource
 from udfs.ann.exact import MISSING, top_order
 from udfs.ann.files import verified_path
 from udfs.ann.manifest import Manifest
-from udfs.ann.opened import OpenShard, ShardFiles, mapping_flags, open_shard, read_faiss
+from udfs.ann.opened import (
+    OpenShard,
+    ShardFiles,
+    mapping_flags,
+    open_shard,
+    read_faiss,
+    read_gone,
+)
 from udfs.ann.plan import inner_index
 from udfs.ann.vectors import Floats, Ints, unit_vectors
 from udfs.ann.within import EXACT_ROWS, RowSet, exact_within, widened
@@ -57,8 +64,10 @@ class Searcher:
         self, manifest: Manifest, quantizer: Any, shards: list[OpenShard], *, threads: int
     ) -> None:
         self.manifest = manifest
-        self.rows = sum(shard.rows for shard in shards)
         self.shards = [shard for shard in shards if shard.rows]
+        self.alive = RowSet.select(self.shards)  # None: all rows are
+        held = sum(shard.rows for shard in self.shards)
+        self.rows = held if self.alive is None else self.alive.rows
         self._source = CandidateSource(quantizer, self.shards)
         self._starts = np.array([shard.first for shard in self.shards], dtype=np.int64)
         self._threads = threads
@@ -76,7 +85,7 @@ class Searcher:
         """Opens the index in folder `root` (path or URI); every file is checked before it is read.
 
         `cache_dir` keeps local copies of a remote index; `model_id` is the model the queries come from; `shards` are
-        the numbers of those to open (default: all).
+        the numbers of those to open, as `Manifest.all_shards` has them (default: all).
         Raises IndexDataError for missing or damaged files, or an index of another model.
         """
         faiss.omp_set_num_threads(threads)
@@ -88,15 +97,16 @@ class Searcher:
                 f"queries of model {model_id} cannot search index {manifest.spec.index_id} of model "
                 f"{built_for}; embed the queries with that model or search an index of this one"
             )
-        path = verified_path(root, manifest.quantizer, cache_dir=cache_dir)
+        path = verified_path(manifest.base_root(root), manifest.quantizer, cache_dir=cache_dir)
         quantizer = read_faiss(path, manifest.quantizer, flags=0)
         flags = mapping_flags(inner_index(quantizer))
+        gone = read_gone(manifest, root, cache_dir=cache_dir)
         opened, first = [], 0
-        for record in manifest.shards:
-            if shards is not None and record.shard not in shards:
+        for number, (folder, record) in enumerate(manifest.all_shards(root)):
+            if shards is not None and number not in shards:
                 continue
-            files = ShardFiles(record, root, cache_dir)
-            opened.append(open_shard(files, dim=manifest.spec.dim, first=first, flags=flags))
+            files, dim = ShardFiles(record, folder, cache_dir), manifest.spec.dim
+            opened.append(open_shard(files, dim=dim, first=first, flags=flags, gone=gone))
             first += record.rows
         return cls(manifest, quantizer, opened, threads=threads)
 
@@ -127,6 +137,7 @@ class Searcher:
         if min(k, 1 if nprobe is None else nprobe, 1 if k_factor is None else k_factor) < 1:
             raise ValueError(f"k, nprobe and k_factor start at 1; got {k}, {nprobe} and {k_factor}")
         xq = unit_vectors(xq, spec.dim, what=f"queries to index {spec.index_id}")
+        within = self.alive if within is None else within
         rows = self.rows if within is None else within.rows
         k = min(k, rows)
         candidates = min(self.candidates(k, k_factor), rows)

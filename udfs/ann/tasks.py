@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
+from udfs.ann.drift import quantizer_error
 from udfs.ann.files import FileRecord, verified_path
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import publish_quantizer
@@ -43,10 +44,11 @@ _SHARD_ARROW = pa.schema(
 
 @dataclass(frozen=True)
 class ShardsSpec:
-    """An index whose quantizer is trained."""
+    """An index whose quantizer is trained, and lies in the folder `quantizer_root`."""
 
     index: IndexSpec
     quantizer: FileRecord
+    quantizer_root: str
 
 
 def train_batches(
@@ -68,7 +70,7 @@ def train_batches(
             xt[rows : rows + len(found)] = found
             rows += len(found)
     data = train_quantizer(xt[:rows], spec.plan, threads=1)
-    record = publish_quantizer(data, spec.root, rows=rows)
+    record = publish_quantizer(data, spec.root, rows=rows, error=quantizer_error(data, xt[:rows]))
     values = [json.dumps(asdict(record)), meter.core_seconds, meter.peak_bytes]
     yield pa.record_batch([[value] for value in values], schema=_TRAIN_ARROW)
 
@@ -83,7 +85,7 @@ def build_batches(
     without vectors is built too. Raises IndexDataError for a shard that comes back, and as ShardWriter does.
     """
     index = spec.index
-    quantizer = verified_path(index.root, spec.quantizer, cache_dir=None).read_bytes()
+    quantizer = verified_path(spec.quantizer_root, spec.quantizer, cache_dir=None).read_bytes()
     finished: set[int] = set()
     with ExitStack() as stack:
         writer: ShardWriter | None = None

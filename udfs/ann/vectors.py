@@ -1,4 +1,4 @@
-"""Checks on blocks of vectors that faiss itself does not make: shape, finite values, unit norm."""
+"""Blocks of vectors and vector_ids: checks that faiss does not make (shape, finite values, unit norm), halves, sets."""
 
 from __future__ import annotations
 
@@ -85,3 +85,12 @@ def floats_of(column: pa.ListArray, dim: int, *, what: str) -> Floats:
         )
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, dim)
+
+
+def named_in(vector_ids: Ints, named: Ints) -> NDArray[np.bool_]:
+    """Whether each of `vector_ids` int64 (n,) is one of `named`, ascending int64 (m,); memory is a few times n."""
+    if not named.size:
+        return np.zeros(len(vector_ids), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(named, vector_ids), len(named) - 1)
+    found: NDArray[np.bool_] = named[at] == vector_ids
+    return found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from udfs.ann.exact import MISSING, exact_topk
 from udfs.ann.opened import OpenShard
-from udfs.ann.vectors import Floats, Ints
+from udfs.ann.vectors import Floats, Ints, named_in
 
 EXACT_ROWS = 20_000  # up to here exact search costs .3 ms a query, and inverted lists miss rows
 _WIDENING = (
@@ -38,14 +38,20 @@ class RowSet:
     def select(
         cls, shards: Sequence[OpenShard], *, allowed: Ints | None = None, gone: Ints | None = None
     ) -> RowSet | None:
-        """Rows whose vector_id is `allowed` and not `gone` (ascending int64 each); None where that leaves out none."""
-        if allowed is None and (gone is None or not gone.size):
+        """Rows whose vector_id is `allowed` and not `gone` (ascending int64 each), nor gone from their shard.
+
+        None where that leaves out none.
+        """
+        ever = all(shard.gone is None for shard in shards)
+        if allowed is None and (gone is None or not gone.size) and ever:
             return None
         masks = []
         for shard in shards:
             mask = np.ones(shard.rows, np.bool_)
             if allowed is not None:
                 mask = named_in(shard.vector_ids, allowed)
+            if shard.gone is not None:
+                mask &= ~shard.gone
             if gone is not None:
                 mask &= ~named_in(shard.vector_ids, gone)
             masks.append(mask)
@@ -71,15 +77,6 @@ def widened(nprobe: int, within: RowSet, rows: int) -> int:
     """
     rarity = rows / max(within.rows, 1)
     return math.ceil(nprobe * math.pow(rarity, _WIDENING))
-
-
-def named_in(vector_ids: Ints, named: Ints) -> NDArray[np.bool_]:
-    """Whether each of `vector_ids` int64 (n,) is one of `named`, ascending int64 (m,); memory is a few times n."""
-    if not named.size:
-        return np.zeros(len(vector_ids), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(named, vector_ids), len(named) - 1)
-    found: NDArray[np.bool_] = named[at] == vector_ids
-    return found
 
 
 def exact_within(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pydantic
 
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.planning import PlannedIndex
 from udfs.ann.check import CHECK_OUTPUT, CheckSpec, check_batches
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import QuantizerRecord, finished_quantizer, finished_shard
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from jobs.driver.runs import Run
+    from jobs.stages.indexing.planning import PlannedIndex
 
 log = logging.getLogger("gme_lake")
 
@@ -55,15 +55,15 @@ def trained_quantizer(vectors: DataFrame, run: Run, planned: PlannedIndex) -> Qu
 
 
 def built_shards(
-    vectors: DataFrame, run: Run, planned: PlannedIndex, quantizer: QuantizerRecord
+    vectors: DataFrame, run: Run, build: ShardsSpec, *, rows: int
 ) -> tuple[tuple[ShardRecord, ...], list[int]]:
     """Records of all shards by number, and the numbers of those kept from an earlier build.
 
-    Raises IndexDataError where the shards together do not hold every vector row once.
+    Raises IndexDataError where the shards together do not hold each of the `rows` of `vectors` once.
     """
-    spec = planned.spec
+    spec = build.index
     numbers = range(spec.plan.shards)
-    sha = quantizer.file.sha256
+    sha = build.quantizer.sha256
     found = {n: finished_shard(spec.root, n, quantizer_sha256=sha) for n in numbers}
     records = {n: record for n, record in found.items() if record is not None}
     kept = sorted(records)
@@ -71,19 +71,20 @@ def built_shards(
     if kept:
         log.info("index %s: kept shards %s, to build %s", spec.index_id, kept, pending)
     if pending:
-        rows = by_shard(vectors, spec, shards=pending)
-        build = functools.partial(build_batches, spec=ShardsSpec(spec, quantizer.file))
+        placed = by_shard(vectors, spec, shards=pending)
         with clear_task_errors():
-            built = rows.mapInArrow(build, SHARD_OUTPUT).collect()
+            built = placed.mapInArrow(
+                functools.partial(build_batches, spec=build), SHARD_OUTPUT
+            ).collect()
         for row in built:
             records[row.shard] = pydantic.TypeAdapter(ShardRecord).validate_json(row.record)
             run.add_seconds("tasks.encode", row.seconds)
             run.counts["encode_peak_bytes"] = max(run.counts["encode_peak_bytes"], row.peak_bytes)
     held = sum(record.rows for record in records.values())
-    if sorted(records) != list(numbers) or held != planned.rows:
+    if sorted(records) != list(numbers) or held != rows:
         raise IndexDataError(
             f"index {spec.index_id}: shards {sorted(records)} of {spec.plan.shards} hold {held} rows, but version "
-            f"{spec.vectors_version} of vectors has {planned.rows}; nothing was committed. Remove {spec.root} and "
+            f"{spec.vectors_version} of vectors has {rows} for them; nothing was committed. Remove {spec.root} and "
             "build again"
         )
     return tuple(records[n] for n in numbers), kept

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import delta_table, now
 from udfs import storage
-from udfs.ann.manifest import Manifest, ShardRecord
+from udfs.ann.files import FileRecord
+from udfs.ann.manifest import VECTOR_ID_BYTES, Manifest
 
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
@@ -30,10 +31,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     if stale.head(1):
         table = lake.name("index_shards")
         lake.spark.sql(f"DELETE FROM {table} WHERE index_id = '{spec.index_id}'")
-    lake.append(
-        "index_shards",
-        [row for shard in manifest.shards for row in _files(spec.root, spec.index_id, shard)],
-    )
+    lake.append("index_shards", list(_files(manifest)))
     row = {
         "index_id": spec.index_id,
         "model_id": spec.model_id,
@@ -44,7 +42,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
         "dim": spec.dim,
         "rows": manifest.rows,
         "bytes": total_bytes(manifest),
-        "shards": len(manifest.shards),
+        "shards": len(manifest.all_shards(spec.root)),
         "params": _params(manifest),
         "manifest_sha256": written.sha256,
         "run_id": run.run_id,
@@ -67,25 +65,39 @@ def store_points(lake: Lake, manifest: Manifest) -> None:
 
 
 def total_bytes(manifest: Manifest) -> int:
-    """Bytes of every file of the index but the manifest."""
-    shards = sum(file.bytes for shard in manifest.shards for file in shard.files)
-    return manifest.quantizer.bytes + shards
+    """Bytes of every file of the index but the manifest, its base's included."""
+    return manifest.quantizer.bytes + sum(int(file["bytes"]) for file in _files(manifest))
 
 
 def _params(manifest: Manifest) -> str:
-    """Plan and operating points as JSON."""
+    """Plan, operating points, and the index that this one adds to, as JSON."""
     points = [asdict(point) for point in manifest.points]
-    return json.dumps(asdict(manifest.spec.plan) | {"points": points}, sort_keys=True)
+    base = manifest.base.index_id if manifest.base else None
+    return json.dumps(asdict(manifest.spec.plan) | {"points": points, "base": base}, sort_keys=True)
 
 
-def _files(root: str, index_id: str, shard: ShardRecord) -> Iterator[dict[str, Any]]:
-    for file in shard.files:
-        yield {
-            "index_id": index_id,
-            "shard": shard.shard,
-            "kind": "base",
-            "path": storage.join(root, file.name),
-            "sha256": file.sha256,
-            "bytes": file.bytes,
-            "rows": shard.rows,
-        }
+def _files(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """Rows of `index_shards`: files of the base's shards, of those added, and the rows gone from all (shard -1)."""
+    spec = manifest.spec
+    of_base = len(manifest.base.shards) if manifest.base else len(manifest.shards)
+    for number, (folder, record) in enumerate(manifest.all_shards(spec.root)):
+        kind = "base" if number < of_base else "delta"
+        for file in record.files:
+            yield _file(spec.index_id, number, kind, folder, file, rows=record.rows)
+    if manifest.base is not None and (gone := manifest.base.gone) is not None:
+        rows = gone.bytes // VECTOR_ID_BYTES
+        yield _file(spec.index_id, -1, "tombstones", spec.root, gone, rows=rows)
+
+
+def _file(
+    index_id: str, shard: int, kind: str, folder: str, file: FileRecord, *, rows: int
+) -> dict[str, Any]:
+    return {
+        "index_id": index_id,
+        "shard": shard,
+        "kind": kind,
+        "path": storage.join(folder, file.name),
+        "sha256": file.sha256,
+        "bytes": file.bytes,
+        "rows": rows,
+    }

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from jobs.stages.indexing.building import built_shards, check_shards, trained_quantizer
 from jobs.stages.indexing.commit import commit_index, committed_index, total_bytes
-from jobs.stages.indexing.planning import PlannedIndex, indexed_vectors, plan_index
+from jobs.stages.indexing.extending import Extension, extended_manifest
+from jobs.stages.indexing.planning import PlannedIndex, plan_index
 from jobs.stages.indexing.predicting import Prediction, compared
+from jobs.stages.indexing.vectors import indexed_vectors
 from udfs.ann.check import CheckSpec
 from udfs.ann.manifest import Manifest
 from udfs.ann.tasks import ShardsSpec
@@ -35,6 +37,7 @@ class IndexReport:
     bytes: int
     kept: tuple[int, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    extension: Extension | None = None
 
     def __str__(self) -> str:
         spec = self.spec
@@ -43,6 +46,7 @@ class IndexReport:
                 f"nothing to build: index {spec.index_id} of version {spec.vectors_version} exists"
             )
         kept = f", {len(self.kept)} of them kept from an earlier build" if self.kept else ""
+        kept += f" ({self.extension})" if self.extension else ""
         head = (
             f"index {spec.index_id}: {self.rows:,} rows as {spec.plan.factory} in {spec.plan.shards} shard(s)"
             f"{kept}, {self.bytes:,} bytes in {spec.root}"
@@ -53,7 +57,7 @@ class IndexReport:
 def build_index(
     lake: Lake, run: Run, *, model: ResolvedModel, planned: PlannedIndex | None = None
 ) -> IndexReport:
-    """Build the index of the model's vectors and commit it; one that exists is left alone.
+    """Build the index of the model's vectors, or add to one, and commit it; one that exists is left alone.
 
     Killed at any point and run again over the same version of `vectors`, it keeps the quantizer and the shards that
     were finished. `planned` is what `plan_index` said, where the caller has shown it. Raises LakeError,
@@ -71,12 +75,20 @@ def build_index(
     if existing is not None:
         return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
     run.begin()
-    manifest, kept = built_manifest(indexed_vectors(lake, spec), run, planned)
+    extension = planned.extension
+    if extension is not None:
+        manifest, kept = extended_manifest(lake, run, spec, extension)
+    else:
+        manifest, kept = built_manifest(indexed_vectors(lake, spec), run, planned)
+    run.counts["indexed"] = manifest.rows
+    size = total_bytes(manifest)
+    run.metrics.update({"index.bytes": size, "index.shards": len(manifest.shards)})
+    run.metrics["index.shards_kept"] = len(kept)
     with run.stage("commit"):
         built = commit_index(lake, run, manifest)
     new_rows = manifest.rows - sum(manifest.shards[n].rows for n in kept)
     told = compared(run, planned.cost, encoded_rows=new_rows) if planned.cost else ()
-    return IndexReport(spec, built, manifest.rows, total_bytes(manifest), kept, told)
+    return IndexReport(spec, built, manifest.rows, size, kept, told, extension)
 
 
 def built_manifest(
@@ -89,18 +101,10 @@ def built_manifest(
     """
     with run.stage("train"):
         quantizer = trained_quantizer(vectors, run, planned)
+    run.counts["trained_on"] += quantizer.rows
+    build = ShardsSpec(planned.spec, quantizer.file, planned.spec.root)
     with run.stage("build shards"):
-        shards, kept = built_shards(vectors, run, planned, quantizer)
+        shards, kept = built_shards(vectors, run, build, rows=planned.rows)
     with run.stage("check"):
-        check = CheckSpec(ShardsSpec(planned.spec, quantizer.file), shards)
-        run.counts["checked"] += check_shards(vectors, check)
-    manifest = Manifest(planned.spec, quantizer.file, shards)
-    run.counts.update({"indexed": manifest.rows, "trained_on": quantizer.rows})
-    run.metrics.update(
-        {
-            "index.bytes": float(total_bytes(manifest)),
-            "index.shards": float(len(shards)),
-            "index.shards_kept": float(len(kept)),
-        }
-    )
-    return manifest, tuple(kept)
+        run.counts["checked"] += check_shards(vectors, CheckSpec(build, shards))
+    return Manifest(planned.spec, quantizer.file, shards, error=quantizer.error), tuple(kept)

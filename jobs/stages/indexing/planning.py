@@ -1,52 +1,84 @@
-"""Which index is to be built: the vectors counted, the plan by rule and settings, and its name."""
+"""Which index is to be built: the vectors counted, the plan by rule and settings, whole or added to another, and its name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import Lake
 from jobs.driver.settings import IndexSettings
 from jobs.stages.indexing.commit import committed_index
+from jobs.stages.indexing.extending import MAX_SHARE, Extension, extension_of, newest_base
 from jobs.stages.indexing.predicting import predicted_cost
+from jobs.stages.indexing.vectors import count_vectors
+from udfs import storage
 from udfs.ann.cost import CostEstimate
-from udfs.ann.plan import default_plan, factory_traits, require_train_rows
-from udfs.errors import LakeError
+from udfs.ann.manifest import Manifest
+from udfs.ann.plan import ROWS_PER_SHARD, default_plan, factory_traits, require_train_rows
 from udfs.specs import IndexPlan, IndexSpec
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
     from jobs.driver.registry import ResolvedModel
 
 
 @dataclass(frozen=True)
 class PlannedIndex:
-    """An index of `rows` vectors to be built. `cost` is what that was predicted to take; None: nobody asked."""
+    """An index of `rows` vectors to be built, whole or by adding to another (`extension`).
+
+    `cost` is what building it whole was predicted to take; None: nobody asked.
+    """
 
     spec: IndexSpec
     rows: int
     cost: CostEstimate | None = None
+    extension: Extension | None = None
 
     def __str__(self) -> str:
         plan = self.spec.plan
         shape = f"{self.rows:,} rows as {plan.factory} in {plan.shards} shard(s)"
+        if self.extension is not None:
+            shape += f": {self.extension}; nothing is trained"
         return f"plan of index {self.spec.index_id}: {self.cost or shape}"
 
 
 def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
-    """Plan the index of the model's vectors at the newest version of `vectors`, with its cost unless it exists. Writes nothing.
+    """Plan the index of the model's vectors at the newest version of `vectors`, with its cost unless it exists.
 
-    Raises LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
+    Where `index.extend` allows it and little has changed, it adds to the newest whole index. Commits nothing. Raises LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
     """
     version = lake.version("vectors")
     rows = count_vectors(lake, model.spec.model_id, version=version)
     planned = planned_at(lake, lake.settings.index, model=model, version=version, rows=rows)
     if committed_index(lake, planned.spec.index_id) is not None:
         return planned
+    base = newest_base(lake, planned.spec) if lake.settings.index.extend else None
+    if base is not None:
+        spec = _added_to(base, planned.spec, root=lake.folder("indexes"))
+        if committed_index(lake, spec.index_id) is not None:
+            return replace(planned, spec=spec)
+        if extension := extension_of(lake, base, version=version):
+            return replace(planned, spec=spec, extension=extension)
     return replace(planned, cost=predicted_cost(lake, planned.spec, rows=rows))
+
+
+def _added_to(base: Manifest, spec: IndexSpec, *, root: str) -> IndexSpec:
+    """`spec` as an index that adds to `base`: with its quantizer, and defaults of searches as planned.
+
+    What is added is few rows: in as many shards as the base has they would make searches slower.
+    """
+    plan = replace(
+        base.spec.plan,
+        shards=max(1, math.ceil(MAX_SHARE * base.rows / ROWS_PER_SHARD)),
+        nprobe=spec.plan.nprobe,
+        k_factor=spec.plan.k_factor,
+    )
+    index_id = index_id_of(
+        spec.model_id, vectors_version=spec.vectors_version, plan=plan, base=base.spec.index_id
+    )
+    return replace(spec, index_id=index_id, root=storage.join(root, index_id), plan=plan)
 
 
 def planned_at(
@@ -89,31 +121,12 @@ def plan_for(settings: IndexSettings, *, rows: int, dim: int) -> IndexPlan:
     return plan
 
 
-def index_id_of(model_id: str, *, vectors_version: int, plan: IndexPlan) -> str:
+def index_id_of(
+    model_id: str, *, vectors_version: int, plan: IndexPlan, base: str | None = None
+) -> str:
     """16 hex digits that name exactly this index: the same inputs give the same folder, so builds resume."""
     named = {"model_id": model_id, "vectors_version": vectors_version, "plan": asdict(plan)}
+    if base is not None:
+        named["base"] = base
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def indexed_vectors(lake: Lake, spec: IndexSpec) -> DataFrame:
-    """(vector_id, id, embedding) of the rows that belong into the index."""
-    from pyspark.sql import functions as F
-
-    rows = lake.read("vectors", version=spec.vectors_version)
-    rows = rows.where((F.col("model_id") == spec.model_id) & (F.col("status") == "ok"))
-    return rows.select("vector_id", "id", "embedding")
-
-
-def count_vectors(lake: Lake, model_id: str, *, version: int) -> int:
-    """Vectors of the model at a version. Raises LakeError, with what there is, where there are none."""
-    found = lake.read("vectors", version=version).where("status = 'ok'").groupBy("model_id").count()
-    counts = {row.model_id: int(row["count"]) for row in found.collect()}
-    if model_id not in counts:
-        others = ", ".join(f"{name} ({count:,} rows)" for name, count in sorted(counts.items()))
-        raise LakeError(
-            f"{lake.name('vectors')} has no vectors of model {model_id} at version {version}; "
-            f"it has {others or 'none of any model'}. Run gme-lake embed-table with this model first, or choose "
-            "another by model.alias or model.version"
-        )
-    return counts[model_id]

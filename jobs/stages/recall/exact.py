@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.lake import delta_table
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.planning import indexed_vectors
+from jobs.stages.indexing.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries, recall_folder
 from udfs import storage
 from udfs.ann.truth import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.driver.lake import absolute, is_path, read_table
 from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.planning import indexed_vectors
+from jobs.stages.indexing.vectors import indexed_vectors
 from jobs.stages.searching.job import embedded_queries
 from jobs.stages.searching.queries import read_queries, read_raw
 from udfs.ann.query_set import (

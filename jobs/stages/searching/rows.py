@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jobs.driver.settings import SourceSettings
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.embedding.source import Source
-from jobs.stages.indexing.planning import indexed_vectors
+from jobs.stages.indexing.vectors import indexed_vectors
 from udfs.ann.manifest import publish_bytes
 from udfs.errors import LakeError
 from udfs.row_files import WRITTEN_IDS, write_groups, write_vector_ids

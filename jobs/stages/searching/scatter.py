@@ -25,18 +25,19 @@ def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]
     `search.scatter` true: each shard by itself; false: all together; auto: in order, as many together as
     `search.executor_bytes` allow, counting every file of a shard: its codes in memory, the rest mapped.
     """
+    shards = manifest.all_shards(manifest.spec.root)
     if settings.scatter is False:
-        return [[shard.shard for shard in manifest.shards]]
+        return [list(range(len(shards)))]
     budget = settings.executor_bytes if settings.scatter == "auto" else 0
     parts: list[list[int]] = []
     room = 0
-    for shard in manifest.shards:
+    for number, (_, shard) in enumerate(shards):
         size = sum(file.bytes for file in shard.files)
         if size > budget and settings.scatter == "auto":
             log.warning(
                 "shard %d of index %s has %d bytes, more than search.executor_bytes=%d; it is opened all the same: "
                 "build the index with more shards (index.shards)",
-                shard.shard,
+                number,
                 manifest.spec.index_id,
                 size,
                 budget,
@@ -44,7 +45,7 @@ def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]
         if not parts or size > room:
             parts.append([])
             room = budget
-        parts[-1].append(shard.shard)
+        parts[-1].append(number)
         room -= size
     return parts
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.lake import Lake
 from jobs.driver.releases import Release, current_release
+from jobs.stages.indexing.changes import changes_since, write_gone
 from jobs.stages.indexing.commit import committed_index
-from jobs.stages.searching.changes import changes_since, write_fresh, write_gone
+from jobs.stages.searching.fresh import write_fresh
 from jobs.stages.searching.rows import restricted
-from udfs.ann.manifest import Manifest
+from udfs.ann.manifest import GONE_NAME, Manifest
 from udfs.ann.points import point_for
 from udfs.errors import IndexDataError, LakeError, SettingsError
 from udfs.specs import SearchSpec
@@ -97,8 +98,8 @@ def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> Search
             target.manifest.rows,
             changes.fresh,
         )
-    if changes.gone:
-        spec = replace(spec, gone=write_gone(changes, path=f"{staging}/gone.int64"))
+    if gone := write_gone(changes, root=staging, name=GONE_NAME):
+        spec = replace(spec, gone=f"{staging}/{gone.name}")
     if changes.fresh and settings.freshness == "complete":
         fresh = replace(index, root=f"{staging}/fresh", vectors_version=version)
         spec = replace(spec, fresh_root=write_fresh(lake, changes, spec=fresh))

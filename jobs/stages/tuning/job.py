@@ -10,12 +10,8 @@ import numpy as np
 
 from jobs.driver.storage import remove_folder
 from jobs.stages.indexing.commit import commit_index, committed_index, store_points
-from jobs.stages.indexing.planning import (
-    PlannedIndex,
-    count_vectors,
-    plan_for,
-    planned_at,
-)
+from jobs.stages.indexing.planning import PlannedIndex, plan_for, planned_at
+from jobs.stages.indexing.vectors import count_vectors
 from jobs.stages.recall.exact import exact_results
 from jobs.stages.recall.queries import AskedQueries, asked_queries
 from jobs.stages.recall.record import append_recalls, metrics_of

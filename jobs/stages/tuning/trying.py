@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.stages.indexing.commit import committed_index
 from jobs.stages.indexing.job import built_manifest
-from jobs.stages.indexing.planning import indexed_vectors
+from jobs.stages.indexing.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.searching import measure, price
 from udfs.ann.ladder import Short, bytes_of

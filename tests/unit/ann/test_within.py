@@ -12,8 +12,8 @@ from udfs.ann.live import LiveSearcher
 from udfs.ann.plan import default_plan
 from udfs.ann.recall import recall_at_k
 from udfs.ann.search import Searcher
-from udfs.ann.vectors import floats_of_halves, halves_of_floats
-from udfs.ann.within import RowSet, exact_within, named_in, widened
+from udfs.ann.vectors import floats_of_halves, halves_of_floats, named_in
+from udfs.ann.within import RowSet, exact_within, widened
 
 ROWS, NEW, DIM = 1500, 40, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=8), clustered(NEW, DIM, seed=2, clusters=8)

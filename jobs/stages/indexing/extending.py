@@ -1,0 +1,141 @@
+"""Adding to a whole index instead of building another: new rows go through its quantizer, rows that are gone are named."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import uuid
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.storage import remove_folder
+from jobs.driver.tasks import clear_task_errors
+from jobs.stages.indexing.building import built_shards, check_shards
+from jobs.stages.indexing.changes import Changes, changes_since, write_gone
+from jobs.stages.indexing.vectors import indexed_vectors
+from udfs.ann.check import CheckSpec
+from udfs.ann.drift import DRIFT_OUTPUT, SAMPLE_ROWS, DriftSpec, drift_batches
+from udfs.ann.manifest import GONE_NAME, Base, Manifest
+from udfs.ann.tasks import ShardsSpec
+from udfs.errors import IndexDataError
+
+if TYPE_CHECKING:
+    from jobs.driver.lake import Lake
+    from jobs.driver.runs import Run
+    from udfs.specs import IndexSpec
+
+log = logging.getLogger("gme_lake")
+
+MAX_SHARE = 0.2  # of the base's rows, new or gone; beyond it searches pay more than a build costs
+MAX_ERROR = 1.2  # of new rows, in errors of the rows that the quantizer was trained on
+_SHAPE = ("factory", "metric", "nlist", "shards", "refine", "seed")
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The whole index to add to, `manifest.spec.root` where it lies, and how many rows are new and gone since."""
+
+    base: Manifest
+    fresh: int
+    gone: int
+
+    def __str__(self) -> str:
+        spec = self.base.spec
+        return f"{self.fresh:,} new rows and {self.gone:,} gone are added to index {spec.index_id}"
+
+
+def newest_base(lake: Lake, spec: IndexSpec) -> Manifest | None:
+    """The newest whole index of the model with the shape of `spec` that rows can be added to; None: there is none."""
+    from pyspark.sql import functions as F
+
+    same = lake.read("indexes").where(
+        (F.col("model_id") == spec.model_id) & (F.col("vectors_version") < spec.vectors_version)
+    )
+    wanted = asdict(spec.plan)
+    for row in same.orderBy("vectors_version", "built_at", ascending=False).collect():
+        params = json.loads(row.params)
+        if params.get("base") is None and all(params[name] == wanted[name] for name in _SHAPE):
+            manifest = Manifest.read(row.root)
+            # Only indexes with inverted lists know an error; others are searched in one piece.
+            known = manifest.error is not None
+            return replace(manifest, spec=replace(manifest.spec, root=row.root)) if known else None
+    return None
+
+
+def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | None:
+    """What is to be added for `version` of `vectors`; None, with the reason logged, where a whole build is better."""
+    folder = lake.folder("staging", f"plan-{uuid.uuid4().hex}")
+    try:
+        changes = changes_since(lake, base, version=version, folder=folder)
+        reason = _too_many(changes, base) or _drifted(lake, changes, base, version=version)
+    finally:
+        remove_folder(lake.spark, folder)
+    if reason:
+        log.info("index %s is not added to, but built again: %s", base.spec.index_id, reason)
+        return None
+    return Extension(base, changes.fresh, changes.gone)
+
+
+def extended_manifest(
+    lake: Lake, run: Run, spec: IndexSpec, extension: Extension
+) -> tuple[Manifest, tuple[int, ...]]:
+    """Build and check the files of an index that adds to another, as `built_manifest` does for a whole one."""
+    base = extension.base
+    build = ShardsSpec(spec, base.quantizer, base.spec.root)
+    staging = lake.folder("staging", run.run_id)
+    try:
+        with run.stage("changes"):
+            changes = changes_since(
+                lake, base, version=spec.vectors_version, folder=f"{staging}/changes"
+            )
+            gone = write_gone(changes, root=spec.root, name=GONE_NAME)
+        fresh = changes.new_of(indexed_vectors(lake, spec))
+        with run.stage("build shards"):
+            shards, kept = built_shards(fresh, run, build, rows=changes.fresh)
+        with run.stage("check"):
+            run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
+    finally:
+        remove_folder(lake.spark, staging)
+    run.counts.update({"added": changes.fresh, "gone": changes.gone})
+    # Operating points say how the quantizer's codes have to be searched, and it is the same.
+    manifest = Manifest(
+        spec,
+        base.quantizer,
+        shards,
+        points=base.points,
+        error=base.error,
+        base=Base(base.spec.index_id, base.shards, gone),
+    )
+    return manifest, tuple(kept)
+
+
+def _too_many(changes: Changes, base: Manifest) -> str | None:
+    for rows, what in ((changes.fresh, "new"), (changes.gone, "gone")):
+        if rows > MAX_SHARE * base.rows:
+            return f"{rows:,} rows are {what} since, more than {MAX_SHARE:.0%} of its {base.rows:,}"
+    return None
+
+
+def _drifted(lake: Lake, changes: Changes, base: Manifest, *, version: int) -> str | None:
+    """Why new rows are too unlike those that the quantizer was trained on; None: they are not."""
+    from pyspark.sql import functions as F
+
+    if not changes.fresh or base.error is None:
+        return None
+    spec = replace(base.spec, vectors_version=version)
+    hashed = F.xxhash64("vector_id", F.lit(spec.plan.seed))
+    sample = changes.new_of(indexed_vectors(lake, spec)).orderBy(hashed).limit(SAMPLE_ROWS)
+    drift = functools.partial(
+        drift_batches, spec=DriftSpec(spec.root, base.quantizer, dim=spec.dim)
+    )
+    with clear_task_errors():
+        row = sample.select("embedding").repartition(1).mapInArrow(drift, DRIFT_OUTPUT).first()
+    if row is None:
+        raise IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    if row.error <= MAX_ERROR * base.error:
+        return None
+    return (
+        f"its quantizer loses {row.error:.4g} of a new row's squared length and {base.error:.4g} of those it was "
+        f"trained on, more than {MAX_ERROR:g} times as much"
+    )

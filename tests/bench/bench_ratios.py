@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, flip
+from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, extend, flip
 from udfs.ann.exact import exact_topk
 from udfs.ann.live import LiveSearcher
 from udfs.ann.plan import default_plan, opq_pq_factory
@@ -89,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gme-bench-") as folder:
         bench = Bench(Path(folder), arguments)
         table = Table("ratio", "goal", "measured", "met")
-        for measure in (_against_flat, _sharding, _halves, _tombstones, _fresh, _damages):
+        for measure in (_against_flat, _sharding, _halves, _tombstones, _fresh, _added, _damages):
             for line in measure(bench):
                 table.add_row(line.what, line.goal, line.found, "yes" if line.met else "NO")
         Console(width=130).print(
@@ -184,6 +184,22 @@ def _fresh(bench: Bench) -> list[Ratio]:
         cost = _costs(bench, LiveSearcher(bench.single, fresh=Searcher.open(root)), plain)
         what = f"{share:.0%} of rows new ({rows:,}): CPU / none new"
         lines.append(Ratio(what, "-", f"{cost:.2f}", True))
+    return lines
+
+
+def _added(bench: Bench) -> list[Ratio]:
+    """Rows added to the index since it was built whole, as often as one likes: 1, 5 and 20 % of them, one shard more."""
+    lines = []
+    for base in (bench.single, bench.sharded):
+        shards = base.manifest.spec.plan.shards
+        for share in (0.01, 0.05, 0.2):
+            rows = int(share * len(bench.xb))
+            xb = clustered(rows, bench.arguments.dim, clusters=bench.arguments.clusters, seed=2)
+            root = bench.folder / f"added-{shards}-{rows}"
+            extend(base.manifest, root, [], xb, int(bench.ids[-1]) + 1)
+            cost = _costs(bench, Searcher.open(root), base)
+            what = f"{share:.0%} of rows added to {shards} shard(s): CPU / none added"
+            lines.append(Ratio(what, "≤ 1.5", f"{cost:.2f}", cost <= 1.5))
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,9 @@ from jobs.driver.tasks import clear_task_errors
 from jobs.stages.evaluating.ranking import best_hits
 from jobs.stages.indexing.job import built_manifest
 from jobs.stages.indexing.planning import planned_at
-from jobs.stages.searching.job import QUERIES_PER_TASK
+from jobs.stages.searching.job import found_for
+from udfs.ann.manifest import Manifest
 from udfs.answers import SEARCH_OUTPUT
-from udfs.search import search_batches
 from udfs.specs import SearchSpec
 
 if TYPE_CHECKING:
@@ -65,20 +64,19 @@ def ranked_through(asked: Asked, indexes: Indexes, *, depth: int) -> DataFrame:
     """RANKED rows of each query's `depth` best documents that the index of its corpus finds."""
     from pyspark.sql import functions as F
 
-    queries = asked.queries.where("status = 'ok'")
-    with clear_task_errors():
-        counts = {row.corpus: row["count"] for row in queries.groupBy("corpus").count().collect()}
+    lake, queries = asked.suite.lake, asked.queries.where("status = 'ok'")
+    wanted = (F.lit(None).cast("int").alias("k"), "status", "error", "embedding")
     found = []
-    for corpus, count in counts.items():
-        if corpus in indexes.roots:
-            wanted = (F.lit(None).cast("int").alias("k"), "status", "error", "embedding")
-            mine = queries.where(F.col("corpus") == corpus)
-            rows = mine.select(F.col("key").alias("query_id"), *wanted)
-            spec = SearchSpec(indexes.roots[corpus], indexes.model_id, k=depth + 1)
-            search = functools.partial(search_batches, spec=spec)
-            tasks = math.ceil(count / QUERIES_PER_TASK)
-            found.append(rows.repartition(tasks).mapInArrow(search, SEARCH_OUTPUT))
-    none = asked.suite.lake.spark.createDataFrame([], SEARCH_OUTPUT)
+    for corpus, root in indexes.roots.items():
+        mine = queries.where(F.col("corpus") == corpus)
+        rows = mine.select(F.col("key").alias("query_id"), *wanted)
+        spec = SearchSpec(root, indexes.model_id, k=depth + 1)
+        with clear_task_errors():
+            hits = found_for(
+                rows, spec=spec, manifest=Manifest.read(root), settings=lake.settings.search
+            )
+        found.append(hits)
+    none = lake.spark.createDataFrame([], SEARCH_OUTPUT)
     hits = functools.reduce(lambda one, other: one.unionByName(other), found, none)
     hits = hits.where("rank IS NOT NULL").select(
         F.col("query_id").alias("key"), "id", "vector_id", "score"

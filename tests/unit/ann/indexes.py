@@ -1,15 +1,18 @@
 """Vectors of known difficulty, and whole indexes built from them in one process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from udfs.ann.exact import exact_topk
-from udfs.ann.manifest import QUANTIZER_NAME, Manifest, publish_bytes
+from udfs.ann.manifest import GONE_NAME, QUANTIZER_NAME, Base, Manifest, publish_bytes
 from udfs.ann.plan import default_plan
 from udfs.ann.shard import ShardWriter
 from udfs.ann.train import train_quantizer
 from udfs.ann.vectors import halves_of_floats
+from udfs.row_files import write_vector_ids
 from udfs.specs import IndexPlan, IndexSpec
 
 FIRST_VECTOR_ID = 10_000_000_000  # beyond 32 bits
@@ -58,6 +61,30 @@ def build(
     spec = IndexSpec("index-1", root, model_id, xb.shape[1], 7, plan)
     manifest = Manifest(spec, record, tuple(shards))
     manifest.write(root)
+    return manifest
+
+
+def extend(base: Manifest, root, gone, x, first) -> Manifest:
+    """What build_index writes beside a base to add rows `x`, and to leave rows with the vector_ids `gone` out."""
+    vector_ids = np.arange(len(x), dtype=np.int64) + first
+    plan = replace(base.spec.plan, shards=1)
+    quantizer = (Path(base.spec.root) / base.quantizer.name).read_bytes()
+    with ShardWriter(quantizer, shard=0, root=str(root), refine=plan.refine) as writer:
+        writer.add(vector_ids, names_of(vector_ids), x)
+        shard = writer.finish()
+    record = None
+    if len(gone):
+        batch = pa.RecordBatch.from_arrays([pa.array(gone)], ["vector_id"])
+        (written,) = write_vector_ids(iter([batch]), path=f"{root}/{GONE_NAME}")
+        sha256 = written.column("sha256")[0].as_py()
+        record = replace(base.quantizer, name=GONE_NAME, sha256=sha256, bytes=8 * len(gone))
+    spec = replace(
+        base.spec, index_id=Path(root).name, root=str(root), vectors_version=8, plan=plan
+    )
+    manifest = Manifest(
+        spec, base.quantizer, (shard,), base=Base(Path(base.spec.root).name, base.shards, record)
+    )
+    manifest.write(str(root))
     return manifest
 
 

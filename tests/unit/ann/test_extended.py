@@ -14,6 +14,7 @@ from tests.unit.ann.indexes import (
     FIRST_VECTOR_ID,
     build,
     clustered,
+    extend,
     flip,
     kept_halves,
     names_of,
@@ -21,13 +22,11 @@ from tests.unit.ann.indexes import (
 from udfs.ann.drift import quantizer_error
 from udfs.ann.exact import exact_topk
 from udfs.ann.live import LiveSearcher
-from udfs.ann.manifest import ADDED_FORMAT, GONE_NAME, Base, Manifest
+from udfs.ann.manifest import ADDED_FORMAT, GONE_NAME
 from udfs.ann.plan import default_plan
 from udfs.ann.search import Searcher
-from udfs.ann.shard import ShardWriter
 from udfs.ann.vectors import named_in
 from udfs.errors import IndexDataError
-from udfs.row_files import write_vector_ids
 from udfs.search import indexed_ids
 
 ROWS, NEW, DIM, SHARDS = 3000, 400, 16, 2
@@ -41,30 +40,6 @@ FACTORIES = {
     "codes that are mapped where nothing is added": "IVF{nlist},PQ4x4np",
     "vectors in the lists": "IVF{nlist},Flat",
 }
-
-
-def extend(base: Manifest, root, gone, x, first) -> Manifest:
-    """What build_index writes to add rows `x` to a base, and to leave some of its rows out."""
-    vector_ids = np.arange(len(x), dtype=np.int64) + first
-    plan = replace(base.spec.plan, shards=1)
-    quantizer = (Path(base.spec.root) / base.quantizer.name).read_bytes()
-    with ShardWriter(quantizer, shard=0, root=str(root), refine=plan.refine) as writer:
-        writer.add(vector_ids, names_of(vector_ids), x)
-        shard = writer.finish()
-    record = None
-    if len(gone):
-        batch = pa.RecordBatch.from_arrays([pa.array(gone)], ["vector_id"])
-        (written,) = write_vector_ids(iter([batch]), path=f"{root}/{GONE_NAME}")
-        sha256 = written.column("sha256")[0].as_py()
-        record = replace(base.quantizer, name=GONE_NAME, sha256=sha256, bytes=8 * len(gone))
-    spec = replace(
-        base.spec, index_id=Path(root).name, root=str(root), vectors_version=8, plan=plan
-    )
-    manifest = Manifest(
-        spec, base.quantizer, (shard,), base=Base(Path(base.spec.root).name, base.shards, record)
-    )
-    manifest.write(str(root))
-    return manifest
 
 
 @pytest.fixture(scope="module", params=list(FACTORIES))

@@ -102,7 +102,7 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
     assert rerun.counts["exact_results_kept"] == 120 and "exact_results" not in rerun.counts
     assert set((tmp_path / "lake/recall").glob("*.truth.arrow")) == kept and len(kept) == 1
     lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-%5'")
-    other, _ = measured(lake, build(lake, model)[0].spec, model)
+    other, _ = measured(lake, build(open_lake(*IVF_PQ, "index.extend=false"), model)[0].spec, model)
     assert other.spec.vectors_version > spec.vectors_version
     assert len(set((tmp_path / "lake/recall").glob("*.truth.arrow"))) == 2
 
@@ -137,6 +137,13 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
     }
 
     search_by_recall(open_lake, tune, run, point_for(manifest.points, recall=0.93, k=10))
+
+    # A build that asks for no shape keeps the tuned one while few rows are new.
+    append_vectors(lake, clustered(60, DIM, seed=5), model_id="model-a")
+    added, _ = build(open_lake(), model)
+    assert added.extension.base.spec.index_id == manifest.spec.index_id
+    assert Manifest.read(added.spec.root).points == told.points
+    assert added.spec.plan.factory == manifest.spec.plan.factory
 
 
 def search_by_recall(open_lake, lake, run, point):

@@ -244,6 +244,39 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
     assert len(sql_hits(lake, f"vector_search({literal}, 500)")) == 403
 
 
+def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_lake):
+    from jobs.driver.releases import promote
+    from jobs.driver.runs import Run
+    from tests.spark.index_vectors import append_vectors, build, model_of, unit
+
+    lake = open_lake("index.factory=IVF{nlist},Flat", "index.nlist=4", "index.nprobe=4")
+    x = unit(640, 16)
+    append_vectors(lake, x[:600], model_id="model-a")
+    build(lake, model_of("model-a", 16))
+    lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-%7'")
+    append_vectors(lake, x[600:620], model_id="model-a")
+    report, _ = build(lake, model_of("model-a", 16))
+    assert (report.extension.fresh, report.extension.gone) == (20, 60)
+    promote(lake, Run(lake, "release"), index_id=report.spec.index_id)
+
+    def literal(row):
+        return "array(" + ",".join(f"{value!r}" for value in x[row].tolist()) + ")"
+
+    def agree(row, k):
+        found = sql_hits(lake, f"vector_search({literal(row)}, {k})")
+        same_hits(found, sql_hits(lake, f"{lake.name('knn')}({literal(row)}, {k})"))
+        return found
+
+    assert agree(7, 5)[0].score < 0.99  # the row itself is gone
+    assert agree(610, 5)[0].score > 0.99  # a row that was added
+    lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-1_'")
+    append_vectors(lake, x[620:], model_id="model-a")
+    assert agree(630, 5)[0].score > 0.99  # a row newer than the index
+    every = {row.vector_id for row in lake.read("vectors").collect()}
+    found = sql_hits(lake, f"vector_search({literal(12)}, 700)")
+    assert sorted(row.vector_id for row in found) == sorted(every)
+
+
 def check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path):
     from jobs.search import command
 

@@ -30,6 +30,7 @@ log = logging.getLogger("gme_lake")
 MAX_SHARE = 0.2  # of the base's rows, new or gone; beyond it searches pay more than a build costs
 MAX_ERROR = 1.2  # of new rows, in errors of the rows that the quantizer was trained on
 _SHAPE = ("factory", "metric", "nlist", "shards", "refine", "seed")
+_SHAPE_SETTINGS = ("factory", "nlist", "shards", "refine", "train_rows")
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,22 @@ class Extension:
 
 
 def newest_base(lake: Lake, spec: IndexSpec) -> Manifest | None:
-    """The newest whole index of the model with the shape of `spec` that rows can be added to; None: there is none."""
+    """The newest whole index of the model that rows can be added to; None: there is none.
+
+    It has the shape of `spec`, or one that tune-index chose where the settings ask for none.
+    """
     from pyspark.sql import functions as F
 
     same = lake.read("indexes").where(
         (F.col("model_id") == spec.model_id) & (F.col("vectors_version") < spec.vectors_version)
     )
-    wanted = asdict(spec.plan)
+    wanted, settings = asdict(spec.plan), lake.settings.index
+    any_shape = all(getattr(settings, name) is None for name in _SHAPE_SETTINGS)
     for row in same.orderBy("vectors_version", "built_at", ascending=False).collect():
         params = json.loads(row.params)
-        if params.get("base") is None and all(params[name] == wanted[name] for name in _SHAPE):
+        tuned = any_shape and params["points"]
+        fits = tuned or all(params[name] == wanted[name] for name in _SHAPE)
+        if params.get("base") is None and fits:
             manifest = Manifest.read(row.root)
             # Only indexes with inverted lists know an error; others are searched in one piece.
             known = manifest.error is not None
@@ -73,6 +80,12 @@ def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | Non
         remove_folder(lake.spark, folder)
     if reason:
         log.info("index %s is not added to, but built again: %s", base.spec.index_id, reason)
+        if base.points:
+            log.warning(
+                "index %s was tuned; the new one has the shape of the settings and no operating points: run "
+                "gme-lake tune-index for one that has",
+                base.spec.index_id,
+            )
         return None
     return Extension(base, changes.fresh, changes.gone)
 

@@ -14,7 +14,6 @@ from jobs.stages.indexing.commit import committed_index
 from jobs.stages.indexing.extending import MAX_SHARE, Extension, extension_of, newest_base
 from jobs.stages.indexing.predicting import predicted_cost
 from jobs.stages.indexing.vectors import count_vectors
-from udfs import storage
 from udfs.ann.cost import CostEstimate
 from udfs.ann.manifest import Manifest
 from udfs.ann.plan import ROWS_PER_SHARD, default_plan, factory_traits, require_train_rows
@@ -47,16 +46,18 @@ class PlannedIndex:
 def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     """Plan the index of the model's vectors at the newest version of `vectors`, with its cost unless it exists.
 
-    Where `index.extend` allows it and little has changed, it adds to the newest whole index. Commits nothing. Raises LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
+    Where `index.extend` allows it and little has changed, it adds to the newest whole index. Commits nothing. Raises
+    LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
     """
     version = lake.version("vectors")
     rows = count_vectors(lake, model.spec.model_id, version=version)
-    planned = planned_at(lake, lake.settings.index, model=model, version=version, rows=rows)
+    settings = lake.settings.index
+    planned = planned_at(lake, settings, model=model, version=version, rows=rows)
     if committed_index(lake, planned.spec.index_id) is not None:
         return planned
-    base = newest_base(lake, planned.spec) if lake.settings.index.extend else None
+    base = newest_base(lake, planned.spec) if settings.extend else None
     if base is not None:
-        spec = _added_to(base, planned.spec, root=lake.folder("indexes"))
+        spec = _added_to(base, planned.spec, lake=lake)
         if committed_index(lake, spec.index_id) is not None:
             return replace(planned, spec=spec)
         if extension := extension_of(lake, base, version=version):
@@ -64,21 +65,22 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     return replace(planned, cost=predicted_cost(lake, planned.spec, rows=rows))
 
 
-def _added_to(base: Manifest, spec: IndexSpec, *, root: str) -> IndexSpec:
-    """`spec` as an index that adds to `base`: with its quantizer, and defaults of searches as planned.
+def _added_to(base: Manifest, spec: IndexSpec, *, lake: Lake) -> IndexSpec:
+    """`spec` as an index that adds to `base`: with its quantizer, searched as it is where the settings do not say how.
 
     What is added is few rows: in as many shards as the base has they would make searches slower.
     """
+    settings, plan = lake.settings.index, base.spec.plan
     plan = replace(
-        base.spec.plan,
+        plan,
         shards=max(1, math.ceil(MAX_SHARE * base.rows / ROWS_PER_SHARD)),
-        nprobe=spec.plan.nprobe,
-        k_factor=spec.plan.k_factor,
+        nprobe=settings.nprobe or plan.nprobe,
+        k_factor=settings.k_factor or plan.k_factor,
     )
     index_id = index_id_of(
         spec.model_id, vectors_version=spec.vectors_version, plan=plan, base=base.spec.index_id
     )
-    return replace(spec, index_id=index_id, root=storage.join(root, index_id), plan=plan)
+    return replace(spec, index_id=index_id, root=lake.folder("indexes", index_id), plan=plan)
 
 
 def planned_at(

@@ -66,7 +66,7 @@ def write_page(path: str | Path, results: list[QueryResult], *, target: Target, 
         "model": f"{model.name} version {model.version}\n{target.model_id}"
         if model
         else target.model_id,
-        "index": f"{target.index_id}\n{plan.factory}, {plan.shards} shard(s)",
+        "index": f"{target.index_id}\n{plan.factory}, {len(target.manifest.all_shards(''))} shard(s)",
         "rows in index": f"{target.manifest.rows:,}",
         "release": str(target.release.release_id),
     }

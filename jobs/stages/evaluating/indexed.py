@@ -45,15 +45,13 @@ def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel) -> Indexes:
     for corpus, (rows, rejected) in sorted(asked.counts.documents.items()):
         if rows == rejected:
             continue
-        planned = planned_at(
-            lake, lake.settings.index, model=model, version=version, rows=rows - rejected
-        )
+        kept = rows - rejected
+        planned = planned_at(lake, lake.settings.index, model=model, version=version, rows=kept)
         root = f"{asked.folder}/indexes/{corpus}"
         spec = replace(planned.spec, index_id=corpus, root=root)
         good = asked.vectors.where((F.col("corpus") == corpus) & (F.col("status") == "ok"))
-        manifest, _ = built_manifest(
-            good.select("vector_id", "id", "embedding"), run, replace(planned, spec=spec)
-        )
+        vectors = good.select("vector_id", "id", "embedding")
+        manifest, _ = built_manifest(vectors, run, spec, rows=kept)
         manifest.write(root)
         roots[corpus] = root
         factories.add(spec.plan.factory)

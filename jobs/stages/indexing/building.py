@@ -22,13 +22,12 @@ from udfs.ann.tasks import (
     train_batches,
 )
 from udfs.errors import IndexDataError
-from udfs.specs import IndexSpec
+from udfs.specs import IndexPlan, IndexSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from jobs.driver.runs import Run
-    from jobs.stages.indexing.planning import PlannedIndex
 
 log = logging.getLogger("gme_lake")
 
@@ -37,13 +36,14 @@ _BLOCK_BITS = 10
 _INT64_VALUES = 2**64
 
 
-def trained_quantizer(vectors: DataFrame, run: Run, planned: PlannedIndex) -> QuantizerRecord:
-    """Train on a hash sample in one task, unless an earlier build of this index has."""
-    spec = planned.spec
+def trained_quantizer(
+    vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int
+) -> QuantizerRecord:
+    """Train on a hash sample of the `rows` of `vectors` in one task, unless an earlier build of this index has."""
     if kept := finished_quantizer(spec.root):
         log.info("index %s: quantizer is there already, kept", spec.index_id)
         return kept
-    sample = _sample(vectors, planned).select("embedding")
+    sample = _sample(vectors, spec.plan, rows=rows).select("embedding")
     train = functools.partial(train_batches, spec=spec)
     with clear_task_errors():
         row = sample.mapInArrow(train, TRAIN_OUTPUT).first()
@@ -114,15 +114,14 @@ def check_shards(vectors: DataFrame, spec: CheckSpec) -> int:
     return sum(row.checked for row in checked)
 
 
-def _sample(vectors: DataFrame, planned: PlannedIndex) -> DataFrame:
+def _sample(vectors: DataFrame, plan: IndexPlan, *, rows: int) -> DataFrame:
     """A hash sample of at least plan.train_rows rows in one partition, in an order that any reader gives again."""
     from pyspark.sql import functions as F
 
-    plan = planned.spec.plan
     if plan.train_rows == 0:  # a task must see a row to run at all
         return vectors.limit(1)
     # Six standard deviations more than wanted, so that chance never leaves too few; the task takes the first.
-    share = (plan.train_rows + 6 * math.sqrt(plan.train_rows) + 16) / planned.rows
+    share = (plan.train_rows + 6 * math.sqrt(plan.train_rows) + 16) / rows
     hashed = vectors.withColumn("h", F.xxhash64("vector_id", F.lit(plan.seed)))
     if share < 1:
         hashed = hashed.where(F.col("h") < int(share * _INT64_VALUES) - _INT64_VALUES // 2)

@@ -79,7 +79,7 @@ def build_index(
     if extension is not None:
         manifest, kept = extended_manifest(lake, run, spec, extension)
     else:
-        manifest, kept = built_manifest(indexed_vectors(lake, spec), run, planned)
+        manifest, kept = built_manifest(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
     run.counts["indexed"] = manifest.rows
     size = total_bytes(manifest)
     run.metrics.update({"index.bytes": size, "index.shards": len(manifest.shards)})
@@ -92,19 +92,19 @@ def build_index(
 
 
 def built_manifest(
-    vectors: DataFrame, run: Run, planned: PlannedIndex
+    vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int
 ) -> tuple[Manifest, tuple[int, ...]]:
     """Train, build and check the files of an index; returns what describes them, and the shards kept from before.
 
-    `vectors` (vector_id, id, embedding) are the rows that it must hold. Nothing is committed or made visible to
+    `vectors` (vector_id, id, embedding) are the `rows` that it must hold. Nothing is committed or made visible to
     searches.
     """
     with run.stage("train"):
-        quantizer = trained_quantizer(vectors, run, planned)
+        quantizer = trained_quantizer(vectors, run, spec, rows=rows)
     run.counts["trained_on"] += quantizer.rows
-    build = ShardsSpec(planned.spec, quantizer.file, planned.spec.root)
+    build = ShardsSpec(spec, quantizer.file, spec.root)
     with run.stage("build shards"):
-        shards, kept = built_shards(vectors, run, build, rows=planned.rows)
+        shards, kept = built_shards(vectors, run, build, rows=rows)
     with run.stage("check"):
         run.counts["checked"] += check_shards(vectors, CheckSpec(build, shards))
-    return Manifest(planned.spec, quantizer.file, shards, error=quantizer.error), tuple(kept)
+    return Manifest(spec, quantizer.file, shards, error=quantizer.error), tuple(kept)

@@ -66,7 +66,7 @@ def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried
     row = committed_index(lake, spec.index_id)
     if row is None:
         log.info("index %s: %s, %d rows", spec.index_id, spec.plan.factory, planned.rows)
-        manifest, _ = built_manifest(indexed_vectors(lake, spec), run, planned)
+        manifest, _ = built_manifest(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
         manifest.write(spec.root)
     else:
         manifest = Manifest.read(row.root)

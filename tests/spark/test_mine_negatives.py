@@ -1,5 +1,7 @@
 """mine_negatives over Spark: pictures as bytes and as paths, one of them broken, and a training on what it writes."""
 
+import json
+
 import pytest
 
 from jobs.driver.registry import Registry
@@ -145,3 +147,68 @@ def test_what_is_refused(spark, mined, tmp_path):
     with pytest.raises(LakeError, match=r"columns \['id'\]"):
         mined(f"mine.pairs={tmp_path / 'other'}")
     assert spark.read.format("delta").load(str(tmp_path / "other")).columns == ["id"]
+
+
+def write_task(tmp_path):
+    """A BEIR folder of text queries and pictures by path: two judged in train, one in test, one that nobody judged."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for colour in COLOURS:
+        (folder / f"{colour}.png").write_bytes(picture(colour, seed=4))
+    files = {
+        "corpus": [{"_id": colour, "image": f"{colour}.png"} for colour in COLOURS],
+        "queries": [{"_id": f"q-{colour}", "text": f"a {colour} scarf"} for colour in COLOURS],
+        "qrels/train": [
+            {"query-id": f"q-{colour}", "corpus-id": colour, "score": 1} for colour in COLOURS[:2]
+        ],
+        "qrels/test": [{"query-id": "q-green", "corpus-id": "green", "score": 1}],
+    }
+    for name, rows in files.items():
+        file = folder / f"{name}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"name": "scarves", "layout": "beir", "folder": str(folder), "metric": "ndcg@10"}
+    task |= {"query": "text", "document": "image"}
+    (tmp_path / "tasks.yaml").write_text(json.dumps({"tasks": [task]}))
+    return folder
+
+
+def test_judgements_of_tasks_are_pairs_and_their_documents_candidates(spark, mined, tmp_path):
+    folder = write_task(tmp_path)
+    tasks = ("mine.pairs=", f"mine.tasks={tmp_path / 'tasks.yaml'}", "mine.k=3")
+    report = mined(*tasks)[3]
+    assert (report.counts["pairs"], report.counts["candidates"]) == (2, 2)
+    rows = by_text(spark, tmp_path / "mined")
+    assert set(rows) == {"a red scarf", "a blue scarf"}  # of the train split alone
+    ((row, shown),) = rows["a red scarf"]
+    assert (row.direction, row.positive_id) == ("t2i", "red")
+    assert [cell for cell, _ in shown] == [f"{folder}/blue.png"]
+
+    report = mined(*tasks, "mine.corpus=tasks")[3]
+    assert (report.counts["pairs"], report.counts["candidates"]) == (2, 4)
+    ((_, shown),) = by_text(spark, tmp_path / "mined")["a red scarf"]
+    others = {f"{folder}/{colour}.png" for colour in COLOURS if colour != "red"}
+    assert {cell for cell, _ in shown} == others
+
+
+def test_pairs_from_parquet_and_a_run_that_died_before_its_commit(
+    spark, mined, tmp_path, monkeypatch
+):
+    from jobs.stages.mining import job
+
+    write_table(spark, tmp_path)
+    parquet = str(tmp_path / "pairs.parquet")
+    spark.read.format("delta").load(str(tmp_path / "pairs")).write.parquet(parquet)
+
+    def die(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(job, "with_negatives", die)
+        with pytest.raises(OSError, match="no space left"):
+            mined(f"mine.pairs={parquet}", "mine.k=3")
+    assert not (tmp_path / "mined").exists()
+    lake, _, _, report = mined(f"mine.pairs={parquet}", "mine.k=3")
+    assert (report.counts["pairs"], report.counts["negatives"]) == (7, 15)
+    runs = lake.read("runs").where("job = 'mine_negatives'").collect()
+    assert sorted(run.status for run in runs) == ["failed", "succeeded"]

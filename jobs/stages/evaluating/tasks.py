@@ -42,7 +42,7 @@ class EvaluationTask:
     query: Modality
     document: Modality
     metric: Annotated[str, pydantic.StringConstraints(pattern=r"^(ndcg|recall|hit|mrr)@[1-9]\d*$")]
-    folder: str = ""  # path or URI of the data; drawn has none
+    folder: str = ""  # path or URI of the data, in a task file from evaluate.data; drawn has none
     instruction: str | None = None  # of all queries; None: each query's own
     split: str = "test"
     corpus: str | None = None  # which part of the folder, by layout
@@ -140,7 +140,7 @@ def _task(entry: Any, source: str, data: str) -> EvaluationTask:
         raise SettingsError(
             f"evaluate.tasks={source}: task {name!r}: {where}: {first['msg']}"
         ) from None
-    if task.layout == "drawn":
+    if task.layout == "drawn" or task.folder.startswith("/") or "://" in task.folder:
         return task
     return replace(task, folder=storage.join(absolute(data), task.folder))
 

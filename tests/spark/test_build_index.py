@@ -212,7 +212,7 @@ def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(open_lake, cap
     build(lake, model_of("model-a", DIM))
 
     append_vectors(lake, unit(20, DIM, seed=1), model_id="model-a")
-    for sets in (("index.extend=false",), ("index.seed=7",), ("index.shards=2",)):
+    for sets in (("index.seed=7",), ("index.shards=2",), ("index.extend=false",)):
         other, _ = build(open_lake(*IVF_PQ, *sets), model_of("model-a", DIM))
         assert other.built and other.extension is None
 
@@ -225,6 +225,13 @@ def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(open_lake, cap
         drifted, _ = build(lake, model_of("model-c", DIM))
     assert drifted.built and drifted.extension is None
     assert re.search(r"built again: its quantizer loses 1\.\d+ of a new row's", caplog.text)
+
+    rows_file = Path(other.spec.root) / "shard-00001.rows.arrow"
+    kept = rows_file.read_bytes()
+    rows_file.write_bytes(kept[:-9])
+    damaged, _ = build(lake, model_of("model-a", DIM))
+    assert damaged.extension is None and "shard-00001.rows.arrow has" in caplog.text
+    rows_file.write_bytes(kept)
 
     append_vectors(lake, unit(ROWS // 4, DIM, seed=3), model_id="model-a")
     caplog.clear()

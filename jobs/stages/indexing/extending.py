@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import posixpath
 import uuid
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ log = logging.getLogger("gme_lake")
 
 MAX_SHARE = 0.2  # of the base's rows, new or gone; beyond it searches pay more than a build costs
 MAX_ERROR = 1.2  # of new rows, in errors of the rows that the quantizer was trained on
+_AGAIN = "index %s is not added to, but built again: %s"
 _SHAPE = ("factory", "metric", "nlist", "shards", "refine", "seed")
 _SHAPE_SETTINGS = ("factory", "nlist", "shards", "refine", "train_rows")
 
@@ -63,11 +65,20 @@ def newest_base(lake: Lake, spec: IndexSpec) -> Manifest | None:
         tuned = any_shape and params["points"]
         fits = tuned or all(params[name] == wanted[name] for name in _SHAPE)
         if params.get("base") is None and fits:
-            manifest = Manifest.read(row.root)
-            # Only indexes with inverted lists know an error; others are searched in one piece.
-            known = manifest.error is not None
-            return replace(manifest, spec=replace(manifest.spec, root=row.root)) if known else None
+            return _readable(row.root)
     return None
+
+
+def _readable(root: str) -> Manifest | None:
+    """The manifest of an index that can be added to: only those with inverted lists know an error."""
+    try:
+        manifest = Manifest.read(root)
+    except IndexDataError as error:
+        log.warning(_AGAIN, posixpath.basename(root), error)
+        return None
+    if manifest.error is None:
+        return None
+    return replace(manifest, spec=replace(manifest.spec, root=root))
 
 
 def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | None:
@@ -76,10 +87,13 @@ def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | Non
     try:
         changes = changes_since(lake, base, version=version, folder=folder)
         reason = _too_many(changes, base) or _drifted(lake, changes, base, version=version)
+    except IndexDataError as error:  # files of the base: a whole build needs none of them
+        log.warning(_AGAIN, base.spec.index_id, error)
+        return None
     finally:
         remove_folder(lake.spark, folder)
     if reason:
-        log.info("index %s is not added to, but built again: %s", base.spec.index_id, reason)
+        log.info(_AGAIN, base.spec.index_id, reason)
         if base.points:
             log.warning(
                 "index %s was tuned; the new one has the shape of the settings and no operating points: run "

@@ -14,7 +14,7 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make test       lint, types and all tests: unit, spark, cluster"
-	@echo "make test-fast  unit tests only, without Spark"
+	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-wide, bench-ratios,"
 	@echo "                bench-tune, bench-negatives: the other tables of tests/bench"
@@ -30,7 +30,7 @@ test: setup lint
 	$(BIN)/python -m pytest tests
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4
 
 lint: $(READY)
 	$(BIN)/ruff check .

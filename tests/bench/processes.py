@@ -10,7 +10,8 @@ from types import TracebackType
 
 import psutil
 
-ROLES = ("driver", "jvm", "workers", "model server", "other")
+# In local mode the driver's JVM is the executor too.
+ROLES = ("driver", "jvm", "executors", "workers", "model server", "other")
 
 
 class ProcessMeter:
@@ -89,6 +90,8 @@ def _role(process: psutil.Process) -> str:
         return "other"
     if "udfs.serving.server" in line:
         return "model server"
-    if "org.apache.spark" in line:
+    if "CoarseGrainedExecutorBackend" in line:
+        return "executors"
+    if "org.apache.spark.deploy.SparkSubmit" in line:
         return "jvm"
     return "workers" if "pyspark" in line else "other"

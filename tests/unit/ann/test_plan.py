@@ -120,6 +120,7 @@ def test_estimated_bytes_are_near_the_real_index(factory):
     assert estimate(plan, len(xb), 48, speed=DESIGN).index_bytes == pytest.approx(real, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["OPQ16_64,IVF{nlist},PQ16x4fs", "IVF{nlist},SQ8"])
 def test_a_trial_in_miniature_foretells_the_time_of_a_build(factory, tmp_path):
     xb = clustered(30_000, 64)

@@ -53,6 +53,7 @@ def test_all_lists_and_all_candidates_are_exact_search(tmp_path, factory):
     np.testing.assert_allclose(found.D, D, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_default_operating_point_reaches_its_recall(tmp_path):
     xb, xq = clustered(20_000, 64), clustered(200, 64, seed=1)
     plan = default_plan(len(xb), 64, nlist=256, shards=2)

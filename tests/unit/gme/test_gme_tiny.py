@@ -30,6 +30,7 @@ def test_it_is_found_by_its_name_and_small():
 
 
 # Of 1,080 candidates with six right ones it finds .92, .86 and .76; here one of 60 is right.
+@pytest.mark.slow
 @pytest.mark.parametrize(("pair", "least"), [("t2i", 0.9), ("i2i", 0.85), ("it2i", 0.7)])
 def test_it_finds_products_that_it_was_not_trained_on(encoder, pictures, pair, least):
     queries = product_queries(pair, PRODUCTS, seed=0)

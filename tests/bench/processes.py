@@ -17,9 +17,10 @@ ROLES = ("driver", "jvm", "executors", "workers", "model server", "other")
 class ProcessMeter:
     """Measures this process, its descendants and model servers while a block runs.
 
-    `cpu` holds user + system seconds spent inside the block by role, without the sampling's own. Processes that ended
-    count where their parent waited for them, as Spark's daemon does for its workers. `rss` is the sampled peak of the
-    summed resident bytes. Model servers are found by their command line: those of other lakes on the machine count too.
+    `cpu` holds user + system seconds spent inside the block by role, without the sampling's own. Of a process that ends
+    within it, what it spent after the last sample is lost: nobody is told, as Spark's daemon ignores its workers' ends.
+    `rss` is the sampled peak of the summed resident bytes. Model servers are found by their command line: those of
+    other lakes on the machine count too.
     """
 
     def __init__(self, *, interval: float = 0.2) -> None:
@@ -27,11 +28,15 @@ class ProcessMeter:
         self.rss: dict[str, int] = {}
         self._interval = interval
         self._sampling = 0.0
+        self._before: dict[psutil.Process, float] = {}
+        self._spent: dict[psutil.Process, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> ProcessMeter:
-        self._before = _totals()
+        self._sample()
+        self._before = {process: seconds for process, (_, seconds) in self._spent.items()}
+        self.rss.clear()
         self._thread.start()
         return self
 
@@ -44,9 +49,11 @@ class ProcessMeter:
         self._stop.set()
         self._thread.join()
         self._sample()
-        after = _totals()
-        after["driver"] -= self._sampling
-        self.cpu = {r: after[r] - self._before[r] for r in ROLES if after[r] or self._before[r]}
+        cpu: dict[str, float] = defaultdict(float)
+        for process, (role, seconds) in self._spent.items():
+            cpu[role] += seconds - self._before.get(process, 0.0)
+        cpu["driver"] -= self._sampling
+        self.cpu = {role: cpu[role] for role in ROLES if role in cpu}
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
@@ -58,18 +65,10 @@ class ProcessMeter:
         for role, process in _processes():
             with suppress(psutil.NoSuchProcess):
                 rss[role] += process.memory_info().rss
+                times = process.cpu_times()
+                self._spent[process] = (role, times.user + times.system)
         for role, size in rss.items():
             self.rss[role] = max(self.rss.get(role, 0), size)
-
-
-def _totals() -> dict[str, float]:
-    """Seconds of every living process and of those it has waited for, by role."""
-    totals: dict[str, float] = defaultdict(float)
-    for role, process in _processes():
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            totals[role] += times.user + times.system + times.children_user + times.children_system
-    return totals
 
 
 def _processes() -> list[tuple[str, psutil.Process]]:

@@ -16,14 +16,14 @@ NEGATIVES_INPUT = (
 )
 NEGATIVES_OUTPUT = (
     "pair bigint, status string, keys array<string>, positive int, own int, skipped int, too_high int, "
-    "fewer boolean"
+    "alike int, fewer boolean"
 )
 _OUTPUT = pa.schema(
     [
         ("pair", pa.int64()),
         ("status", pa.string()),
         ("keys", pa.list_(pa.string())),
-        *((name, pa.int32()) for name in ("positive", "own", "skipped", "too_high")),
+        *((name, pa.int32()) for name in ("positive", "own", "skipped", "too_high", "alike")),
         ("fewer", pa.bool_()),
     ]
 )
@@ -70,6 +70,7 @@ class Chosen(NamedTuple):
     own: int = 0
     skipped: int = 0
     too_high: int = 0
+    alike: int = 0
 
 
 def choose_negatives(found: list[Found], *, asked: Asked, spec: NegativesSpec) -> Chosen:
@@ -80,9 +81,14 @@ def choose_negatives(found: list[Found], *, asked: Asked, spec: NegativesSpec) -
     out, as BGE's mining samples from rank 2 on (FlagEmbedding, hn_mine), and rows that score more than `highest`
     times the positive: TopK-PercPos of NV-Retriever (Moreira et al., 2024, arXiv 2407.15831), which found 0.95 best.
     Below a positive of score 0, the same distance is kept. Rows without score pass that guard.
+
+    Of rows that are right for the same thing the best is taken: four views of one product teach less than four
+    products. The others fill up what is missing to `k`.
     """
     limit = _limit(asked.positive_score, spec.highest)
     left_out = {"positive": 0, "own": 0, "skipped": 0, "too_high": 0}
+    alike: list[str] = []
+    taken: set[str] = set()
     own = {asked.query_key, asked.own.key if asked.own else None}
     first = [asked.own] if asked.own and spec.own_picture else []
     keys = [row.key for row in first if not asked.is_right(row)]
@@ -97,9 +103,13 @@ def choose_negatives(found: list[Found], *, asked: Asked, spec: NegativesSpec) -
             left_out["skipped"] += 1
         elif row.score is not None and limit is not None and row.score > limit:
             left_out["too_high"] += 1
+        elif not taken.isdisjoint(row.ids):
+            alike.append(row.key)
         else:
             keys.append(row.key)
-    return Chosen(keys, **left_out)
+            taken.update(row.ids)
+    missing = spec.k - len(keys)
+    return Chosen(keys + alike[:missing], **left_out, alike=len(alike[missing:]))
 
 
 def choose_batches(

@@ -17,7 +17,7 @@ from udfs.training.negatives import (
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-_GUARDS = ("positive", "own", "skipped", "too_high")
+_GUARDS = ("positive", "own", "skipped", "too_high", "alike")
 
 
 def chosen_negatives(

@@ -59,7 +59,11 @@ def test_what_is_chosen_passes_every_guard(rows, asked, spec):
             positive = asked.positive_score
             assert by_key[key].score <= positive - (1 - spec.highest) * abs(positive)
     places = [rows.index(by_key[key]) for key in searched]
-    assert places == sorted(places)
+    seen: set[str] = set()
+    alike = [not seen.isdisjoint(rows[p].ids) or seen.update(rows[p].ids) for p in places]
+    assert alike == sorted(alike, key=bool)  # those like a better one stand last
+    first = alike.index(True) if True in alike else len(places)
+    assert places[:first] == sorted(places[:first]) and places[first:] == sorted(places[first:])
     assert all(place >= spec.skip for place in places)
 
 
@@ -83,17 +87,29 @@ def test_each_guard_by_hand():
     spec = NegativesSpec(k=2, highest=None)
     assert choose_negatives(rows, asked=asked(), spec=spec).keys == ["x", "y"]
     told = asked(right_ids=frozenset({"mug"}))
-    assert choose_negatives(rows, asked=told, spec=spec) == (["x", "z"], 2, 0, 0, 0)
+    assert choose_negatives(rows, asked=told, spec=spec) == (["x", "z"], 2, 0, 0, 0, 0)
     strict = replace(spec, highest=0.95)
-    assert choose_negatives(rows, asked=asked(), spec=strict) == (["y", "z"], 1, 0, 0, 1)
+    assert choose_negatives(rows, asked=asked(), spec=strict) == (["y", "z"], 1, 0, 0, 1, 0)
     skipping = replace(spec, skip=1)
-    assert choose_negatives(rows, asked=asked(), spec=skipping) == (["y", "z"], 1, 0, 1, 0)
+    assert choose_negatives(rows, asked=asked(), spec=skipping) == (["y", "z"], 1, 0, 1, 0, 0)
+
+
+def test_views_of_one_product_are_one_negative_while_there_are_others():
+    views = [Found(f"mug-{n}", 0.7, ("mug",)) for n in range(3)]
+    rows = [*views, Found("kite", 0.6, ("kite",)), Found("none", 0.5), Found("nor this", 0.5)]
+    for k, keys in (
+        (1, ["mug-0"]),
+        (3, ["mug-0", "kite", "none"]),
+        (5, ["mug-0", "kite", "none", "nor this", "mug-1"]),
+    ):
+        assert choose_negatives(rows, asked=asked(), spec=NegativesSpec(k=k)).keys == keys
+    assert choose_negatives(rows, asked=asked(), spec=NegativesSpec(k=5)).alike == 1
 
 
 def test_the_picture_of_a_fused_query_is_its_negative_only_where_asked_for():
     rows = [Found("own", 0.9), Found("p", 0.8), Found("x", 0.5)]
     fused, spec = asked(own=Found("own")), NegativesSpec(k=2)
-    assert choose_negatives(rows, asked=fused, spec=spec) == (["x"], 1, 1, 0, 0)
+    assert choose_negatives(rows, asked=fused, spec=spec) == (["x"], 1, 1, 0, 0, 0)
     wanted = replace(spec, own_picture=True)
     assert choose_negatives(rows, asked=fused, spec=wanted).keys == ["own", "x"]
     assert choose_negatives(rows[1:], asked=fused, spec=wanted).keys == ["own", "x"]

@@ -56,7 +56,9 @@ bench-tune: setup
 	$(BIN)/python -m tests.bench.bench_tune
 
 bench-negatives: setup
-	$(BIN)/python -m tests.bench.bench_negatives conf/gme-tiny
+	$(BIN)/gme-lake train-embedder $(TINY) --set train.output=build/gme-tiny/first --set train.steps=2000 \
+	    --set train.hard_negatives=false
+	$(BIN)/python -m tests.bench.bench_negatives build/gme-tiny/first --pairs 8000 --steps 250 --batch 64 --seeds 2
 
 gme-tiny: setup
 	$(BIN)/gme-lake train-embedder $(TINY) --set train.output=build/gme-tiny/seed$(SEED) --set train.seed=$(SEED) \

@@ -64,7 +64,9 @@ class ShardRecord:
 class Base:
     """The whole index that another adds to: its shards, and the vector_ids of its rows that are gone since.
 
-    The shards' files and the quantizer are in the base's folder, the file `gone` is in the other's.
+    The shards' files and the quantizer are in the base's folder, the file `gone` is in the other's. Shards stay apart
+    when they are opened: merge_into of faiss 1.15.1 writes past the end of a 4-bit fast-scan list whose length is a
+    multiple of the bytes of a block (128, 256, 384, … for PQ8x4fs).
     """
 
     index_id: str

@@ -7,8 +7,7 @@ against what it took; peak memory of driver and tasks at two sizes. Vectors are 
 Core seconds are user + system of every process (the raw one: of one thread), measured in one run, one after the other.
 Each size is built twice in one session, after a small build: a cluster's JVMs live longer than one build, and what they
 compile during the first costs nothing later. The second is what is compared. "Without reading" is the
-build less what Spark takes to read the same columns and throw them away. With `--cluster` the executors are processes of
-their own, so that the memory of the driver can be told from theirs.
+build less what Spark takes to read the same columns and throw them away. In local mode the driver's JVM is the executor.
 """
 
 from __future__ import annotations
@@ -20,24 +19,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.processes import ProcessMeter
 from tests.bench.vectors_table import MODEL_ID, append_parquet, open_lake, write_parquet
-from tests.cluster.standalone import Processes, StandaloneCluster
 from tests.unit.ann.indexes import clustered
 from udfs.ann.plan import opq_pq_factory
 from udfs.specs import ModelSpec
 
 WARM_ROWS = 5000
-ROLES = ("driver", "jvm", "executors", "workers")
+ROLES = ("driver", "jvm", "workers")
 
 
 @dataclass(frozen=True)
@@ -60,15 +56,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="gme-bench-"))
     sizes = [arguments.rows // 4, arguments.rows]
     try:
-        with ExitStack() as stack:
-            if arguments.cluster:
-                arguments.master = stack.enter_context(StandaloneCluster(Processes(folder))).url
-            drawn = {
-                rows: _drawn(folder / str(rows), rows, arguments) for rows in (WARM_ROWS, *sizes)
-            }
-            _warm(folder / "warm", drawn[WARM_ROWS], arguments)
-            _print([_built(rows, drawn[rows], arguments) for rows in sizes], arguments)
-            SparkSession.getActiveSession().stop()
+        drawn = {rows: _drawn(folder / str(rows), rows, arguments) for rows in (WARM_ROWS, *sizes)}
+        _warm(folder / "warm", drawn[WARM_ROWS], arguments)
+        _print([_built(rows, drawn[rows], arguments) for rows in sizes], arguments)
     finally:
         shutil.rmtree(folder)
 
@@ -81,7 +71,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nlist", type=int, help="default: by rule")
     parser.add_argument("--clusters", type=int, default=1000)
     parser.add_argument("--master", default="local[2]")
-    parser.add_argument("--cluster", action="store_true", help="on a standalone cluster of its own")
     return parser.parse_args()
 
 

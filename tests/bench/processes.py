@@ -10,8 +10,7 @@ from types import TracebackType
 
 import psutil
 
-# In local mode the driver's JVM is the executor too.
-ROLES = ("driver", "jvm", "executors", "workers", "model server", "other")
+ROLES = ("driver", "jvm", "workers", "model server", "other")
 
 
 class ProcessMeter:
@@ -89,8 +88,6 @@ def _role(process: psutil.Process) -> str:
         return "other"
     if "udfs.serving.server" in line:
         return "model server"
-    if "CoarseGrainedExecutorBackend" in line:
-        return "executors"
-    if "org.apache.spark.deploy.SparkSubmit" in line:
+    if "org.apache.spark" in line:
         return "jvm"
     return "workers" if "pyspark" in line else "other"

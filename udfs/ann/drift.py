@@ -16,8 +16,8 @@ from udfs.ann.vectors import Floats, floats_of
 
 SAMPLE_ROWS = 4096  # the mean of as many squared errors is known to about a hundredth
 DRIFT_INPUT = "embedding array<float>"
-DRIFT_OUTPUT = "rows bigint, error double"
-_DRIFT_ARROW = pa.schema([("rows", pa.int64()), ("error", pa.float64())])
+DRIFT_OUTPUT = "error double"
+_DRIFT_ARROW = pa.schema([("error", pa.float64())])
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,4 @@ def drift_batches(
     data = verified_path(spec.root, spec.quantizer, cache_dir=None).read_bytes()
     error = quantizer_error(data, x)
     if error is not None:
-        yield pa.record_batch([[len(x)], [error]], schema=_DRIFT_ARROW)
+        yield pa.record_batch([[error]], schema=_DRIFT_ARROW)

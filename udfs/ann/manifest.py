@@ -84,8 +84,8 @@ class Base:
 class Manifest:
     """Everything a search needs to know of an index; files it does not name are never opened.
 
-    With a `base`, `shards` are those added to it: they hold what is new since. `error`: squared distance of the training rows from what the
-    quantizer keeps of them; None where nothing is trained, or nobody measured it.
+    With a `base`, `shards` are those added to it: they hold what is new since. `error`: squared distance of the training
+    rows from what the quantizer keeps of them; None where nothing is trained, or nobody measured it.
     """
 
     spec: IndexSpec

@@ -10,14 +10,15 @@ comma := ,
 TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-fast lint gme-tiny setup java clean
-.PHONY: bench bench-build bench-search bench-search-wide bench-ratios bench-tune bench-negatives
+.PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
+.PHONY: bench-ratios bench-tune bench-negatives
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make test       lint, types and all tests: unit, spark, cluster"
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-wide, bench-ratios,"
-	@echo "                bench-tune, bench-negatives: the other tables of tests/bench"
+	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
+	@echo "                bench-ratios, bench-tune, bench-negatives: the other tables of tests/bench"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
@@ -46,8 +47,14 @@ bench-build: setup
 bench-search: setup
 	$(BIN)/python -m tests.bench.bench_search --rows 100000 --clusters 1000 --autofaiss --spark
 
+bench-search-large: setup
+	$(BIN)/python -m tests.bench.bench_search --rows 1000000 --clusters 10000 --autofaiss --spark
+
 bench-search-wide: setup
-	$(BIN)/python -m tests.bench.bench_search --rows 50000 --dim 1536 --clusters 1000 --filters --spark
+	$(BIN)/python -m tests.bench.bench_search --rows 50000 --dim 1536 --clusters 1000 --autofaiss --spark
+
+bench-search-demo: demo
+	$(BIN)/python -m tests.bench.bench_search --config demo.yaml --autofaiss --spark
 
 bench-ratios: setup
 	$(BIN)/python -m tests.bench.bench_ratios

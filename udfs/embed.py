@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from udfs.errors import RowRejected
 from udfs.gme.prepare import Prepared, Row, RowPreparer
+from udfs.image_files import read_image
 from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
 from udfs.serving.local import LocalModel
 from udfs.serving.results import BatchResults
 from udfs.serving.wire import Answer
 from udfs.specs import EmbedSpec, ModelProfile
-from udfs.storage import read_image
 
 EMBED_INPUT = (
     "key string, text string, image binary, image_uri string, instruction string, is_query boolean"

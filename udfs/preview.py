@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from udfs.errors import ImageRejected
 from udfs.gme.images import decode_image
-from udfs.storage import read_image
+from udfs.image_files import read_image
 
 PREVIEW_INPUT = "id string, text string, image binary, image_uri string"
 PREVIEW_OUTPUT = "id string, text string, image binary"

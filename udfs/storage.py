@@ -1,4 +1,4 @@
-"""Read, stat, fetch and publish files by path or URI: local disk, and whatever pyarrow.fs or fsspec reaches."""
+"""Read, stat, fetch, publish and remove files by path or URI: local disk, and whatever pyarrow.fs or fsspec reaches."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import uuid
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
-
-from udfs.errors import ImageRejected
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")  # two characters at least: "C:" is a drive
 _ARROW = {"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
@@ -25,6 +24,14 @@ _CHUNK = 8 << 20
 
 class TooLargeError(OSError):
     """A file has more bytes than the caller allows; it was not read."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`bytes` of files, and when the newest changed: seconds since the epoch, None where the store does not tell."""
+
+    bytes: int
+    changed: float | None
 
 
 def local_path(uri: str) -> Path | None:
@@ -65,6 +72,16 @@ def names(uri: str) -> list[str]:
     return sorted(info.base_name for info in found)
 
 
+def usage(uri: str) -> Usage:
+    """What the files in and below a folder take; a missing folder takes nothing and never changed."""
+    path = local_path(uri)
+    system, folder = (fs.LocalFileSystem(), str(path)) if path is not None else _filesystem(uri)
+    below = system.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    infos = [system.get_file_info(folder), *below]  # an empty folder has a time of its own
+    changed = [info.mtime.timestamp() for info in infos if info.mtime is not None]
+    return Usage(sum(info.size or 0 for info in below), max(changed, default=None))
+
+
 def stat(uri: str) -> tuple[int, str]:
     """(bytes, version) of a file; `version` changes when the file does: mtime in ns, or the store's etag.
 
@@ -91,25 +108,6 @@ def read_bytes(uri: str, *, max_bytes: int) -> bytes:
         raise TooLargeError(f"{uri} has {size} bytes; the limit is {max_bytes}")
     with system.open_input_stream(remote) as stream:
         return _bounded(stream, uri, max_bytes=max_bytes)
-
-
-def read_image(uri: str, *, max_bytes: int) -> bytes:
-    """`read_bytes` for a picture: raises `ImageRejected` with the reason missing, unreachable or too_large."""
-    try:
-        return read_bytes(uri, max_bytes=max_bytes)
-    except FileNotFoundError as error:
-        cause = error.__cause__  # fsspec's HTTP client calls every failure "not found"
-        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-            raise ImageRejected("unreachable", f"{uri}: {cause}") from error
-        raise ImageRejected("missing", f"no file at {uri}") from error
-    except TooLargeError as error:
-        raise ImageRejected("too_large", str(error)) from error
-    except (
-        OSError,
-        ValueError,
-        ImportError,
-    ) as error:  # ValueError, ImportError: an unknown scheme or no driver
-        raise ImageRejected("unreachable", f"{uri}: {error}") from error
 
 
 def fetch(uri: str, local: Path) -> None:
@@ -147,6 +145,17 @@ def publish(local: Path, uri: str) -> None:
         if system.get_file_info(remote).type != fs.FileType.NotFound:
             system.delete_file(remote)  # HDFS does not rename over a file
         system.move(target, remote)
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder and all that is in it; a missing one is no error."""
+    if (path := local_path(uri)) is not None:
+        if path.exists():
+            shutil.rmtree(path)
+        return
+    system, remote = _filesystem(uri)
+    if system.get_file_info(remote).type != fs.FileType.NotFound:
+        system.delete_dir(remote)
 
 
 def _publish_local(local: Path, path: Path) -> None:

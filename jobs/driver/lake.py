@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.settings import Settings
 from jobs.driver.tables import TABLES, Table
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 
@@ -54,10 +55,11 @@ class Lake:
         frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
         frame.write.format("delta").mode("append").saveAsTable(self.name(table))
 
+    @again_on_conflict
     def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
         """Append one row unless the table has its key already; returns whether it was inserted.
 
-        One MERGE: unlike an append it conflicts with another run that inserts at the same time.
+        One MERGE: unlike an append it conflicts with another run that inserts at the same time, and then looks again.
         """
         schema = self.row_schema(table)
         view = f"gme_new_{table}"
@@ -154,6 +156,17 @@ def absolute(path: str) -> str:
     from pathlib import Path
 
     return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def absolute_uris(uri: Column, *, base: str | None) -> Column:
+    """A column of paths and URIs with those that are relative put under the folder `base`; unchanged without one."""
+    from pyspark.sql import functions as F
+
+    if not base:
+        return uri
+    folder = absolute(base).rstrip("/") + "/"
+    is_absolute = uri.startswith("/") | uri.contains("://")
+    return F.when(is_absolute, uri).otherwise(F.concat(F.lit(folder), uri))
 
 
 def now() -> datetime:

@@ -1,4 +1,4 @@
-"""One run of a job: its row in `runs`, its MLflow run, counts and seconds by stage."""
+"""One run of a job: its events, from which view `runs` is made, its MLflow run, counts and seconds by stage."""
 
 from __future__ import annotations
 
@@ -59,25 +59,12 @@ class Run:
         A run that is killed later then still has a row that its vectors join to.
         """
         if not self.recorded:
-            self.lake.append("runs", [self._row("running")])
+            self.lake.append("run_events", [self._row("running")])
             self.recorded = True
 
     def end(self, status: str, *, error: str | None = None) -> None:
         """Record how the run ended."""
-        if not self.recorded:
-            self.lake.append("runs", [self._row(status, error=error)])
-            return
-        schema = self.lake.row_schema("runs")
-        row = self._row(status, error=error)
-        frame = self.lake.spark.createDataFrame(
-            [tuple(row.get(f.name) for f in schema.fields)], schema
-        )
-        frame.createOrReplaceTempView("gme_ended_run")
-        self.lake.spark.sql(
-            f"MERGE INTO {self.lake.name('runs')} t USING gme_ended_run s ON t.run_id = s.run_id "
-            "WHEN MATCHED THEN UPDATE SET *"
-        )
-        self.lake.spark.catalog.dropTempView("gme_ended_run")
+        self.lake.append("run_events", [self._row(status, error=error)])
 
     def _row(self, status: str, *, error: str | None = None) -> dict[str, object]:
         model = self.model

@@ -85,8 +85,10 @@ RELEASES = Table(
     ),
 )
 
-RUNS = Table(
-    "runs",
+# One row where a run begins to write and one where it ends: appends never conflict, so that two runs may end at once.
+# View `runs` has one row a run.
+RUN_EVENTS = Table(
+    "run_events",
     (
         ("run_id", "!STRING"),
         ("job", "!STRING"),
@@ -206,7 +208,7 @@ TABLES = (
     INDEXES,
     INDEX_SHARDS,
     RELEASES,
-    RUNS,
+    RUN_EVENTS,
     EVALUATIONS,
     EVALUATED_QUERIES,
     RECALLS,

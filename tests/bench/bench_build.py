@@ -7,7 +7,8 @@ against what it took; peak memory of driver and tasks at two sizes. Vectors are 
 Core seconds are user + system of every process (the raw one: of one thread), measured in one run, one after the other.
 Each size is built twice in one session, after a small build: a cluster's JVMs live longer than one build, and what they
 compile during the first costs nothing later. The second is what is compared. "Without reading" is the
-build less what Spark takes to read the same columns and throw them away. In local mode the driver's JVM is the executor.
+build less what Spark takes to read the same columns and throw them away. In local mode the driver's JVM is the executor;
+`--master 'local-cluster[2,1,2048]'` gives each of two executors a JVM of 2 GiB beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from udfs.ann.plan import opq_pq_factory
 from udfs.specs import ModelSpec
 
 WARM_ROWS = 5000
-ROLES = ("driver", "jvm", "workers")
+ROLES = ("driver", "jvm", "executors", "workers")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import psutil
 
-ROLES = ("driver", "jvm", "workers", "model server", "other")
+ROLES = ("driver", "jvm", "executors", "workers", "model server", "other")
 
 
 class ProcessMeter:
@@ -88,6 +88,8 @@ def _role(process: psutil.Process) -> str:
         return "other"
     if "udfs.serving.server" in line:
         return "model server"
+    if "CoarseGrainedExecutorBackend" in line:
+        return "executors"
     if "org.apache.spark" in line:
         return "jvm"
     return "workers" if "pyspark" in line else "other"

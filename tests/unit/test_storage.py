@@ -1,10 +1,13 @@
 """Files by path and URI: local disk, and fsspec's in-memory store in place of a remote one."""
 
+import time
+
 import fsspec
 import pytest
 
 from udfs import storage
 from udfs.errors import ImageRejected
+from udfs.image_files import read_image
 
 REMOTE = "memory://bucket/folder"
 
@@ -40,6 +43,21 @@ def test_names_of_a_folder(root, local):
     assert storage.names(storage.join(root, "set")) == ["a", "b", "deep"]
 
 
+def test_a_folder_is_measured_and_removed_with_all_in_it(root, local):
+    folder = storage.join(root, "set")
+    assert storage.usage(folder) == storage.Usage(0, None)
+    storage.remove_folder(folder)
+    before = time.time() - 1
+    for name in ("set/a", "set/deep/b", "other"):
+        storage.publish(local, storage.join(root, name))
+    found = storage.usage(folder)
+    assert found.bytes == 20
+    assert found.changed is None or before <= found.changed <= time.time() + 1
+    storage.remove_folder(folder)
+    assert not storage.exists(folder)
+    assert storage.exists(storage.join(root, "other"))
+
+
 def test_publish_replaces_and_changes_the_version(root, local):
     uri = storage.join(root, "file")
     storage.publish(local, uri)
@@ -69,21 +87,21 @@ def test_pictures_that_cannot_be_read_say_why(root, local):
     storage.publish(local, storage.join(root, "file"))
     for name, limit, reason in [("absent", 10, "missing"), ("file", 9, "too_large")]:
         with pytest.raises(ImageRejected) as caught:
-            storage.read_image(storage.join(root, name), max_bytes=limit)
+            read_image(storage.join(root, name), max_bytes=limit)
         assert caught.value.reason == reason
-    assert storage.read_image(storage.join(root, "file"), max_bytes=10) == b"0123456789"
+    assert read_image(storage.join(root, "file"), max_bytes=10) == b"0123456789"
 
 
 @pytest.mark.parametrize("uri", ["nosuchscheme://a/b", "http://127.0.0.1:9/a.jpg"])
 def test_an_unreachable_place(uri):
     with pytest.raises(ImageRejected) as caught:
-        storage.read_image(uri, max_bytes=10)
+        read_image(uri, max_bytes=10)
     assert caught.value.reason == "unreachable"
 
 
 def test_a_folder_is_no_picture(tmp_path):
     with pytest.raises(ImageRejected) as caught:
-        storage.read_image(str(tmp_path), max_bytes=10)
+        read_image(str(tmp_path), max_bytes=10)
     assert caught.value.reason == "unreachable"
 
 

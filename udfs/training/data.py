@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from udfs.errors import LakeError, SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
-from udfs.storage import join, read_image
+from udfs.image_files import read_image
+from udfs.storage import join
 from udfs.training.pictures import random_cut
 from udfs.training.plan import Ints, Plan, Term, step_rng
 from udfs.training.spec import Direction, PairsSpec

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from udfs.errors import SettingsError
 from udfs.gme.prepare import Row, RowPreparer
-from udfs.storage import join, read_image
+from udfs.image_files import read_image
+from udfs.storage import join
 from udfs.training.data import TablePairs
 from udfs.training.drawn import DrawnPairs
 from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks

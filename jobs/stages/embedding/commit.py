@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from jobs.driver.conflicts import is_conflict
 from jobs.stages.embedding.work import Embedding, stored_contents
 from udfs.errors import LakeError
 
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
 
 
 _TXN = "spark.databricks.delta.write.txn"
-# Errors by which Delta and the streaming checkpoint say that somebody else committed meanwhile.
-_CONCURRENT = (
-    "DELTA_CONCURRENT",
-    "DELTA_METADATA_CHANGED",
-    "ConcurrentAppendException",
-    "ConcurrentTransactionException",
-    "ConcurrentDeleteReadException",
-    "ConcurrentDeleteDeleteException",
-    "MetadataChangedException",
-    "CONCURRENT_STREAM_LOG_UPDATE",
-)
 
 
 def commit(
@@ -37,8 +27,6 @@ def commit(
     txn: tuple[str, int],
 ) -> None:
     """MERGE staged rows (id, content_hash, replaces, status, error, embedding) into `vectors`.
-
-    `rows` is how many there are, `replaces` whether any of them replaces an older vector row.
 
     `rows` is how many there are, `replaces` whether any of them replaces an older vector row.
 
@@ -102,7 +90,7 @@ def clear_conflicts(table: str) -> Iterator[None]:
     except LakeError:
         raise
     except Exception as error:
-        if any(word in f"{type(error).__name__} {error}" for word in _CONCURRENT):
+        if is_conflict(error):
             raise LakeError(
                 f"another run is writing vectors of {table} at the same time; nothing was written twice. Let one "
                 f"run finish, then start again ({type(error).__name__})"

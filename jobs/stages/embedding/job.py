@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.lake import Lake, delta_table, table_version
 from jobs.driver.progress import RowProgress
-from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.embedding.changes import Looked, embed_changes
 from jobs.stages.embedding.commit import clear_conflicts, remove_deleted
 from jobs.stages.embedding.source import Source
 from jobs.stages.embedding.work import Embedding
 from jobs.stages.embedding.write_back import write_back
+from udfs import storage
 from udfs.specs import EmbedSpec
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
             with run.stage("write back"):
                 write_back(job)
     finally:
-        remove_folder(lake.spark, staging)
+        storage.remove_folder(staging)
     return EmbedReport(False, source.version, dict(run.counts))
 
 
@@ -148,7 +148,7 @@ def _stream(
     finally:
         query.stop()
     if rescan:
-        remove_folder(job.lake.spark, checkpoint)
+        storage.remove_folder(checkpoint)
 
 
 def _checkpoint(job: Embedding, *, rescan: bool) -> str:

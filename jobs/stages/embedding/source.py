@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import Lake, absolute, delta_table, is_path, read_table, table_version
+from jobs.driver.lake import (
+    Lake,
+    absolute,
+    absolute_uris,
+    delta_table,
+    is_path,
+    read_table,
+    table_version,
+)
 from udfs.errors import LakeError
 from udfs.stamp import STAMP_OUTPUT, stamp_images
 
@@ -104,7 +112,7 @@ class Source:
         uri = F.lit(None).cast("string")
         if has_uri:
             column = settings.image_uri if kind == "both" else settings.image
-            uri = self._absolute_uri(F.col(column or ""))
+            uri = absolute_uris(F.col(column or ""), base=self.settings.image_base)
         return frame.select(
             self.id_column().alias("id"),
             text_expression(settings.text).alias("text"),
@@ -145,15 +153,6 @@ class Source:
         from pyspark.sql import functions as F
 
         return F.col(self.settings.id).cast("string")
-
-    def _absolute_uri(self, uri: Column) -> Column:
-        from pyspark.sql import functions as F
-
-        if not self.settings.image_base:
-            return uri
-        base = absolute(self.settings.image_base).rstrip("/") + "/"
-        is_absolute = uri.startswith("/") | uri.contains("://")
-        return F.when(is_absolute, uri).otherwise(F.concat(F.lit(base), uri))
 
 
 def template_columns(template: str) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobs.driver.storage import remove_folder
 from jobs.stages.evaluating.compare import differences
 from jobs.stages.evaluating.floors import floors_of, read_floors
 from jobs.stages.evaluating.indexed import Indexes, corpus_indexes, ranked_through
@@ -23,6 +22,7 @@ from jobs.stages.evaluating.report import (
 from jobs.stages.evaluating.shown import Ranked
 from jobs.stages.evaluating.summary import summarise
 from jobs.stages.evaluating.tasks import load_tasks
+from udfs import storage
 
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
@@ -70,7 +70,7 @@ def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> Evaluat
                 page = write_page(run, asked, exact, report, file=settings.report)
             report = replace(report, page=page)
     finally:
-        remove_folder(lake.spark, folder)
+        storage.remove_folder(folder)
     return report
 
 

@@ -125,7 +125,8 @@ def _sample(vectors: DataFrame, plan: IndexPlan, *, rows: int) -> DataFrame:
     hashed = vectors.withColumn("h", F.xxhash64("vector_id", F.lit(plan.seed)))
     if share < 1:
         hashed = hashed.where(F.col("h") < int(share * _INT64_VALUES) - _INT64_VALUES // 2)
-    return hashed.repartition(1).sortWithinPartitions("h", "vector_id")
+    # xxhash64 of one bigint never collides; one sorting column of eight bytes is sorted by radix.
+    return hashed.repartition(1).sortWithinPartitions("h")
 
 
 def by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
@@ -134,14 +135,12 @@ def by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> D
 
     count = spec.plan.shards
     shard = F.pmod(F.xxhash64("vector_id"), F.lit(count)).cast("int")
-    rows = vectors.select(shard.alias("shard"), "vector_id", "id", "embedding")
-    if len(shards) < count:
-        rows = rows.where(F.col("shard").isin(list(shards)))
-    marks = vectors.sparkSession.createDataFrame([(n,) for n in shards], "shard int")
-    rows = rows.unionByName(marks, allowMissingColumns=True)
+    wanted = F.col("shard").isin(list(shards)) if len(shards) < count else F.lit(True)
+    rows = vectors.select(shard.alias("shard"), "vector_id", "id", "embedding").where(wanted)
+    marks = vectors.sparkSession.range(0, count, 1, 1).selectExpr("CAST(id AS int) AS shard")
+    rows = rows.unionByName(marks.where(wanted), allowMissingColumns=True)
     # In order of vector_id every attempt of a task writes the same bytes: a second one, started by speculation
     # or left over from a lost executor, cannot mix its files with those of the first.
-    ordered = ["shard", "vector_id"]
-    if hasattr(rows, "repartitionById"):
-        return rows.repartitionById(count, "shard").sortWithinPartitions(*ordered)
-    return rows.repartition(count, "shard").sortWithinPartitions(*ordered)
+    if hasattr(rows, "repartitionById"):  # a partition is a shard; one sorting column: radix sort
+        return rows.repartitionById(count, "shard").sortWithinPartitions("vector_id")
+    return rows.repartition(count, "shard").sortWithinPartitions("shard", "vector_id")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.lake import delta_table, now
 from udfs import storage
 from udfs.ann.files import FileRecord
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 def committed_index(lake: Lake, index_id: str) -> Any:
     """The row of `indexes`, or None where no such index was finished."""
     return lake.read("indexes").where(f"index_id = '{index_id}'").first()
+
+
+def committed_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
+    """The rows of `indexes` of one model by index_id."""
+    rows = lake.read("indexes").where(f"model_id = '{model_id}'").collect()
+    return {row.index_id: row for row in rows}
 
 
 def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
@@ -51,6 +58,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     return lake.insert_new("indexes", row, key="index_id")
 
 
+@again_on_conflict
 def store_points(lake: Lake, manifest: Manifest) -> None:
     """Write the manifest of a committed index again with its operating points, and them into its row of `indexes`.
 

@@ -7,14 +7,15 @@ import json
 import logging
 import posixpath
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.indexing.building import built_shards, check_shards
 from jobs.stages.indexing.changes import Changes, changes_since, write_gone
 from jobs.stages.indexing.vectors import indexed_vectors
+from udfs import storage
 from udfs.ann.check import CheckSpec
 from udfs.ann.drift import DRIFT_OUTPUT, SAMPLE_ROWS, DriftSpec, drift_batches
 from udfs.ann.manifest import GONE_NAME, Base, Manifest
@@ -24,6 +25,7 @@ from udfs.errors import IndexDataError
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
     from jobs.driver.runs import Run
+    from jobs.driver.settings import IndexSettings
     from udfs.specs import IndexSpec
 
 log = logging.getLogger("gme_lake")
@@ -48,19 +50,19 @@ class Extension:
         return f"{self.fresh:,} new rows and {self.gone:,} gone are added to index {spec.index_id}"
 
 
-def newest_base(lake: Lake, spec: IndexSpec) -> Manifest | None:
-    """The newest whole index of the model that rows can be added to; None: there is none.
+def newest_base(
+    indexes: Iterable[Any], spec: IndexSpec, *, settings: IndexSettings
+) -> Manifest | None:
+    """The newest whole index that rows may be added to, of the model's rows of `indexes`; None: there is none.
 
     It has the shape of `spec`, or one that tune-index chose where the settings ask for none.
     """
-    from pyspark.sql import functions as F
-
-    same = lake.read("indexes").where(
-        (F.col("model_id") == spec.model_id) & (F.col("vectors_version") < spec.vectors_version)
-    )
-    wanted, settings = asdict(spec.plan), lake.settings.index
+    if not settings.extend:
+        return None
+    wanted = asdict(spec.plan)
     any_shape = all(getattr(settings, name) is None for name in _SHAPE_SETTINGS)
-    for row in same.orderBy("vectors_version", "built_at", ascending=False).collect():
+    older = [row for row in indexes if row.vectors_version < spec.vectors_version]
+    for row in sorted(older, key=lambda row: (row.vectors_version, row.built_at), reverse=True):
         params = json.loads(row.params)
         tuned = any_shape and params["points"]
         fits = tuned or all(params[name] == wanted[name] for name in _SHAPE)
@@ -91,7 +93,7 @@ def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | Non
         log.warning(_AGAIN, base.spec.index_id, error)
         return None
     finally:
-        remove_folder(lake.spark, folder)
+        storage.remove_folder(folder)
     if reason:
         log.info(_AGAIN, base.spec.index_id, reason)
         if base.points:
@@ -123,7 +125,7 @@ def extended_manifest(
         with run.stage("check"):
             run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
     finally:
-        remove_folder(lake.spark, staging)
+        storage.remove_folder(staging)
     run.counts.update({"added": changes.fresh, "gone": changes.gone})
     # Operating points say how the quantizer's codes have to be searched, and it is the same.
     manifest = Manifest(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.stages.indexing.building import built_shards, check_shards, trained_quantizer
-from jobs.stages.indexing.commit import commit_index, committed_index, total_bytes
+from jobs.stages.indexing.commit import commit_index, total_bytes
 from jobs.stages.indexing.extending import Extension, extended_manifest
 from jobs.stages.indexing.planning import PlannedIndex, plan_index
 from jobs.stages.indexing.predicting import Prediction, compared
@@ -71,8 +71,7 @@ def build_index(
     run.model = model
     run.tags["index_id"] = spec.index_id
     run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
-    existing = committed_index(lake, spec.index_id)
-    if existing is not None:
+    if (existing := planned.existing) is not None:
         return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
     run.begin()
     extension = planned.extension

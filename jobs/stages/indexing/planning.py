@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import Lake
 from jobs.driver.settings import IndexSettings
-from jobs.stages.indexing.commit import committed_index
+from jobs.stages.indexing.commit import committed_indexes
 from jobs.stages.indexing.extending import MAX_SHARE, Extension, extension_of, newest_base
 from jobs.stages.indexing.predicting import predicted_cost
 from jobs.stages.indexing.vectors import count_vectors
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 class PlannedIndex:
     """An index of `rows` vectors to be built, whole or by adding to another (`extension`).
 
-    `cost` is what building it whole was predicted to take; None: nobody asked.
+    `cost` is what building it whole was predicted to take; None: nobody asked. `existing` is its row of `indexes` where
+    it was built before.
     """
 
     spec: IndexSpec
     rows: int
     cost: CostEstimate | None = None
     extension: Extension | None = None
+    existing: Any = None
 
     def __str__(self) -> str:
         plan = self.spec.plan
@@ -53,13 +55,14 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     rows = count_vectors(lake, model.spec.model_id, version=version)
     settings = lake.settings.index
     planned = planned_at(lake, settings, model=model, version=version, rows=rows)
-    if committed_index(lake, planned.spec.index_id) is not None:
-        return planned
-    base = newest_base(lake, planned.spec) if settings.extend else None
+    committed = committed_indexes(lake, model_id=model.spec.model_id)
+    if existing := committed.get(planned.spec.index_id):
+        return replace(planned, existing=existing)
+    base = newest_base(committed.values(), planned.spec, settings=settings)
     if base is not None:
         spec = _added_to(base, planned.spec, lake=lake)
-        if committed_index(lake, spec.index_id) is not None:
-            return replace(planned, spec=spec)
+        if existing := committed.get(spec.index_id):
+            return replace(planned, spec=spec, existing=existing)
         if extension := extension_of(lake, base, version=version):
             return replace(planned, spec=spec, extension=extension)
     return replace(planned, cost=predicted_cost(lake, planned.spec, rows=rows))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import absolute, is_path, read_table
-from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.evaluating.corpora import Searched, Suite
 from jobs.stages.evaluating.tasks import TaskData
@@ -14,6 +13,7 @@ from jobs.stages.mining.choosing import chosen_negatives, counted, with_negative
 from jobs.stages.mining.found import at_random, nearest
 from jobs.stages.mining.pairs import COLUMNS, candidate_rows, located, mined_pairs
 from jobs.stages.searching.job import embedded_queries
+from udfs import storage
 from udfs.errors import LakeError, SettingsError
 from udfs.training.negatives import NegativesSpec
 
@@ -82,7 +82,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
             writer = made.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
             writer.save(output) if is_path(output) else writer.saveAsTable(output)
     finally:
-        remove_folder(lake.spark, staging)
+        storage.remove_folder(staging)
     run.counts.update(counts)
     run.tags["output"] = output
     return MineReport(output, counts)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.driver.lake import absolute, is_path, read_table
-from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.indexing.vectors import indexed_vectors
 from jobs.stages.searching.job import embedded_queries
 from jobs.stages.searching.queries import read_queries, read_raw
+from udfs import storage
 from udfs.ann.query_set import (
     QUERY_SET_OUTPUT,
     QuerySetSpec,
@@ -57,7 +57,7 @@ def asked_queries(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel
             return _of_table(lake, run, spec, model, staging)
         return _held_out(lake, spec)
     finally:
-        remove_folder(lake.spark, staging)
+        storage.remove_folder(staging)
 
 
 def recall_folder(lake: Lake) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import absolute, is_path, read_table
-from jobs.driver.storage import remove_folder
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.searching.queries import read_queries
 from jobs.stages.searching.scatter import scattered, shard_parts
 from jobs.stages.searching.target import Target, search_spec
+from udfs import storage
 from udfs.answers import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW
 from udfs.embed import EMBED_OUTPUT, embed_batches
 from udfs.errors import IndexDataError, LakeError
@@ -97,7 +97,7 @@ def searched(
             embedded, spec=spec, manifest=target.manifest, settings=lake.settings.search
         )
     finally:
-        remove_folder(lake.spark, staging)
+        storage.remove_folder(staging)
 
 
 def found_for(

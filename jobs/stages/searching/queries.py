@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, is_path, read_table, table_version
+from jobs.driver.lake import absolute, absolute_uris, is_path, read_table, table_version
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:
     _check_columns(have, settings.queries)
     uris = [c for c in ("image_uri", "image_path", "image") if have.get(c) == "string"]
     uri = F.coalesce(*(F.col(c) for c in uris)) if uris else F.lit(None).cast("string")
-    if settings.image_base:
-        base = absolute(settings.image_base).rstrip("/") + "/"
-        is_absolute = uri.startswith("/") | uri.contains("://")
-        uri = F.when(is_absolute, uri).otherwise(F.concat(F.lit(base), uri))
+    uri = absolute_uris(uri, base=settings.image_base)
     columns = {name: F.col(name) for name in have if name in _KINDS} | {"image_uri": uri}
     if have.get("image") == "string":
         del columns["image"]

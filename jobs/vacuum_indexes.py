@@ -1,0 +1,46 @@
+"""vacuum_indexes: indexes that nobody searches, adds to or can roll back to, and what killed runs left, are removed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from jobs.driver.cli import JobContext, job
+from jobs.driver.runs import open_run
+from jobs.stages.vacuuming import plan_vacuum, vacuum
+
+
+@job(sections=("lake", "mlflow", "spark"))
+@click.option(
+    "--releases",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Keep the indexes of so many releases: the current one and those that a rollback goes to.",
+)
+@click.option(
+    "--retain-hours",
+    type=click.FloatRange(min=0),
+    default=168,
+    show_default=True,
+    help="Keep what is younger: a run may be writing or reading it.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+def command(context: JobContext, releases: int, retain_hours: float, dry_run: bool) -> None:
+    """Remove indexes that are not needed any more.
+
+    Kept are those of the newest releases, the newest of each model, what kept ones add to, and what is young. Folders
+    without an index and intermediate files go too once they are old enough: runs that were killed left them.
+    """
+    planned = plan_vacuum(context.lake, releases=releases, retain=timedelta(hours=retain_hours))
+    if dry_run:
+        click.echo(f"would remove {planned}")
+        return
+    with open_run(context.lake, context.registry, job="vacuum_indexes") as run:
+        vacuum(context.lake, run, planned)
+    click.echo(f"removed {planned}")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,106 @@
+"""vacuum-indexes removes what nothing needs: never an index that is searched, added to, rolled back to, or young."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.driver.registry import Registry
+from jobs.driver.releases import promote, rollback
+from jobs.driver.runs import open_run
+from jobs.stages.vacuuming import plan_vacuum, vacuum
+from tests.spark.index_vectors import append_vectors, build, model_of, unit
+from udfs.ann.search import Searcher
+from udfs.errors import LakeError
+
+pytestmark = pytest.mark.spark
+
+DIM, ROWS = 8, 2000
+NOW = timedelta(0)
+FACTORY = ("index.factory=IVF{nlist},Flat", "index.nlist=4")
+
+
+def released(lake, action, **options):
+    with open_run(lake, Registry(lake.settings), job="release") as run:
+        return action(lake, run, **options)
+
+
+def vacuumed(lake, **options):
+    """What was removed."""
+    planned = plan_vacuum(lake, **{"releases": 1, "retain": NOW, **options})
+    with open_run(lake, Registry(lake.settings), job="vacuum_indexes") as run:
+        vacuum(lake, run, planned)
+    return planned
+
+
+def index_ids(lake, table: str = "indexes") -> set[str]:
+    return {row.index_id for row in lake.read(table).select("index_id").distinct().collect()}
+
+
+def on_disk(lake) -> set[str]:
+    return {path.name for path in Path(lake.folder("indexes")).iterdir()}
+
+
+def test_what_is_released_newest_or_added_to_stays(open_lake):
+    lake = open_lake(*FACTORY)
+    model = model_of("model-a", DIM)
+    append_vectors(lake, unit(ROWS, DIM), model_id="model-a")
+    first = build(lake, model)[0].spec.index_id
+    second = build(open_lake(*FACTORY, "index.seed=1"), model)[0].spec.index_id
+    append_vectors(lake, unit(50, DIM, seed=1), model_id="model-a")
+    added, _ = build(lake, model)
+    assert added.extension is not None and added.extension.base.spec.index_id == first
+    third = added.spec.index_id
+    for index_id in (second, third, second, third):
+        released(lake, promote, index_id=index_id)
+
+    # Two releases that differ: nothing to remove. One: the second goes, the first is what the third adds to.
+    assert plan_vacuum(lake, releases=2, retain=NOW).indexes == ()
+    young = plan_vacuum(lake, releases=1, retain=timedelta(hours=1))
+    assert (young.indexes, young.folders, young.bytes) == ((), (), 0)
+    before = index_ids(lake), on_disk(lake)
+    planned = plan_vacuum(lake, releases=1, retain=NOW)
+    assert (index_ids(lake), on_disk(lake)) == before == ({first, second, third},) * 2
+    assert planned.indexes == (second,) and planned.bytes > 0
+    assert second in str(planned)
+
+    assert vacuumed(lake) == planned
+    assert index_ids(lake) == index_ids(lake, "index_shards") == on_disk(lake) == {first, third}
+    assert len(Searcher.open(lake.folder("indexes", third)).search(unit(3, DIM), k=5).I) == 3
+    with pytest.raises(LakeError, match=f"has index {second}, which is no longer in"):
+        released(lake, rollback)
+    run = lake.read("runs").where("job = 'vacuum_indexes'").first()
+    assert run.counts["indexes_removed"] == 1 and run.counts["bytes_removed"] == planned.bytes
+    assert vacuumed(lake).folders == ()
+
+
+def test_the_newest_of_each_model_stays_though_it_was_never_released(open_lake):
+    lake = open_lake()
+    for model_id in ("model-a", "model-b"):
+        append_vectors(lake, unit(30, DIM), model_id=model_id)
+        for seed in (0, 1):
+            build(open_lake(f"index.seed={seed}"), model_of(model_id, DIM))
+    rows = lake.read("indexes").orderBy("built_at").collect()
+    assert vacuumed(lake).indexes == (rows[0].index_id, rows[2].index_id)
+    assert index_ids(lake) == {rows[1].index_id, rows[3].index_id}
+
+
+def test_folders_that_killed_runs_left_go_when_they_are_old(open_lake):
+    lake = open_lake()
+    append_vectors(lake, unit(30, DIM), model_id="model-a")
+    kept = build(lake, model_of("model-a", DIM))[0].spec.index_id
+    left = [lake.folder("indexes", "0123456789abcdef"), lake.folder("staging", "killed")]
+    for folder in left:
+        file = Path(folder) / "deep" / "file"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"12345")
+        for path in (file, file.parent, Path(folder)):
+            os.utime(path, (1e9, 1e9))
+    os.utime(Path(lake.folder("indexes", kept)), (1e9, 1e9))
+    young = Path(lake.folder("staging", "running"))
+    young.mkdir()
+    planned = vacuumed(lake, retain=timedelta(hours=1))
+    assert (planned.folders, planned.bytes) == (tuple(sorted(left)), 10)
+    assert young.exists() and not any(Path(folder).exists() for folder in left)
+    assert index_ids(lake) == on_disk(lake) == {kept}

@@ -1,12 +1,15 @@
 """Runs of one lake that commit at the same moment: none of them fails for it, and nothing is written twice."""
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from jobs.driver.lake import Lake, now
 from jobs.driver.releases import Release
 from jobs.driver.runs import Run
+from jobs.stages.embedding.commit import commit
+from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
 
@@ -53,3 +56,63 @@ def test_rows_inserted_at_once_are_all_there_and_one_key_once(open_lake):
     assert sorted(at_once(insert, same)) == [False] * (AT_ONCE - 1) + [True]
     ids = [row.release_id for row in lake.read("releases").collect()]
     assert sorted(ids) == [*range(AT_ONCE), 10]
+
+
+def embedded(
+    where: Lake,
+    model_id: str,
+    run_id: str,
+    *,
+    replaced: tuple[int | None, int | None] = (None, None),
+) -> None:
+    """The commit of a micro-batch of two rows, as embed_table makes it."""
+    rows = [(f"row-{n}", run_id, old, "ok", None, [1.0, 0.0]) for n, old in enumerate(replaced)]
+    staged = where.spark.createDataFrame(
+        rows,
+        "id string, content_hash string, replaced_id bigint, status string, error string, embedding array<float>",
+    )
+    job = SimpleNamespace(
+        lake=where,
+        model_id=model_id,
+        run=SimpleNamespace(run_id=run_id),
+        source=SimpleNamespace(table="products"),
+    )
+    replaces = replaced != (None, None)
+    commit(job, where.spark, staged, rows=2, replaces=replaces, txn=(f"gme-lake/{run_id}", 0))
+
+
+def test_vectors_of_several_models_are_committed_at_once(open_lake):
+    lake = open_lake()
+    lakes = sessions(lake)
+    at_once(lambda n: embedded(lakes[n], f"model-{n}", f"run-{n}"), range(AT_ONCE))
+    rows = lake.read("vectors").collect()
+    assert sorted((row.model_id, row.id) for row in rows) == [
+        (f"model-{n}", f"row-{m}") for n in range(AT_ONCE) for m in range(2)
+    ]
+    assert len({row.vector_id for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["new rows", "a changed row"])
+def test_vectors_of_one_model_are_committed_by_one_run(open_lake, changed):
+    lake = open_lake()
+    lakes = sessions(lake)
+    replaced = (None, None)
+    if changed:
+        embedded(lake, "model-a", "before")
+        replaced = (lake.read("vectors").where("id = 'row-0'").first().vector_id, None)
+        lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id = 'row-1'")
+
+    def outcome(n: int) -> str:
+        try:
+            embedded(lakes[n], "model-a", f"run-{n}", replaced=replaced)
+        except LakeError as error:
+            return str(error)
+        return "committed"
+
+    said = sorted(at_once(outcome, range(AT_ONCE)))
+    assert said.count("committed") == 1, said
+    others = [one for one in said if one != "committed"]
+    assert all("another run has written vectors of products" in one for one in others)
+    rows = lake.read("vectors").collect()
+    assert sorted(row.id for row in rows) == ["row-0", "row-1"]
+    assert len({row.content_hash for row in rows}) == 1

@@ -57,7 +57,10 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
 def _stage_pending(
     job: Embedding, rows: DataFrame, *, folder: str, pinned: int
 ) -> tuple[DataFrame, int]:
-    """(id, row_hash, content_hash, replaces) of rows whose content has no vector row yet; and rows looked at."""
+    """(id, row_hash, content_hash, replaced_id) of rows whose content has no vector row yet; and rows looked at.
+
+    `replaced_id` is the vector_id of the row's vector so far, null for an id that has none.
+    """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
@@ -70,13 +73,13 @@ def _stage_pending(
     stored = stored_contents(job, version=pinned)
     if job.retry_rejected:
         stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
-    stored = stored.select("id", F.col("content_hash").alias("stored_hash"))
+    stored = stored.select(
+        "id", F.col("content_hash").alias("stored_hash"), F.col("vector_id").alias("replaced_id")
+    )
     pending = current.join(stored, "id", "left").where(
         "stored_hash IS NULL OR stored_hash <> content_hash"
     )
-    staged = pending.select(
-        "id", "row_hash", "content_hash", F.expr("stored_hash IS NOT NULL AS replaces")
-    )
+    staged = pending.select("id", "row_hash", "content_hash", "replaced_id")
     staged.write.mode("overwrite").parquet(f"{folder}/pending")
     return rows.sparkSession.read.parquet(f"{folder}/pending"), int(seen.get["rows"])
 
@@ -86,7 +89,7 @@ def _sizes(pending: DataFrame) -> tuple[int, int]:
     from pyspark.sql import functions as F
 
     row = pending.agg(
-        F.count(F.lit(1)).alias("rows"), F.count_if("replaces").alias("replaced")
+        F.count(F.lit(1)).alias("rows"), F.count("replaced_id").alias("replaced")
     ).first()
     return (int(row.rows), int(row.replaced)) if row else (0, 0)
 

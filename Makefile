@@ -48,7 +48,7 @@ bench-search: setup
 	$(BIN)/python -m tests.bench.bench_search --rows 100000 --clusters 1000 --autofaiss --spark
 
 bench-search-large: setup
-	$(BIN)/python -m tests.bench.bench_search --rows 1000000 --clusters 10000 --autofaiss --spark
+	$(BIN)/python -m tests.bench.bench_search --rows 1000000 --clusters 10000 --spark
 
 bench-search-wide: setup
 	$(BIN)/python -m tests.bench.bench_search --rows 50000 --dim 1536 --clusters 1000 --autofaiss --spark

@@ -13,6 +13,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+REPEATS = 5  # as tests.bench.contenders
+
 
 def main():
     """One step."""
@@ -53,12 +55,15 @@ def build(folder, size):
 def search(folder, k):
     index, xq = faiss.read_index(f"{folder}/autofaiss.faiss"), np.load(f"{folder}/xq.npy")
     index.search(xq[:8], k)
-    reset_peak()
-    cpu, wall = time.process_time(), time.perf_counter()
-    found = index.search(xq, k)[1]
-    seconds, wall = time.process_time() - cpu, time.perf_counter() - wall
+    done = []
+    for _ in range(REPEATS):
+        reset_peak()
+        cpu, wall = time.process_time(), time.perf_counter()
+        found = index.search(xq, k)[1]
+        seconds, wall = time.process_time() - cpu, time.perf_counter() - wall
+        done.append({"core_seconds": seconds, "wall_seconds": wall, "peak_bytes": peak()})
     np.save(f"{folder}/found.npy", found)
-    return {"core_seconds": seconds, "wall_seconds": wall, "peak_bytes": peak()}
+    return min(done, key=lambda one: one["core_seconds"])
 
 
 def reset_peak():

@@ -2,7 +2,8 @@
 
 FOLDER holds xb.npy and xq.npy; OPTIONS is an `Options` as JSON. Step `build` writes an index there, step `search` reads
 it and writes the rows found to NAME.I.npy. Both print JSON: core seconds of all threads, peak memory, bytes of the index.
-Searches run twice, the first time over a few queries and not timed.
+Searches are tried with a few queries, then timed REPEATS times; the least core seconds count, as other work on the machine
+only adds to them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from udfs.specs import IndexPlan, SearchSpec
 
 BLOCK = 16_384
 WARM_QUERIES = 8
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,19 @@ def _search(name: str, folder: Path, asked: Options) -> dict:
         "ours_filtered": _ours_filtered,
     }[name](folder, asked)
     search(xq[:WARM_QUERIES])
+    return min((_timed(search, xq, folder) for _ in range(REPEATS)), key=_core_seconds)
+
+
+def _timed(search: Search, xq: np.ndarray, folder: Path) -> dict:
     meter, start = UsageMeter(), time.perf_counter()
     found = search(xq)
     seconds, wall = meter.core_seconds, time.perf_counter() - start
     np.save(folder / "found.npy", found)
     return {"core_seconds": seconds, "wall_seconds": wall, "peak_bytes": meter.peak_bytes}
+
+
+def _core_seconds(done: dict) -> float:
+    return done["core_seconds"]
 
 
 def _numpy(folder: Path, asked: Options) -> Search:

@@ -90,6 +90,10 @@ class EmbedSettings(Section):
     rescan: bool = Field(
         False, description="look at every row again and retry those rejected before"
     )
+    replace_source: bool = Field(
+        False,
+        description="take the place of another source table in this lake: ids it lacks lose their vectors",
+    )
 
 
 class ServingSettings(Section):

@@ -1,9 +1,12 @@
 """embed_table keeps `vectors` equal to what one clean run over the source would write."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.spark.conftest import picture, source_rows
+from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
 
@@ -266,3 +269,25 @@ def test_a_run_beside_another_writes_nothing_twice_and_says_so(shop, monkeypatch
     with pytest.raises(LakeError, match="another run"):
         shop.embed()
     assert len(shop.vectors(shop.lake())) == 4
+
+
+def test_vectors_of_another_table_are_not_taken_away(shop, tmp_path):
+    """Ids that a source lacks lose their vectors; a second table in the same lake lacks all of the first one's."""
+    shop.write(source_rows(range(3)))
+    lake, _ = shop.embed()
+    other = replace(shop, table=str(tmp_path / "reviews"))
+    other.write(source_rows(range(10, 12)))
+    for _ in range(2):
+        with pytest.raises(LakeError, match=r"holds vectors of .*lake of its own.*replace_source"):
+            other.embed()
+    assert sorted(shop.vectors(lake)) == ["p0", "p1", "p2"]
+    assert shop.embed()[1].unchanged
+
+    other.embed("embed.replace_source=true")
+    assert sorted(shop.vectors(lake)) == ["p10", "p11"]
+    assert other.embed()[1].unchanged
+    with pytest.raises(LakeError, match="holds vectors of"):
+        shop.embed()
+    # Back again: though the same version was embedded before, all of it is looked at once more.
+    shop.embed("embed.replace_source=true")
+    assert sorted(shop.vectors(lake)) == ["p0", "p1", "p2"]

@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import Lake, delta_table, table_version
+from jobs.driver.lake import Lake, table_version
 from jobs.driver.progress import RowProgress
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.embedding.changes import Looked, embed_changes
 from jobs.stages.embedding.commit import clear_conflicts, remove_deleted
+from jobs.stages.embedding.history import append_only, earlier_runs
 from jobs.stages.embedding.source import Source
 from jobs.stages.embedding.work import Embedding
 from jobs.stages.embedding.write_back import write_back
@@ -49,18 +50,18 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     """Bring the model's vectors up to date with the source table, exactly once.
 
     Killed at any point and run again, `vectors` is what one clean run would have written. Raises LakeError for a
-    source that cannot be read or another run writing at the same time.
+    source that cannot be read, another run writing at the same time, and vectors of another source table.
     """
     settings = lake.settings
     source = Source.open(lake)
-    run.model, run.source_table, run.source_version = model, source.table, source.version
-    run.source_key = _source_key(source, model.spec.model_id)
+    run.model = model
+    key = _source_key(source, model.spec.model_id)
+    earlier = earlier_runs(lake, source, model_id=model.spec.model_id, key=key)
+    run.source_table, run.source_version, run.source_key = source.table, source.version, key
     rescan = settings.embed.rescan or (settings.source.recheck_files and source.has_files)
-    done, had_duplicates = _last_run(lake, run.source_key)
-    if done == source.version and not rescan:
+    if earlier.done == source.version and not rescan:
         return EmbedReport(True, source.version, {})
-    # Deleting one of two rows with the same id leaves the other one, which no change tells of.
-    rescan = rescan or had_duplicates
+    rescan = rescan or earlier.rescan
     spec = EmbedSpec(
         model.spec, settings.serving.spec(), max_image_bytes=settings.embed.max_image_bytes
     )
@@ -68,8 +69,8 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     job = Embedding(lake, run, source, spec, staging, retry_rejected=settings.embed.rescan)
     try:
         with clear_conflicts(source.table), clear_task_errors():
-            _embed_all(job, rescan=rescan, first=done is None)
-            if done is None or not _append_only(lake, source, since=done):
+            _embed_all(job, rescan=rescan, first=earlier.done is None)
+            if earlier.done is None or not append_only(lake, source, since=earlier.done):
                 with run.stage("delete"):
                     end = table_version(lake.spark, source.table)
                     run.counts["deleted"] = remove_deleted(job, source_version=end)
@@ -207,37 +208,3 @@ def _count(counts: Counter[str], looked: Looked, progress: RowProgress) -> None:
 def _source_key(source: Source, model_id: str) -> str:
     table = hashlib.sha256(source.table.encode()).hexdigest()[:12]
     return f"{table}-{source.columns_key}-{model_id}"
-
-
-def _last_run(lake: Lake, key: str) -> tuple[int | None, bool]:
-    """Source version up to which an earlier run has finished, or None; and whether it met duplicate ids."""
-    from pyspark.sql import functions as F
-
-    runs = lake.read("runs").where((F.col("source_key") == key) & (F.col("status") == "succeeded"))
-    newest = runs.where("counts['source_rows'] IS NOT NULL").orderBy(F.desc("started_at"))
-    row = newest.select("source_version", "counts").first()
-    return (None, False) if row is None else (int(row[0]), "duplicates" in row.counts)
-
-
-def _append_only(lake: Lake, source: Source, *, since: int) -> bool:
-    """Whether every commit after `since` only added rows or moved them between files."""
-    history = delta_table(lake.spark, source.table).history()
-    commits = history.where(f"version > {since}").select(
-        "version", "operation", "operationParameters"
-    )
-    rows = commits.collect()
-    # A history that was cleaned up says nothing about the commits it no longer lists.
-    complete = len(rows) >= source.version - since
-    return complete and all(_only_adds(r.operation, r.operationParameters or {}) for r in rows)
-
-
-def _only_adds(operation: str, parameters: dict[str, str]) -> bool:
-    if operation in {"WRITE", "STREAMING UPDATE"}:
-        return parameters.get("mode", parameters.get("outputMode")) == "Append"
-    return operation in {
-        "OPTIMIZE",
-        "VACUUM START",
-        "VACUUM END",
-        "SET TBLPROPERTIES",
-        "ADD COLUMNS",
-    }

@@ -30,8 +30,9 @@ def embedded_source(lake: Lake, *, model_id: str) -> Source | None:
     runs = lake.read("runs").where(
         (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
     )
-    run = runs.orderBy("started_at", ascending=False).select("settings", "source_table").first()
-    if run is None or run.source_table is None:
+    read = runs.where("source_table IS NOT NULL").orderBy("started_at", ascending=False)
+    run = read.select("settings", "source_table").first()
+    if run is None:
         return None
     settings = {**json.loads(run.settings)["source"], "table": run.source_table}
     return Source.open(lake, settings=SourceSettings(**settings))

@@ -67,7 +67,7 @@ def _publish_source_views(lake: Lake) -> list[str]:
     """The views of all sources that were embedded: a session without a metastore has forgotten them."""
     from pyspark.sql import functions as F
 
-    runs = lake.read("runs").where("job = 'embed_table' AND status = 'succeeded'")
+    runs = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
     latest = runs.groupBy("source_table").agg(F.max_by("settings", "started_at").alias("settings"))
     names = []
     for row in latest.orderBy("source_table").collect():

@@ -86,7 +86,7 @@ RELEASES = Table(
 )
 
 # One row where a run begins to write and one where it ends: appends never conflict, so that two runs may end at once.
-# View `runs` has one row a run.
+# View `runs` has one row a run; jobs read the events, as a lake opened for a job's own use has no views.
 RUN_EVENTS = Table(
     "run_events",
     (

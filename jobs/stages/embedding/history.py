@@ -29,7 +29,7 @@ def earlier_runs(lake: Lake, source: Source, *, model_id: str, key: str) -> Earl
     """
     from pyspark.sql import functions as F
 
-    runs = lake.read("runs").where(
+    runs = lake.read("run_events").where(
         (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
     )
     tables = runs.where("source_table IS NOT NULL").groupBy("source_table")

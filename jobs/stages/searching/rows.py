@@ -27,7 +27,7 @@ def embedded_source(lake: Lake, *, model_id: str) -> Source | None:
     """The source table that the model's vectors were made from, as its last run read it; None where that is unknown."""
     from pyspark.sql import functions as F
 
-    runs = lake.read("runs").where(
+    runs = lake.read("run_events").where(
         (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
     )
     read = runs.where("source_table IS NOT NULL").orderBy("started_at", ascending=False)

@@ -91,8 +91,7 @@ class EmbedSettings(Section):
         False, description="look at every row again and retry those rejected before"
     )
     replace_source: bool = Field(
-        False,
-        description="take the place of another source table in this lake: ids it lacks lose their vectors",
+        False, description="take another source table's place: ids it lacks lose their vectors"
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.lake import now
+from jobs.stages.indexing.commit import delete_rows
 from udfs import storage
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def plan_vacuum(lake: Lake, *, releases: int, retain: timedelta) -> Vacuum:
     from pyspark.sql import functions as F
 
     oldest = (now() - retain).timestamp()
-    columns = ("index_id", "model_id", "vectors_version", "root", "params")
+    columns = ("index_id", "model_id", "root", "params")
     built = F.col("built_at").cast("double").alias("built")
     rows = lake.read("indexes").select(*columns, built).collect()
     young = {row.index_id for row in rows if row.built >= oldest}
@@ -65,15 +65,9 @@ def vacuum(lake: Lake, run: Run, planned: Vacuum) -> None:
     if planned.indexes:
         run.begin()
         for table in ("indexes", "index_shards"):
-            _delete(lake, table, planned.indexes)
+            delete_rows(lake, table, planned.indexes)
     for folder in planned.folders:
         storage.remove_folder(folder)
-
-
-@again_on_conflict
-def _delete(lake: Lake, table: str, index_ids: Iterable[str]) -> None:
-    named = ", ".join(f"'{index_id}'" for index_id in index_ids)
-    lake.spark.sql(f"DELETE FROM {lake.name(table)} WHERE index_id IN ({named})")
 
 
 def _released(lake: Lake, *, limit: int) -> list[str]:

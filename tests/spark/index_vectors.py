@@ -44,3 +44,12 @@ def build(lake, model: ResolvedModel):
     with open_run(lake, Registry(lake.settings), job="build_index") as run:
         report = build_index(lake, run, model=model)
     return report, run
+
+
+def released(lake, action, **options):
+    """A release action in a recorded run."""
+    from jobs.driver.registry import Registry
+    from jobs.driver.runs import open_run
+
+    with open_run(lake, Registry(lake.settings), job="release") as run:
+        return action(lake, run, **options)

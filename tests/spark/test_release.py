@@ -4,21 +4,12 @@ import re
 
 import pytest
 
-from tests.spark.index_vectors import append_vectors, build, model_of, unit
+from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
 
 DIM = 8
-
-
-def released(lake, action, **options):
-    """A release action in a recorded run."""
-    from jobs.driver.registry import Registry
-    from jobs.driver.runs import open_run
-
-    with open_run(lake, Registry(lake.settings), job="release") as run:
-        return action(lake, run, **options)
 
 
 def rows_scanned(frame, table: str) -> int:

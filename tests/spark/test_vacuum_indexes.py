@@ -10,7 +10,7 @@ from jobs.driver.registry import Registry
 from jobs.driver.releases import promote, rollback
 from jobs.driver.runs import open_run
 from jobs.stages.vacuuming import plan_vacuum, vacuum
-from tests.spark.index_vectors import append_vectors, build, model_of, unit
+from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
 from udfs.ann.search import Searcher
 from udfs.errors import LakeError
 
@@ -19,11 +19,6 @@ pytestmark = pytest.mark.spark
 DIM, ROWS = 8, 2000
 NOW = timedelta(0)
 FACTORY = ("index.factory=IVF{nlist},Flat", "index.nlist=4")
-
-
-def released(lake, action, **options):
-    with open_run(lake, Registry(lake.settings), job="release") as run:
-        return action(lake, run, **options)
 
 
 def vacuumed(lake, **options):

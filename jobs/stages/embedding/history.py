@@ -9,6 +9,8 @@ from jobs.driver.lake import delta_table
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
     from jobs.driver.lake import Lake
     from jobs.stages.embedding.source import Source
 
@@ -21,6 +23,14 @@ class Earlier:
     rescan: bool
 
 
+def source_runs(lake: Lake, *, model_id: str) -> DataFrame:
+    """The events of embed_table's runs that read a source for the model."""
+    from pyspark.sql import functions as F
+
+    runs = lake.read("run_events").where("job = 'embed_table' AND source_table IS NOT NULL")
+    return runs.where(F.col("model_id") == model_id)
+
+
 def earlier_runs(lake: Lake, source: Source, *, model_id: str, key: str) -> Earlier:
     """What there is to go on from. Where another table was embedded since, this one begins anew.
 
@@ -29,11 +39,9 @@ def earlier_runs(lake: Lake, source: Source, *, model_id: str, key: str) -> Earl
     """
     from pyspark.sql import functions as F
 
-    runs = lake.read("run_events").where(
-        (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
-    )
-    tables = runs.where("source_table IS NOT NULL").groupBy("source_table")
-    started = {row[0]: row[1] for row in tables.agg(F.max("started_at")).collect()}
+    runs = source_runs(lake, model_id=model_id)
+    tables = runs.groupBy("source_table").agg(F.max("started_at"))
+    started = {row[0]: row[1] for row in tables.collect()}
     newest = max(started, key=lambda table: started[table], default=source.table)
     if newest != source.table:
         _require_wanted(lake, source, held=newest, model_id=model_id)

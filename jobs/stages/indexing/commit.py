@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     # What a build wrote that was killed between the two commits describes files that may be gone.
     stale = lake.read("index_shards").where(f"index_id = '{spec.index_id}'")
     if stale.head(1):
-        table = lake.name("index_shards")
-        lake.spark.sql(f"DELETE FROM {table} WHERE index_id = '{spec.index_id}'")
+        delete_rows(lake, "index_shards", [spec.index_id])
     lake.append("index_shards", list(_files(manifest)))
     row = {
         "index_id": spec.index_id,
@@ -70,6 +69,13 @@ def store_points(lake: Lake, manifest: Manifest) -> None:
     values = {"params": F.lit(_params(manifest)), "manifest_sha256": F.lit(written.sha256)}
     table = delta_table(lake.spark, lake.name("indexes"))
     table.update(F.col("index_id") == manifest.spec.index_id, values)
+
+
+@again_on_conflict
+def delete_rows(lake: Lake, table: str, index_ids: Iterable[str]) -> None:
+    """Delete the rows of some indexes from `indexes` or `index_shards`."""
+    named = ", ".join(f"'{index_id}'" for index_id in index_ids)
+    lake.spark.sql(f"DELETE FROM {lake.name(table)} WHERE index_id IN ({named})")
 
 
 def total_bytes(manifest: Manifest) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.settings import SourceSettings
 from jobs.driver.tasks import clear_task_errors
+from jobs.stages.embedding.history import source_runs
 from jobs.stages.embedding.source import Source
 from jobs.stages.indexing.vectors import indexed_vectors
 from udfs.ann.manifest import publish_bytes
@@ -25,13 +26,8 @@ if TYPE_CHECKING:
 
 def embedded_source(lake: Lake, *, model_id: str) -> Source | None:
     """The source table that the model's vectors were made from, as its last run read it; None where that is unknown."""
-    from pyspark.sql import functions as F
-
-    runs = lake.read("run_events").where(
-        (F.col("job") == "embed_table") & (F.col("model_id") == model_id)
-    )
-    read = runs.where("source_table IS NOT NULL").orderBy("started_at", ascending=False)
-    run = read.select("settings", "source_table").first()
+    runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
+    run = runs.select("settings", "source_table").first()
     if run is None:
         return None
     settings = {**json.loads(run.settings)["source"], "table": run.source_table}

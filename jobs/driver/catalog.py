@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from jobs.driver.lake import is_path, read_table, sql_name, table_version
 from jobs.driver.settings import conf_names, conf_text
+from jobs.driver.sql import literal
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def publish_catalog(lake: Lake) -> list[str]:
     inner = "vector_inner_product(embedding, query)" if native else _PORTABLE_INNER_PRODUCT
     names = []
     for file in conf_names("sql"):
-        statement = conf_text(f"sql/{file}").format(schema=lake.schema, inner_product=inner)
+        values = {"schema": lake.schema, "root": literal(lake.root), "inner_product": inner}
+        statement = conf_text(f"sql/{file}").format(**values)
         lake.spark.sql(statement)
         names.append(lake.name(file.removesuffix(".sql")))
     return names + _publish_source_views(lake)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.settings import Settings
 from jobs.driver.tables import TABLES, Table
+from udfs import storage
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -39,6 +40,25 @@ class Lake:
     def folder(self, *parts: str) -> str:
         """A path under the lake's root; the caller creates what it needs."""
         return "/".join((self.root, *parts))
+
+    def relative(self, path: str) -> str:
+        """How tables name a path: `./…` from the lake's root where it lies there, so that a lake can be moved and copied."""
+        within = path.removeprefix(self.root)
+        return f".{within}" if within != path and within.startswith("/") else path
+
+    def resolve(self, path: str) -> str:
+        """The path that a table names. What lies outside the lake, and what old lakes name absolutely, is as it stands."""
+        return self.root + path[1:] if path.startswith("./") else path
+
+    def holds(self, path: str) -> bool:
+        """Whether a path lies under the lake's root, by where its links and `..` lead; nothing else may be deleted."""
+        local, root = storage.local_path(path), storage.local_path(self.root)
+        if (local is None) != (root is None):
+            return False
+        if local is not None and root is not None:
+            inner, outer = local.resolve(), root.resolve()
+            return inner != outer and inner.is_relative_to(outer)
+        return path.startswith(f"{self.root}/") and ".." not in path.split("/")
 
     def read(self, table: str, *, version: int | None = None) -> DataFrame:
         """A lake table, at a pinned version if one is given."""
@@ -85,13 +105,16 @@ class Lake:
         return {table.name: self.spark.table(self.name(table.name)).schema for table in TABLES}
 
     def open_table(self, table: Table) -> None:
-        """Create a table where it is missing, or make one that lies there known to the session."""
+        """Create a table where it is missing, or make one that lies there known to the session.
+
+        Raises LakeError where the schema has the table of another lake: a copy must not read or write its original.
+        """
         from delta.tables import DeltaTable, IdentityGenerator
 
         name = self.name(table.name)
-        if self.spark.catalog.tableExists(name):
-            return
         location = None if self.settings.lake.managed else self.folder("tables", table.name)
+        if self.spark.catalog.tableExists(name) and self._is_ours(name, location):
+            return
         if location and DeltaTable.isDeltaTable(self.spark, location):
             self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION '{location}'")
             return
@@ -110,6 +133,34 @@ class Lake:
         for key, value in table.properties.items():
             builder = builder.property(key, value)
         builder.execute()
+
+    def _is_ours(self, name: str, location: str | None) -> bool:
+        """Whether a name of the catalog is the table of this lake. One whose folder is gone is forgotten: lakes are moved.
+
+        Dropping it takes the name alone: tables at a location of their own keep their files.
+        """
+        if location is None:
+            return True
+        described = self.spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Location'")
+        found = described.select("data_type").first()
+        if found is None or _same_place(found[0], location):
+            return found is not None
+        if storage.exists(storage.join(found[0], "_delta_log")):
+            raise LakeError(
+                f"{name} is the table in {found[0]}, not the one of this lake in {location}: another lake is known "
+                "under this schema. Give this one a schema of its own (lake.schema), or drop the schema's tables from "
+                "the catalog, which keeps their files"
+            )
+        self.spark.sql(f"DROP TABLE {name}")
+        return False
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two paths or URIs name one folder; local ones by where their links lead."""
+    paths = storage.local_path(one), storage.local_path(other)
+    if paths[0] is not None and paths[1] is not None:
+        return paths[0].resolve() == paths[1].resolve()
+    return one.rstrip("/") == other.rstrip("/")
 
 
 def is_path(table: str) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.stages.indexing.commit import commit_index, committed_index, store_points
+from jobs.driver.indexes import committed_index
+from jobs.stages.indexing.commit import commit_index, store_points
 from jobs.stages.indexing.planning import PlannedIndex, plan_for, planned_at
 from jobs.stages.indexing.vectors import count_vectors
 from jobs.stages.recall.exact import exact_results

@@ -90,7 +90,7 @@ def ended_runs(lake: Lake, marks: Iterable[Any]) -> set[str]:
     run_ids = {run_id for mark in marks if mark.mark != "unused" for run_id in mark.run_ids}
     if not run_ids:
         return set()
-    over = lake.read("run_events").where(F.col("ended_at").isNotNull())
+    over = lake.read("run_events").where("ended_at IS NOT NULL OR status <> 'running'")
     rows = over.where(F.col("run_id").isin(sorted(run_ids))).select("run_id").distinct().collect()
     return {row.run_id for row in rows}
 

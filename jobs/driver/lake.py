@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.settings import Settings
@@ -68,12 +67,26 @@ class Lake:
         """Newest version of a lake table."""
         return table_version(self.spark, self.name(table))
 
-    def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows given as mappings of column to value; columns not named are null."""
+    def append(
+        self,
+        table: str,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        txn: tuple[str, int] | None = None,
+    ) -> None:
+        """Append rows given as mappings of column to value; columns not named are null.
+
+        A table that an earlier version made gets the columns that it lacks. With `txn`, an application id and a number
+        that grows, Delta appends nothing where a commit of that id has the number already, and raises a conflict
+        (`is_conflict`) where one is made at the same moment: who finds its rows in the table was the first.
+        """
         schema = self.row_schema(table)
         tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
         frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
-        frame.write.format("delta").mode("append").saveAsTable(self.name(table))
+        writer = frame.write.format("delta").mode("append").option("mergeSchema", "true")
+        if txn is not None:
+            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        writer.saveAsTable(self.name(table))
 
     @again_on_conflict
     def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
@@ -96,13 +109,12 @@ class Lake:
         """Columns of a lake table without its identity column."""
         from pyspark.sql.types import StructType
 
-        identity = next(t.identity for t in TABLES if t.name == table)
-        fields = self._schemas[table].fields
-        return StructType([f for f in fields if f.name != identity])
-
-    @cached_property
-    def _schemas(self) -> dict[str, StructType]:
-        return {table.name: self.spark.table(self.name(table.name)).schema for table in TABLES}
+        columns = next(t.columns for t in TABLES if t.name == table)
+        fields = [
+            f"`{name}` {kind.lstrip('!')}{' NOT NULL' if kind.startswith('!') else ''}"
+            for name, kind in columns
+        ]
+        return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
     def open_table(self, table: Table) -> None:
         """Create a table where it is missing, or make one that lies there known to the session.

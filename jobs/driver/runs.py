@@ -32,6 +32,10 @@ class Run:
     source_table: str | None = None
     source_version: int | None = None
     source_key: str | None = None
+    source_commit: str | None = None
+    vectors_version: int | None = None
+    claim: int | None = None
+    holder: str | None = None
     mlflow_run_id: str | None = None
     recorded: bool = False
     servers: set[str] = field(default_factory=set)
@@ -53,14 +57,18 @@ class Run:
         """Add to a stage's seconds."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def begin(self) -> None:
+    def begin(self, *, txn: tuple[str, int] | None = None) -> None:
         """Record the run as running; called before the first write that carries its run_id.
 
-        A run that is killed later then still has a row that its vectors join to.
+        A run that is killed later then still has a row that its vectors join to. `txn` as of `Lake.append`.
         """
         if not self.recorded:
-            self.lake.append("run_events", [self._row("running")])
+            self.lake.append("run_events", [self._row("running")], txn=txn)
             self.recorded = True
+
+    def beat(self) -> None:
+        """Record that the run still works, and its counts so far."""
+        self.lake.append("run_events", [self._row("running")])
 
     def end(self, status: str, *, error: str | None = None) -> None:
         """Record how the run ended."""
@@ -68,6 +76,10 @@ class Run:
 
     def _row(self, status: str, *, error: str | None = None) -> dict[str, object]:
         model = self.model
+        counts, seconds = (
+            self.counts.copy(),
+            self.seconds.copy(),
+        )  # a beat reads while the job counts
         return {
             "run_id": self.run_id,
             "job": self.job,
@@ -81,10 +93,15 @@ class Run:
             "source_table": self.source_table,
             "source_version": self.source_version,
             "source_key": self.source_key,
+            "source_commit": self.source_commit,
+            "vectors_version": self.vectors_version,
             "mlflow_run_id": self.mlflow_run_id,
-            "counts": {k: int(v) for k, v in self.counts.items()},
-            "seconds": {k: round(float(v), 3) for k, v in self.seconds.items()},
+            "counts": {k: int(v) for k, v in counts.items()},
+            "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
             "error": error,
+            "claim": self.claim,
+            "holder": self.holder,
+            "beat_at": now(),
         }
 
 

@@ -90,6 +90,23 @@ class EmbedSettings(Section):
     rescan: bool = Field(
         False, description="look at every row again and retry those rejected before"
     )
+    max_deleted: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the vector rows that a run may delete because their ids are gone from the source",
+    )
+    max_rejected: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of rejected rows that a run may have; fewer than 100 rows always may",
+    )
+    claim_seconds: float = Field(
+        300,
+        gt=0,
+        description="silence after which a run on another machine is taken for dead",
+    )
     replace_source: bool = Field(
         False, description="take another source table's place: ids it lacks lose their vectors"
     )

@@ -97,7 +97,8 @@ RELEASES = Table(
     ),
 )
 
-# One row where a run begins to write and one where it ends: appends never conflict, so that two runs may end at once.
+# A row where a run begins to write, one at every beat of a run that holds a claim, and one where it ends: appends never
+# conflict, so that two runs may end at once.
 # View `runs` has one row a run; jobs read the events, as a lake opened for a job's own use has no views.
 RUN_EVENTS = Table(
     "run_events",
@@ -113,11 +114,22 @@ RUN_EVENTS = Table(
         ("model_version", "STRING"),
         ("source_table", "STRING"),
         ("source_version", "BIGINT"),
-        ("source_key", "STRING"),
+        (
+            "source_key",
+            "STRING",
+        ),  # digest of what must be equal for a run to go on from where another ended
+        (
+            "source_commit",
+            "STRING",
+        ),  # time of the commit that made source_version: names its history
+        ("vectors_version", "BIGINT"),  # of `vectors`, at the end
         ("mlflow_run_id", "STRING"),
         ("counts", "MAP<STRING, BIGINT>"),
         ("seconds", "MAP<STRING, DOUBLE>"),
         ("error", "STRING"),
+        ("claim", "BIGINT"),  # number of the claim that the run holds, see claims.py
+        ("holder", "STRING"),
+        ("beat_at", "TIMESTAMP"),
     ),
 )
 

@@ -233,7 +233,7 @@ def test_a_run_that_dies_between_micro_batches_is_continued(shop, monkeypatch):
     real, calls = changes.commit, []
 
     def dies_once(*args, **named):
-        calls.append(named["txn"])
+        calls.append(named["rows"])
         if len(calls) == 2:
             raise RuntimeError("power cut")
         real(*args, **named)

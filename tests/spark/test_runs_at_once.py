@@ -76,9 +76,10 @@ def embedded(
         model_id=model_id,
         run=SimpleNamespace(run_id=run_id),
         source=SimpleNamespace(table="products"),
+        claim=SimpleNamespace(require=lambda: None),
     )
     replaces = replaced != (None, None)
-    commit(job, where.spark, staged, rows=2, replaces=replaces, txn=(f"gme-lake/{run_id}", 0))
+    commit(job, where.spark, staged, rows=2, replaces=replaces)
 
 
 def test_vectors_of_several_models_are_committed_at_once(open_lake):

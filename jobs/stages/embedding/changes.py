@@ -6,7 +6,9 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.stages.embedding.accounts import require_few_rejected
 from jobs.stages.embedding.commit import commit
+from jobs.stages.embedding.reuse import stage_reused
 from jobs.stages.embedding.work import Embedding, stored_contents
 from udfs.embed import EMBED_OUTPUT, embed_batches
 
@@ -25,9 +27,10 @@ class Looked:
     rejected: int
 
 
-def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str, int]) -> Looked:
-    """Bring the vectors of `rows` up to date; `txn` makes the commit idempotent (app id, version).
+def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: DataFrame | None) -> Looked:
+    """Bring the vectors of `rows` up to date; `lost` as `stage_lost_contents` makes it.
 
+    What is written follows from comparing the rows with `vectors`, so that the same rows again change nothing.
     Everything between the stages is written to the staging folder first: each is computed once, and the commit
     reads only files.
     """
@@ -39,9 +42,8 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
         total, replaced = _sizes(pending)
     if total == 0:
         return Looked(looked_at, 0, 0, 0, 0)
-    job.run.begin()
     with job.run.stage("embed"):
-        reused = _stage_reused(job, pending, folder=folder, pinned=pinned)
+        reused = stage_reused(job, pending, lost=lost, folder=folder, pinned=pinned)
         embedded = _stage_embedded(job, rows, pending, reused=reused, folder=folder)
         made = _account(job, embedded)
     with job.run.stage("commit"):
@@ -50,7 +52,15 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, txn: tuple[str,
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        commit(job, spark, staged, rows=total, replaces=replaced > 0, txn=txn)
+        counts = job.run.counts
+        done = counts["embedded"] + counts["copied"]
+        require_few_rejected(
+            job,
+            rejected=counts["rejected"] + rejected,
+            rows=done + total,
+            said="of this run (the last micro-batch was not committed)",
+        )
+        commit(job, spark, staged, rows=total, replaces=replaced > 0)
     return Looked(looked_at, total, made, total - made, rejected)
 
 
@@ -64,7 +74,7 @@ def _stage_pending(
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    seen = Observation(f"looked-at-{folder.rsplit('/', 1)[-1]}")
+    seen = Observation(f"looked-at-{job.run.run_id}-{folder.rsplit('/', 1)[-1]}")
     contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
     # Several changes of one id in one micro-batch: the last commit counts; true duplicates are decided by hash.
     newest = F.struct("commit_version", F.col("content_hash"), F.col("row_hash"))
@@ -92,33 +102,6 @@ def _sizes(pending: DataFrame) -> tuple[int, int]:
         F.count(F.lit(1)).alias("rows"), F.count("replaced_id").alias("replaced")
     ).first()
     return (int(row.rows), int(row.replaced)) if row else (0, 0)
-
-
-def _stage_reused(
-    job: Embedding, pending: DataFrame, *, folder: str, pinned: int
-) -> DataFrame | None:
-    """Vectors that the model already made of the same content: (content_hash, status, error, embedding)."""
-    from pyspark.sql import functions as F
-
-    known = stored_contents(job, version=pinned).where("status = 'ok'")
-    wanted = pending.select("content_hash").distinct()
-    matches = (
-        known.join(wanted, "content_hash")
-        .groupBy("content_hash")
-        .agg(F.min("vector_id").alias("vector_id"))
-    )
-    matches.write.mode("overwrite").parquet(f"{folder}/reused")
-    reused = pending.sparkSession.read.parquet(f"{folder}/reused")
-    bounds = reused.agg(F.min("vector_id").alias("low"), F.max("vector_id").alias("high")).first()
-    if bounds is None or bounds.low is None:
-        return None
-    # The literal bounds let Delta skip files by their statistics; the vectors column is wide.
-    vectors = job.lake.read("vectors", version=pinned).where(F.col("model_id") == job.model_id)
-    vectors = vectors.where(F.col("vector_id").between(bounds.low, bounds.high))
-    vectors = vectors.select("vector_id", "status", "error", "embedding")
-    return vectors.join(F.broadcast(reused), "vector_id").select(
-        "content_hash", "status", "error", "embedding"
-    )
 
 
 def _stage_embedded(

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import Lake, table_version
+from jobs.driver.claims import claim, killed_runs
+from jobs.driver.lake import Lake
 from jobs.driver.progress import RowProgress
 from jobs.driver.tasks import clear_task_errors
+from jobs.stages.embedding.accounts import (
+    Accounts,
+    SourceIds,
+    compare_ids,
+    count_source,
+    require_closed,
+    require_few_gone,
+    require_few_rejected,
+)
 from jobs.stages.embedding.changes import Looked, embed_changes
-from jobs.stages.embedding.commit import clear_conflicts, remove_deleted
-from jobs.stages.embedding.history import append_only, earlier_runs
+from jobs.stages.embedding.commit import clear_conflicts, remove_gone
+from jobs.stages.embedding.history import (
+    Proof,
+    TableState,
+    read_proof,
+    require_own_vectors,
+    source_key,
+)
+from jobs.stages.embedding.reuse import stage_lost_contents
 from jobs.stages.embedding.source import Source
+from jobs.stages.embedding.window import WindowStream, choose_window
 from jobs.stages.embedding.work import Embedding
 from jobs.stages.embedding.write_back import write_back
 from udfs import storage
+from udfs.errors import LakeError
 from udfs.specs import EmbedSpec
 
 if TYPE_CHECKING:
@@ -49,153 +68,222 @@ class EmbedReport:
 def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     """Bring the model's vectors up to date with the source table, exactly once.
 
-    Killed at any point and run again, `vectors` is what one clean run would have written. Raises LakeError for a
-    source that cannot be read, another run writing at the same time, and vectors of another source table.
+    Killed at any point and run again, `vectors` is what one clean run would have written. It returns only when every row
+    of the source is accounted for. Raises LakeError for a source that cannot be read, another run of the model in this
+    lake, vectors of another source table, and more deleted or rejected rows than settings allow.
     """
     settings = lake.settings
-    source = Source.open(lake)
     run.model = model
-    key = _source_key(source, model.spec.model_id)
-    earlier = earlier_runs(lake, source, model_id=model.spec.model_id, key=key)
-    run.source_table, run.source_version, run.source_key = source.table, source.version, key
+    source, state = _open_source(lake)
+    model_id = model.spec.model_id
+    replaces = require_own_vectors(lake, source, model_id=model_id)
     rescan = settings.embed.rescan or (settings.source.recheck_files and source.has_files)
-    if earlier.done == source.version and not rescan:
+    proof = _identify(run, source, state=state)
+    if proof.version == state.version and not rescan:
+        run.counts.update({"duplicates": proof.repeated} if proof.repeated else {})
         return EmbedReport(True, source.version, {})
-    rescan = rescan or earlier.rescan
+    name = f"{run.job}/{model_id}"
+    staging = lake.folder("staging", run.run_id)
     spec = EmbedSpec(
         model.spec, settings.serving.spec(), max_image_bytes=settings.embed.max_image_bytes
     )
-    staging = lake.folder("staging", run.run_id)
-    job = Embedding(lake, run, source, spec, staging, retry_rejected=settings.embed.rescan)
-    try:
-        with clear_conflicts(source.table), clear_task_errors():
-            _embed_all(job, rescan=rescan, first=earlier.done is None)
-            if earlier.done is None or not append_only(lake, source, since=earlier.done):
-                with run.stage("delete"):
-                    end = table_version(lake.spark, source.table)
-                    run.counts["deleted"] = remove_deleted(job, source_version=end)
-            with run.stage("write back"):
-                write_back(job)
-    finally:
-        storage.remove_folder(staging)
-    return EmbedReport(False, source.version, dict(run.counts))
+    with claim(run, name=name, timeout=settings.embed.claim_seconds) as held:
+        for dead in killed_runs(lake, name, but=run.run_id):
+            storage.remove_folder(lake.folder("staging", dead))
+        job = Embedding(lake, run, source, spec, staging, held, settings.embed.rescan)
+        try:
+            with clear_conflicts(source.table), clear_task_errors():
+                _bring_up_to_date(job, rescan=rescan, replaces=replaces)
+                with run.stage("write back"):
+                    write_back(job)
+        finally:
+            storage.remove_folder(staging)
+    return EmbedReport(False, run.source_version or 0, dict(run.counts))
 
 
-def _embed_all(job: Embedding, *, rescan: bool, first: bool) -> None:
-    lake, source, run = job.lake, job.source, job.run
-    rows = source.read(lake.spark, version=source.version)
-    total = rows.count()
-    doubles = _duplicate_ids(job, total=total)
-    # How many rows a change feed will bring is known when it has brought them.
-    whole = first or rescan or not source.has_cdf
-    name = source.table.rsplit("/", 1)[-1]
-    progress = RowProgress(f"embed {name}", total=total if whole else None)
-    run.counts.update({"source_rows": total, "embedded": 0, "copied": 0, "rejected": 0})
+def _open_source(lake: Lake) -> tuple[Source, TableState]:
+    source = Source.open(lake)
+    state = TableState.read(lake.spark, source.table)
+    return replace(source, version=state.version), state
+
+
+def _identify(run: Run, source: Source, *, state: TableState) -> Proof:
+    """Record in the run what it reads; what earlier runs prove of it."""
+    lake, model = run.lake, run.model
+    vectors = TableState.read(lake.spark, lake.name("vectors"))
+    run.source_table, run.source_key = (
+        source.table,
+        source_key(source, state=state, vectors=vectors),
+    )
+    _record_version(run, state, state.version)
+    run.vectors_version = vectors.version
+    return read_proof(
+        lake,
+        model_id=model.spec.model_id if model else "",
+        key=run.source_key,
+        state=state,
+        vectors=vectors,
+    )
+
+
+def _record_version(run: Run, state: TableState, version: int) -> None:
+    run.source_version, run.source_commit = version, state.time(version)
+
+
+def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
+    """Look at a window of the source, and account for all of it; where the accounts are open, compare every row."""
+    lake, run = job.lake, job.run
+    # Read again under the claim: another run may have ended between.
+    source, state = _open_source(lake)
+    job = replace(job, source=source)
+    proof = _identify(run, source, state=state)
+    key = run.source_key or ""
+    window, rows = choose_window(job, proof, key=key, state=state, rescan=rescan)
+    for last in (False, True):
+        stream = WindowStream(job, window, state=state)
+        ids, reached = _embed_window(job, stream, state=state, rows=rows)
+        with run.stage("account"):
+            accounts = compare_ids(job, ids)
+        if window.start is None or not accounts.missing or last:
+            break
+        log.warning(
+            "%d ids of %s have no vector row after its changes: every row is compared (%s, …)",
+            accounts.missing,
+            source.table,
+            accounts.examples(),
+        )
+        window, rows = replace(window, start=None), None
+    stream.remove()
+    _close(job, ids, accounts, replaces=replaces)
+    run.vectors_version = lake.version("vectors")
+    if reached != state.version:
+        state = TableState.read(lake.spark, source.table)
+    _record_version(run, state, reached)
+
+
+def _embed_window(
+    job: Embedding, stream: WindowStream, *, state: TableState, rows: int | None
+) -> tuple[SourceIds, int]:
+    """Give a window's rows to the model; the ids of the source at the version reached, and that version."""
+    run, source = job.run, job.source
+    with run.stage("count"):
+        ids = count_source(job, version=state.version)
+        lost = stage_lost_contents(job)
+    total = ids.rows if stream.window.start is None else rows
+    progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
+    run.counts.update({"embedded": 0, "copied": 0, "rejected": 0})
     try:
-        _stream(job, doubles, progress=progress, rescan=rescan)
-        if doubles is not None:
-            winners = source.rows(rows).join(doubles.select("id"), "id")
-            looked = embed_changes(
-                job, winners, name="duplicates", txn=(f"gme-lake/{run.run_id}", 0)
-            )
+        reached = stream.run(functools.partial(_one_batch, job, stream, ids, lost, progress))
+        if reached > state.version:
+            ids = _follow(job, stream, state=state, reached=reached)
+        snapshot = source.rows(source.read(job.lake.spark, version=reached))
+        unsettled = _unsettled_ids(job, stream, ids, reached=reached)
+        if unsettled is not None:
+            winners = snapshot.join(unsettled, "id")
+            looked = embed_changes(job, winners, name="unsettled", lost=lost)
             _count(run.counts, looked, progress)
     finally:
         progress.close()
+    _report_ids(job, ids)
+    return ids, reached
 
 
-def _stream(
-    job: Embedding, doubles: DataFrame | None, *, progress: RowProgress, rescan: bool
+def _one_batch(
+    job: Embedding,
+    stream: WindowStream,
+    ids: SourceIds,
+    lost: DataFrame | None,
+    progress: RowProgress,
+    frame: DataFrame,
+    batch_id: int,
 ) -> None:
-    """Run the source's stream to its present end; each micro-batch is committed before the next begins."""
-    settings = job.lake.settings.embed
-    source = job.source
-    checkpoint = _checkpoint(job, rescan=rescan)
-    failures: list[Exception] = []
-
-    def one_batch(frame: DataFrame, batch_id: int) -> None:
-        rows = source.rows(frame).where("id IS NOT NULL")
-        if "_change_type" in rows.columns:
-            rows = rows.where("_change_type IN ('insert', 'update_postimage')")
-        if doubles is not None:
-            rows = rows.join(doubles.select("id"), "id", "left_anti")
-        stream_id = _stream_id(job.lake, checkpoint)
-        try:
-            looked = embed_changes(
-                job, rows, name=f"batch-{batch_id}", txn=(f"gme-lake/{stream_id}", batch_id)
-            )
-        except Exception as error:
-            failures.append(error)
-            raise
-        _count(job.run.counts, looked, progress)
-
-    stream = source.stream(
-        job.lake.spark,
-        files=settings.files_per_batch,
-        size=settings.bytes_per_batch,
-        changes=not rescan,
-    )
-    query = (
-        stream.writeStream.foreachBatch(one_batch)
-        .option("checkpointLocation", checkpoint)
-        .trigger(availableNow=True)
-        .start()
-    )
-    try:
-        query.awaitTermination()
-    except Exception:
-        if failures:
-            raise failures[0] from None
-        raise
-    finally:
-        query.stop()
-    if rescan:
-        storage.remove_folder(checkpoint)
+    rows = job.source.rows(frame).where("id IS NOT NULL")
+    if "_change_type" in rows.columns:
+        if stream.window.start is not None:  # of a whole table's window see _unsettled_ids
+            _leave_removals(rows, f"{stream.removals}/{batch_id}")
+        rows = rows.where("_change_type IN ('insert', 'update_postimage')")
+    if ids.repeated:
+        rows = rows.join(ids.repeats(), "id", "left_anti")
+    looked = embed_changes(job, rows, name=f"batch-{batch_id}", lost=lost)
+    _count(job.run.counts, looked, progress)
 
 
-def _checkpoint(job: Embedding, *, rescan: bool) -> str:
-    """One stream per source, model and column mapping; without a change feed also per source version."""
-    parts = [job.run.source_key or ""]
-    if rescan:
-        parts.append(f"rescan-{job.run.run_id}")
-    elif not job.source.has_cdf:
-        parts.append(f"version-{job.source.version}")
-    else:
-        parts.append("changes")
-    return job.lake.folder("streams", *parts)
-
-
-def _stream_id(lake: Lake, checkpoint: str) -> str:
-    """The id Spark gave the stream; a deleted checkpoint gets another, so batch numbers never collide."""
-    row = lake.spark.read.json(f"{checkpoint}/metadata").first()
-    return str(row.id) if row else checkpoint
-
-
-def _duplicate_ids(job: Embedding, *, total: int) -> DataFrame | None:
-    """Ids that more than one source row has, (id, rows); counts them and the rows without id."""
+def _leave_removals(rows: DataFrame, folder: str) -> None:
+    """Write the ids from which a commit has taken more rows than it gave: who has one still, had two meanwhile."""
     from pyspark.sql import functions as F
 
+    taken = F.col("_change_type").isin("delete", "update_preimage")
+    balance = F.sum(F.when(taken, -1).otherwise(1))
+    by_commit = rows.groupBy("id", "_commit_version").agg(balance.alias("balance"))
+    by_commit.where("balance < 0").select("id").distinct().write.mode("overwrite").parquet(folder)
+
+
+def _unsettled_ids(
+    job: Embedding, stream: WindowStream, ids: SourceIds, *, reached: int
+) -> DataFrame | None:
+    """Ids whose one row a stream cannot tell: those of several rows, and those of which one of several may be removed.
+
+    Of a whole table that changed while it was read, these are all that changed.
+    """
     spark = job.lake.spark
-    ids = job.source.ids(spark, version=job.source.version)
-    counted = ids.groupBy("id").agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
-    folder = f"{job.staging}/duplicate-ids"
-    counted.write.mode("overwrite").parquet(folder)
-    doubles = spark.read.parquet(folder)
-    extra = doubles.agg(F.sum(F.col("rows") - 1)).first()
-    without_id = total - ids.count()
-    if without_id:
-        job.run.counts["without_id"] = without_id
-        log.warning("%d rows of %s have no id and were left out", without_id, job.source.table)
-    if not extra or not extra[0]:
+    parts = [ids.repeats()] if ids.repeated else []
+    folders = [f"{stream.removals}/{name}" for name in storage.names(stream.removals)]
+    if folders:
+        parts.append(spark.read.parquet(*folders))
+    if stream.window.start is None and stream.window.has_cdf and reached > stream.begun:
+        changes = job.source.changes(spark, start=stream.begun + 1, end=reached)
+        parts.append(changes.select(job.source.id_column().alias("id")))
+    if not parts:
         return None
-    job.run.counts["duplicates"] = int(extra[0])
-    shown = ", ".join(str(row.id) for row in doubles.orderBy("id").head(5))
-    log.warning(
-        "%d rows of %s repeat an id of another row (%s, …): one row of each id is embedded",
-        extra[0],
-        job.source.table,
-        shown,
-    )
-    return doubles
+    unsettled = functools.reduce(lambda one, other: one.union(other), parts).distinct()
+    folder = f"{job.staging}/unsettled-ids"
+    unsettled.join(ids.counted, "id").select("id").write.mode("overwrite").parquet(folder)
+    staged = spark.read.parquet(folder)
+    return staged if staged.head(1) else None
+
+
+def _follow(job: Embedding, stream: WindowStream, *, state: TableState, reached: int) -> SourceIds:
+    """The ids of a version that the source got while the stream began. Raises LakeError where rows were passed over."""
+    now = TableState.read(job.lake.spark, job.source.table)
+    passed = not stream.window.has_cdf and not now.only_added(since=state.version)
+    if now.table_id != state.table_id or passed:
+        stream.remove()
+        raise LakeError(
+            f"{job.source.table} was changed while this run read it (version {state.version} to {reached}), and it has no "
+            "change feed that would tell which rows. What was committed stays; run again to compare every row"
+        )
+    return count_source(job, version=reached)
+
+
+def _report_ids(job: Embedding, ids: SourceIds) -> None:
+    counts, table = job.run.counts, job.source.table
+    counts["source_rows"] = ids.rows
+    if ids.without_id:
+        counts["without_id"] = ids.without_id
+        log.warning("%d rows of %s have no id and were left out", ids.without_id, table)
+    if ids.repeated:
+        counts["duplicates"] = ids.repeated
+        shown = ", ".join(str(row.id) for row in ids.repeats().orderBy("id").head(5))
+        log.warning(
+            "%d rows of %s repeat an id of another row (%s, …): one row of each id is embedded",
+            ids.repeated,
+            table,
+            shown,
+        )
+
+
+def _close(job: Embedding, ids: SourceIds, accounts: Accounts, *, replaces: bool) -> None:
+    """Check the guards, delete the vector rows whose ids are gone, and require that all rows are accounted for."""
+    rows = accounts.ok + accounts.rejected
+    require_few_rejected(job, rejected=accounts.rejected, rows=rows, said=f"of {job.source.table}")
+    if not replaces:
+        require_few_gone(job, accounts)
+    require_closed(job, ids, accounts)
+    if accounts.gone:
+        with job.run.stage("delete"):
+            gone = accounts.open_ids.where("vector_id IS NOT NULL").select("vector_id")
+            remove_gone(job, gone, rows=accounts.gone)
+    job.run.counts["deleted"] = accounts.gone
 
 
 def _count(counts: Counter[str], looked: Looked, progress: RowProgress) -> None:
@@ -203,8 +291,3 @@ def _count(counts: Counter[str], looked: Looked, progress: RowProgress) -> None:
     counts["copied"] += looked.copied
     counts["rejected"] += looked.rejected
     progress.add(looked.looked_at, rejected=looked.rejected)
-
-
-def _source_key(source: Source, model_id: str) -> str:
-    table = hashlib.sha256(source.table.encode()).hexdigest()[:12]
-    return f"{table}-{source.columns_key}-{model_id}"

@@ -83,23 +83,31 @@ class Source:
         frame = self.read(spark, version=version)
         return frame.select(self.id_column().alias("id")).where("id IS NOT NULL")
 
-    def stream(
-        self, spark: SparkSession, *, files: int, size: str, changes: bool = True
-    ) -> DataFrame:
-        """Rows to look at, as a stream: the change feed where the table has one, else its newest snapshot.
+    def changes(self, spark: SparkSession, *, start: int, end: int) -> DataFrame:
+        """The change feed of versions `start` to `end`, both included; reading it raises where it is not all there."""
+        reader = spark.read.format("delta").option("readChangeFeed", "true")
+        reader = reader.option("startingVersion", start).option("endingVersion", end)
+        return reader.load(self.table) if is_path(self.table) else reader.table(self.table)
 
-        `changes=False` streams the snapshot whatever the table has.
+    def stream(
+        self, spark: SparkSession, *, files: int, size: str, start: int | None = None
+    ) -> DataFrame:
+        """Rows to look at, as a stream: the change feed from version `start` on, or the newest snapshot.
+
+        Where the table has a change feed, its commits since a snapshot that is still being read follow; else only rows
+        that were added follow.
         """
         reader = (
             spark.readStream.format("delta")
             .option("maxFilesPerTrigger", files)
             .option("maxBytesPerTrigger", size)
         )
-        if self.has_cdf and changes:
+        if self.has_cdf:
             reader = reader.option("readChangeFeed", "true")
         else:
-            # Commits that arrive meanwhile belong to the next run, which streams the new snapshot.
             reader = reader.option("skipChangeCommits", "true")
+        if start is not None:
+            reader = reader.option("startingVersion", start)
         return reader.load(self.table) if is_path(self.table) else reader.table(self.table)
 
     def rows(self, frame: DataFrame) -> DataFrame:

@@ -11,6 +11,7 @@ from udfs.specs import EmbedSpec
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from jobs.driver.claims import Claim
     from jobs.driver.lake import Lake
     from jobs.driver.runs import Run
 
@@ -24,6 +25,7 @@ class Embedding:
     source: Source
     spec: EmbedSpec
     staging: str
+    claim: Claim
     retry_rejected: bool = False
 
     @property

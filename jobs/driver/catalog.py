@@ -70,6 +70,7 @@ def _publish_source_views(lake: Lake) -> list[str]:
     from pyspark.sql import functions as F
 
     runs = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
+    runs = runs.withColumn("source_table", lake.resolved("source_table"))
     latest = runs.groupBy("source_table").agg(F.max_by("settings", "started_at").alias("settings"))
     names = []
     for row in latest.orderBy("source_table").collect():

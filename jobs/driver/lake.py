@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.settings import Settings
+from jobs.driver.sql import identifier
 from jobs.driver.tables import TABLES, Table
 from udfs import storage
 from udfs.errors import LakeError
@@ -48,6 +49,14 @@ class Lake:
     def resolve(self, path: str) -> str:
         """The path that a table names. What lies outside the lake, and what old lakes name absolutely, is as it stands."""
         return self.root + path[1:] if path.startswith("./") else path
+
+    def resolved(self, column: str) -> Column:
+        """A column of paths as tables name them, each as `resolve` gives it."""
+        from pyspark.sql import functions as F
+
+        named = F.col(column)
+        within = F.concat(F.lit(self.root), F.expr(f"substring({identifier(column)}, 2)"))
+        return F.when(named.startswith("./"), within).otherwise(named)
 
     def holds(self, path: str) -> bool:
         """Whether a path lies under the lake's root, by where its links and `..` lead; nothing else may be deleted."""

@@ -112,7 +112,7 @@ RUN_EVENTS = Table(
         ("model_id", "STRING"),
         ("model_name", "STRING"),
         ("model_version", "STRING"),
-        ("source_table", "STRING"),
+        ("source_table", "STRING"),  # ./… where it lies in the lake
         ("source_version", "BIGINT"),
         (
             "source_key",

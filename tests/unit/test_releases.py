@@ -1,8 +1,14 @@
-"""Where rollbacks go, one after another: worked out from the rows of `releases` alone."""
+"""Where rollbacks go, one after another, by the rows of `releases` alone; and how a model is named to be promoted."""
+
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
+from jobs.driver import releases
 from jobs.driver.releases import Release, rollback_targets
+from jobs.driver.settings import load_settings
+from udfs.errors import RegistryError
 
 
 def history(*steps: str) -> list[Release]:
@@ -48,3 +54,46 @@ def test_notes_that_fit_no_release_are_only_notes():
     assert [release.index_id for release in rollback_targets(rows)] == ["B", "A"]
     itself = [Release(1, "model", 1, "A", "rollback from 1 to 1")]
     assert [release.index_id for release in rollback_targets(itself)] == ["A"]
+
+
+class Models:
+    """A registry with aliases and versions; opened again with other settings as `Registry` is."""
+
+    known: ClassVar = {"champion": "aaaaaa11", "candidate": "aaaaaa22", 7: "bbbbbb77"}
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def resolve(self):
+        model = self.settings.model
+        if (asked := model.version or model.alias) not in self.known:
+            raise RegistryError(f"no {asked}")
+        return SimpleNamespace(spec=SimpleNamespace(model_id=self.known[asked]))
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("champion", "aaaaaa11"),
+        ("candidate", "aaaaaa22"),
+        ("7", "bbbbbb77"),
+        ("aaaaaa2", "aaaaaa22"),
+        ("unregis", "unregistered"),
+        ("aaaaaa", "it may be aaaaaa11 or aaaaaa22"),
+        ("challenger", "none of that name: no challenger"),
+        ("8", "none of that name: no 8"),
+        ("bbbb", "at least 6 characters of a model_id; .* are aaaaaa11, aaaaaa22, unregistered"),
+    ],
+)
+def test_a_model_is_named_by_alias_version_or_the_beginning_of_its_id(monkeypatch, name, found):
+    monkeypatch.setattr(releases, "Registry", Models)
+    indexed = [SimpleNamespace(model_id=m) for m in ("aaaaaa11", "aaaaaa22", "unregistered")]
+    rows = SimpleNamespace(collect=lambda: indexed)
+    frame = SimpleNamespace(select=lambda _: SimpleNamespace(distinct=lambda: rows))
+    lake = SimpleNamespace(read=lambda _: frame, name=lambda table: table)
+    registry = Models(load_settings(env={}))
+    if " " not in found:
+        assert releases.model_named(lake, registry, name) == found
+    else:
+        with pytest.raises(RegistryError, match=found):
+            releases.model_named(lake, registry, name)

@@ -18,7 +18,7 @@ from jobs.stages.recall.record import append_recalls, metrics_of
 from jobs.stages.recall.summary import PointFigures, figures, groups_of
 from jobs.stages.tuning.report import TuneReport
 from jobs.stages.tuning.trying import Trial, Tried, tried
-from udfs import storage
+from jobs.stages.vacuuming import remove_within
 from udfs.ann.ladder import Candidate, affordable, bytes_of, ladder
 from udfs.ann.plan import opq_pq_factory
 from udfs.ann.points import ANY_KIND, OperatingPoint
@@ -188,4 +188,4 @@ def _remove_others(lake: Lake, tries: list[Tried], best: Tried) -> None:
     for one in tries:
         spec = one.manifest.spec
         if one is not best and committed_index(lake, spec.index_id) is None:
-            storage.remove_folder(spec.root)
+            remove_within(lake, spec.root)

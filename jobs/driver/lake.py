@@ -165,12 +165,12 @@ class Lake:
         described = self.spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Location'")
         found = described.select("data_type").first()
         if found is None or _same_place(found[0], location):
-            return found is not None
+            return True
         if storage.exists(storage.join(found[0], "_delta_log")):
             raise LakeError(
                 f"{name} is the table in {found[0]}, not the one of this lake in {location}: another lake is known "
                 "under this schema. Give this one a schema of its own (lake.schema), or drop the schema's tables from "
-                "the catalog, which keeps their files"
+                "the catalog (those in the folder of a lake keep their files)"
             )
         self.spark.sql(f"DROP TABLE {name}")
         return False

@@ -110,7 +110,8 @@ def test_what_is_released_newest_or_added_to_stays(open_lake, monkeypatch):
     assert len(Searcher.open(lake.folder("indexes", third)).search(unit(3, DIM), k=5).I) == 3
     with pytest.raises(LakeError, match=f"has index {second}, which is no longer in"):
         released(lake, rollback)
-    run = lake.read("runs").where("job = 'vacuum_indexes'").first()
+    runs = lake.read("runs").where("job = 'vacuum_indexes'")
+    run = runs.orderBy("started_at", ascending=False).first()
     assert run.counts["indexes_removed"] == 1 and run.counts["bytes_removed"] == planned.bytes
     assert plan_vacuum(lake, releases=1, retain=NOW).folders == ()
 

@@ -45,7 +45,8 @@ def found(lake: Lake, query: np.ndarray) -> list[str]:
     root = target.manifest.spec.root
     assert root == lake.folder("indexes", target.index_id)
     with recorded(Run(lake, "search")) as run:
-        spec = search_spec(lake, run, target=target, staging=lake.folder("staging", "test"))
+        spec = search_spec(lake, run, target=target, staging=lake.folder("staging", run.run_id))
+    shutil.rmtree(lake.folder("staging"), ignore_errors=True)
     assert (spec.root, spec.manifest_sha256) == (root, target.manifest_sha256)
     searcher = Searcher.open(root, model_id="model-a", manifest_sha256=spec.manifest_sha256)
     ids = searcher.search(query, k=5).ids[0].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import delta_table, read_table
@@ -21,18 +22,28 @@ _WORD = re.compile(r"\w+")
 _OF_CHANGES = ("_change_type", "_commit_version", "_commit_timestamp")
 
 
+@dataclass(frozen=True)
 class Columns:
-    """The columns of a source table, found as Spark finds them: whatever the case, unless it is told otherwise."""
+    """The columns of a source table, found as Spark finds them: whatever the case, unless it is told otherwise.
 
-    def __init__(self, lake: Lake, table: str) -> None:
-        self.lake = lake
-        self.table = table
-        self.types = dict(read_table(lake.spark, table).dtypes)
-        self._exact = lake.spark.conf.get("spark.sql.caseSensitive", "false") == "true"
+    `lake` is asked what has become of a column that is missing.
+    """
+
+    table: str
+    types: dict[str, str]
+    exact: bool = False
+    lake: Lake | None = None
+
+    @classmethod
+    def read(cls, lake: Lake, table: str) -> Columns:
+        """The columns of a Delta table by name or path."""
+        types = dict(read_table(lake.spark, table).dtypes)
+        exact = lake.spark.conf.get("spark.sql.caseSensitive", "false") == "true"
+        return cls(table, types, exact, lake)
 
     def find(self, column: str) -> str | None:
         """The table's own spelling of a column, or None. Raises LakeError where several are meant."""
-        if column in self.types or self._exact:
+        if column in self.types or self.exact:
             return column if column in self.types else None
         found = [name for name in self.types if name.lower() == column.lower()]
         if len(found) > 1:
@@ -44,7 +55,7 @@ class Columns:
         found = self.find(column)
         if found is not None:
             return self.types[found]
-        renamed = _renamed(self.lake, self.table, column)
+        renamed = _renamed(self.lake, self.table, column) if self.lake else ""
         close = difflib.get_close_matches(column, list(self.types), n=1, cutoff=0.5)
         hint = renamed or (f"; did you mean {close[0]}?" if close else ".")
         raise LakeError(

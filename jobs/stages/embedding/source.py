@@ -59,7 +59,7 @@ class Source:
         table = table_given(settings.table)
         version = table_version(lake.spark, table)
         properties = table_properties(lake, table)
-        columns = Columns(lake, table)
+        columns = Columns.read(lake, table)
         for column in (settings.id, *template_columns(settings.text)):
             columns.type_of(column)
         kind = image_kind(settings, columns)

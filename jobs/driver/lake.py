@@ -161,7 +161,6 @@ def read_table(spark: SparkSession, table: str, *, version: int | None = None) -
 def delta_table(spark: SparkSession, table: str) -> DeltaTable:
     """Handle of a Delta table by name or path. Raises LakeError, which says what is there, where there is none."""
     from delta.tables import DeltaTable
-    from pyspark.errors import AnalysisException
 
     if is_path(table):
         if not DeltaTable.isDeltaTable(spark, table):
@@ -169,7 +168,7 @@ def delta_table(spark: SparkSession, table: str) -> DeltaTable:
         return DeltaTable.forPath(spark, table)
     try:
         return DeltaTable.forName(spark, qualified(table))
-    except AnalysisException as error:
+    except Exception as error:  # AnalysisException, or the JVM's own where a catalog is missing
         raise LakeError(_at_name(spark, table, cause(error))) from error
 
 
@@ -192,12 +191,10 @@ def _at_path(path: str) -> str:
 
 
 def _at_name(spark: SparkSession, table: str, reason: str) -> str:
-    from pyspark.errors import AnalysisException
-
     name = qualified(table)
     try:
         kind = spark.catalog.getTable(name).tableType
-    except AnalysisException as error:
+    except Exception as error:  # as above
         return (
             f"table {table} does not exist in this catalog; give its name or path ({cause(error)})"
         )

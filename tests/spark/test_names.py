@@ -79,8 +79,9 @@ def test_a_lake_of_odd_names_from_end_to_end(shop, tmp_path):
     spark = shop.spark
     root, shop.table = tmp_path / "it's `my` lake, ü", str(tmp_path / SOURCE)
     queries, results = tmp_path / "it's queries", tmp_path / "it's results `ü`"
-    writer = source_frame(shop, range(6)).option("delta.columnMapping.mode", "name")
-    writer.option("delta.enableChangeDataFeed", "true").save(shop.table)
+    source_frame(shop, range(6)).option("delta.columnMapping.mode", "name").save(shop.table)
+    followed = "'delta.enableChangeDataFeed' = 'true'"
+    spark.sql(f"ALTER TABLE {qualified(shop.table)} SET TBLPROPERTIES ({followed})")
     shop.sets += [
         f"lake.root={root}",
         f"source.id={ID}",

@@ -65,8 +65,8 @@ def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
         found, _, page = search(again)
         assert [hit.rank for hit in found["like p4"]] == [1, 2] and found["like p4"][0].id == "p4"
         said = warned()
-        # The query's own text, and the hit's.
-        assert page.read_text("utf-8").count("thing 4 a thing numbered 4") == 1 + titles
+        second = found["like p4"][1].id.removeprefix("p")
+        assert (f"a thing numbered {second}" in page.read_text("utf-8")) == titles
         assert len(said) == (not titles), said
         assert titles or said[0].startswith("hits are shown without their texts and pictures: ")
 
@@ -147,4 +147,4 @@ def test_what_is_no_source_is_said_to_be_what_it_is(shop, tmp_path):
     again = replace(shop, table=f"`{lake.schema}`.PRODUCTS")
     lake, report = again.embed("source.id=PRICE", "source.text={Title}", "source.image=IMAGE")
     assert report.counts["embedded"] == 2 and set(again.vectors(lake)) == {"0.0", "1.0"}
-    assert spark.table(f"{name}_with_vectors").where("embedding IS NOT NULL").count() == 2
+    assert spark.table(f"{name}_with_vectors").count() == 2

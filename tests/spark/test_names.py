@@ -10,6 +10,7 @@ from jobs.driver.lake import now
 from jobs.driver.sql import identifier, literal, name_parts, qualified, readable
 from tests.spark.conftest import picture
 from tests.spark.test_search import release, search
+from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
 
@@ -106,6 +107,10 @@ def test_a_lake_of_odd_names_from_end_to_end(shop, tmp_path):
     source_frame(shop, [7]).save(shop.table)
     spark.sql(f"DELETE FROM {qualified(shop.table)} WHERE {identifier(ID)} = 3")
     spark.sql(f"DROP SCHEMA {lake.schema} CASCADE")
+    with pytest.raises(LakeError, match="Delta cannot change rows of a table with a change feed"):
+        shop.embed("embed.write_back=columns")
+    followed = "'delta.enableChangeDataFeed' = 'false'"
+    spark.sql(f"ALTER TABLE {qualified(shop.table)} SET TBLPROPERTIES ({followed})")
     lake, report = shop.embed("embed.write_back=columns")
     assert set(shop.vectors(lake)) == {"0", "1", "2", "4", "5", "7"}
     assert report.counts["written_back"] == 6

@@ -134,3 +134,13 @@ def test_a_table_that_only_takes_rows_gets_no_columns():
     written(properties=only)
     with pytest.raises(LakeError, match=r"delta.appendOnly=true.*write_back to view or none"):
         written(properties=only, write_back="columns")
+
+
+def test_columns_that_delta_cannot_add_or_write_are_refused():
+    feed, mapped = {"delta.enableChangeDataFeed": "true"}, {"delta.columnMapping.mode": "name"}
+    with pytest.raises(LakeError, match=r"takes no column my vector: .*delta.columnMapping.mode"):
+        written(vector_column="my vector", write_back="columns")
+    written(vector_column="my vector", write_back="columns", properties=mapped)
+    with pytest.raises(LakeError, match=r"cannot change rows .*change feed .*a\.b c`d-ü"):
+        written(write_back="columns", properties=feed)
+    written(properties=feed)

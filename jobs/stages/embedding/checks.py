@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Types that have no one spelling as a string.
 _NO_IDS = ("array", "map", "struct", "binary", "variant", "interval", "void")
 _WORD = re.compile(r"\w+")
+_NEEDS_MAPPING = set(" ,;{}()\n\t=")
 _OF_CHANGES = ("_change_type", "_commit_version", "_commit_timestamp")
 
 
@@ -133,6 +134,7 @@ def check_written(
             f"{columns.table} has delta.appendOnly=true, so that no vector can be written beside its rows: set "
             "embed.write_back to view or none"
         )
+    _check_possible(columns, embed, properties)
     _check_own(columns, embed, settings, taken)
 
 
@@ -150,6 +152,24 @@ def _refuse_taken(table: str, embed: EmbedSettings, taken: dict[str, str]) -> No
         f"{table} already has a column {names}, which the view of vectors beside its rows is to have: {change}, or set "
         "embed.write_back to columns or none"
     )
+
+
+def _check_possible(columns: Columns, embed: EmbedSettings, properties: dict[str, str]) -> None:
+    """`write_back=columns`: refuse names that Delta cannot add to the table, or cannot write to."""
+    table, other = columns.table, "set embed.vector_column and embed.model_column to other names"
+    odd = [n for n in (embed.vector_column, embed.model_column) if set(n) & _NEEDS_MAPPING]
+    if odd and properties.get("delta.columnMapping.mode", "none").lower() == "none":
+        raise LakeError(
+            f"{table} takes no column {', '.join(odd)}: Delta allows blanks and any of ,;{{}}()= in names with column "
+            f"mapping only (delta.columnMapping.mode=name); turn it on, or {other}"
+        )
+    has_feed = properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
+    ticked = [n for n in (*columns.types, embed.vector_column, embed.model_column) if "`" in n]
+    if has_feed and ticked:
+        raise LakeError(
+            f"Delta cannot change rows of a table with a change feed where a column's name has a backtick in it "
+            f"({', '.join(ticked)}), as {table}: rename it, or set embed.write_back to view or none"
+        )
 
 
 def _check_own(

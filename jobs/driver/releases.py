@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import Lake, now
+from jobs.driver.sql import literal
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def newest_releases(lake: Lake, *, limit: int) -> list[Release]:
 
 def newest_index(lake: Lake, *, model_id: str) -> str:
     """index_id of the index built last for a model. Raises LakeError where there is none."""
-    rows = lake.read("indexes").where(f"model_id = '{model_id}'")
+    rows = lake.read("indexes").where(f"model_id = {literal(model_id)}")
     row = rows.orderBy("built_at", ascending=False).select("index_id").first()
     if row is None:
         raise LakeError(
@@ -127,7 +128,7 @@ def _append(lake: Lake, run: Run, release: Release) -> Release:
 
 
 def _committed(lake: Lake, index_id: str) -> Any:
-    return lake.read("indexes").where(f"index_id = '{index_id}'").first()
+    return lake.read("indexes").where(f"index_id = {literal(index_id)}").first()
 
 
 def _next_id(latest: Release | None) -> int:

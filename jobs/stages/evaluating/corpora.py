@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.driver.lake import Lake
 from jobs.driver.runs import Run, recorded
 from jobs.driver.sections import LakeSettings, SourceSettings
+from jobs.driver.sql import identifier, literal, name_parts
 from jobs.driver.tables import Table
 from jobs.stages.embedding.job import EmbedReport, embed_table
 from jobs.stages.evaluating.tasks import TaskData
@@ -62,9 +63,10 @@ class Suite:
         """The suite under the lake's root that is named after its corpora; it is there again for the next model."""
         name = _digest(",".join(sorted({task.corpus for task in tasks})))
         settings = lake.settings
+        parts = name_parts(settings.lake.schema_)
         own = LakeSettings(
             root=lake.folder("evaluation", name),
-            schema=f"{settings.lake.schema_}_evaluation_{name}",
+            schema=identifier(*parts[:-1], f"{parts[-1]}_evaluation_{name}"),
             managed=settings.lake.managed,
         )
         changed = {
@@ -89,7 +91,8 @@ class Suite:
         stale = sorted(c for c, s in there if c in signed and signed[c] != s)
         if stale:
             known = " OR ".join(
-                f"(corpus = '{c}' AND signature <> '{signed[c]}')" for c in sorted(set(stale))
+                f"(corpus = {literal(c)} AND signature <> {literal(signed[c])})"
+                for c in sorted(set(stale))
             )
             self.lake.spark.sql(f"DELETE FROM {table} WHERE {known}")
         missing = [corpus for corpus in wanted if (corpus, signed[corpus]) not in there]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.lake import delta_table, now
+from jobs.driver.sql import literal
 from udfs import storage
 from udfs.ann.files import FileRecord
 from udfs.ann.manifest import VECTOR_ID_BYTES, Manifest
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 def committed_index(lake: Lake, index_id: str) -> Any:
     """The row of `indexes`, or None where no such index was finished."""
-    return lake.read("indexes").where(f"index_id = '{index_id}'").first()
+    return lake.read("indexes").where(f"index_id = {literal(index_id)}").first()
 
 
 def committed_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
     """The rows of `indexes` of one model by index_id."""
-    rows = lake.read("indexes").where(f"model_id = '{model_id}'").collect()
+    rows = lake.read("indexes").where(f"model_id = {literal(model_id)}").collect()
     return {row.index_id: row for row in rows}
 
 
@@ -34,7 +35,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     spec = manifest.spec
     written = manifest.write(spec.root)
     # What a build wrote that was killed between the two commits describes files that may be gone.
-    stale = lake.read("index_shards").where(f"index_id = '{spec.index_id}'")
+    stale = lake.read("index_shards").where(f"index_id = {literal(spec.index_id)}")
     if stale.head(1):
         delete_rows(lake, "index_shards", [spec.index_id])
     lake.append("index_shards", list(_files(manifest)))
@@ -74,7 +75,7 @@ def store_points(lake: Lake, manifest: Manifest) -> None:
 @again_on_conflict
 def delete_rows(lake: Lake, table: str, index_ids: Iterable[str]) -> None:
     """Delete the rows of some indexes from `indexes` or `index_shards`."""
-    named = ", ".join(f"'{index_id}'" for index_id in index_ids)
+    named = ", ".join(literal(index_id) for index_id in index_ids)
     lake.spark.sql(f"DELETE FROM {lake.name(table)} WHERE index_id IN ({named})")
 
 

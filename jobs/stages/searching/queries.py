@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, absolute_uris, is_path, read_table, table_version
+from jobs.driver.lake import absolute, absolute_uris, read_table, table_given, table_version
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def read_raw(spark: SparkSession, queries: str) -> DataFrame:
 
     suffix = next((s for s in _FILES if queries.lower().endswith(s)), None)
     if suffix is None:
-        table = absolute(queries) if is_path(queries) else queries
+        table = table_given(queries)
         return read_table(spark, table, version=table_version(spark, table))
     try:
         return spark.read.format(_FILES[suffix]).load(absolute(queries))

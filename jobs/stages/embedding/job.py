@@ -62,10 +62,14 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     if earlier.done == source.version and not rescan:
         return EmbedReport(True, source.version, {})
     rescan = rescan or earlier.rescan
-    spec = EmbedSpec(
-        model.spec, settings.serving.spec(), max_image_bytes=settings.embed.max_image_bytes
-    )
     staging = lake.folder("staging", run.run_id)
+    spec = EmbedSpec(
+        model.spec,
+        settings.serving.spec(),
+        source.reading,
+        max_row_seconds=settings.embed.max_task_seconds_per_row,
+        notes=f"{staging}/slow-rows",
+    )
     job = Embedding(lake, run, source, spec, staging, retry_rejected=settings.embed.rescan)
     try:
         with clear_conflicts(source.table), clear_task_errors():

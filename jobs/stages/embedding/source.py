@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from dataclasses import dataclass
 from string import Formatter
@@ -17,13 +18,15 @@ from jobs.driver.lake import (
     read_table,
     table_version,
 )
+from jobs.driver.reading import read_spec
 from udfs.errors import LakeError
+from udfs.specs import READ_ANYWHERE, ReadSpec
 from udfs.stamp import STAMP_OUTPUT, stamp_images
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from jobs.driver.settings import SourceSettings
+    from jobs.driver.settings import Settings, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Source:
     image_kind: str
     has_cdf: bool
     version: int
+    reading: ReadSpec = READ_ANYWHERE
 
     @classmethod
     def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:
@@ -59,6 +63,7 @@ class Source:
             _image_kind(settings, schema, table),
             _has_cdf(lake, table),
             version,
+            read_spec(lake.spark, _with(lake.settings, settings), table, settings.image_base),
         )
 
     @property
@@ -144,7 +149,8 @@ class Source:
         columns = ["id", "row_hash", "commit_version"]
         if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
-        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp_images, STAMP_OUTPUT)
+        stamp = functools.partial(stamp_images, spec=self.reading)
+        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp, STAMP_OUTPUT)
         both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
         return stamped.select(*columns, F.sha2(both, 256).alias("content_hash"))
 
@@ -195,6 +201,10 @@ def row_hash(image: Column) -> Column:
 
     text = F.coalesce(F.sha2(F.col("text"), 256), F.lit("-"))
     return F.sha2(F.concat_ws("|", text, F.coalesce(image, F.lit("-"))), 256)
+
+
+def _with(settings: Settings, source: SourceSettings) -> Settings:
+    return settings.model_copy(update={"source": source})
 
 
 def _require(column: str, schema: dict[str, str], table: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import read_table
 from jobs.driver.report import Hit, QueryResult, write_search_report
-from jobs.stages.searching.queries import read_queries
+from jobs.stages.previews import Preview, previews
+from jobs.stages.searching.queries import query_reading, read_queries
 from jobs.stages.searching.rows import embedded_source
-from udfs.preview import PREVIEW_INPUT, PREVIEW_OUTPUT, preview_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -43,8 +42,8 @@ def query_results(
 
     Pictures are made small in tasks; only rows that are hits are read from the source table.
     """
-    asked = _previews(queries.withColumnRenamed("query_id", "id"), lake)
-    found = _previews(_hit_rows(lake, {row.id for row in hits if row.rank}, model_id), lake)
+    asked = previews(queries.withColumnRenamed("query_id", "id"), reading=query_reading(lake))
+    found = _hit_previews(lake, {row.id for row in hits if row.rank}, model_id)
     results = []
     for query_id in sorted({row.query_id for row in hits}):
         mine = [row for row in hits if row.query_id == query_id]
@@ -80,25 +79,15 @@ def _hit(row: Any, found: dict[str, tuple[str | None, bytes | None]]) -> Hit:
     return Hit(row.rank, row.id, row.score, text, image)
 
 
-def _hit_rows(lake: Lake, ids: set[str], model_id: str) -> DataFrame | None:
-    """PREVIEW_INPUT rows of the source table that the model's vectors were made from; None where it is unknown."""
+def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview]:
+    """Text and small picture by id, of the source table that the model's vectors were made from; of none where that
+    is unknown.
+    """
     from pyspark.sql import functions as F
 
     source = embedded_source(lake, model_id=model_id) if ids else None
     if source is None:
-        return None
+        return {}
     wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")
     rows = source.rows(source.read(lake.spark, version=source.version))
-    return rows.join(F.broadcast(wanted), "id")
-
-
-def _previews(rows: DataFrame | None, lake: Lake) -> dict[str, tuple[str | None, bytes | None]]:
-    """Text and small picture by id."""
-    if rows is None:
-        return {}
-    preview = functools.partial(
-        preview_batches, max_image_bytes=lake.settings.embed.max_image_bytes
-    )
-    inputs = rows.select(*(column.split()[0] for column in PREVIEW_INPUT.split(", ")))
-    made = inputs.mapInArrow(preview, PREVIEW_OUTPUT).collect()
-    return {row.id: (row.text, None if row.image is None else bytes(row.image)) for row in made}
+    return previews(rows.join(F.broadcast(wanted), "id"), reading=source.reading)

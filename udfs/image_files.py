@@ -47,16 +47,14 @@ def stamp_image(uri: str, *, spec: ReadSpec) -> str:
             _permit_data(spec)
             return "data"
         size, version = _stat(uri, spec)
-    except FileNotFoundError as error:
-        return f"{uri}|{_reason(error)}"
-    except RowRejected as error:
-        return f"{uri}|{error.status}"
     except MemoryError:
         raise
-    except OSError as error:
-        return f"{uri}|{type(error).__name__}"
+    except RowRejected as error:
+        return f"{uri}|{error.status}"
     except Exception as error:  # path libraries raise any type
-        return f"{uri}|{_reason(error)}"
+        reason = _reason(error)
+        # The type as well as the word: one trouble after another is a change, and so tried again.
+        return f"{uri}|{type(error).__name__ if reason == 'unreachable' else reason}"
     return f"{uri}|{size}|{version}"
 
 

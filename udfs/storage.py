@@ -64,6 +64,12 @@ def join(root: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}" if root.strip("/") else f"{root}{name}"
 
 
+def located(base: str, name: str) -> str:
+    """`name` under the folder `base` where it is relative; as it is where it is absolute, or there is no base."""
+    absolute = name.startswith("/") or "://" in name or name[:5].lower() == "data:"
+    return name if absolute or not base else join(base, name)
+
+
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises `OSError` where that cannot be found out."""
     if (path := local_path(uri)) is not None:
@@ -245,9 +251,10 @@ def is_chain(uri: str) -> bool:
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """pyarrow's own file system where it has one, else fsspec's behind pyarrow's interface; names are taken literally."""
     named = scheme(uri)
+    # fsspec takes what has no // for a local path.
+    if not is_chain(uri) and not uri.split(":", 1)[1].startswith("//"):
+        raise ValueError(f"{named}: must be followed by //")
     if named in _ARROW:
-        if "://" not in uri:
-            raise ValueError(f"{named}: must be followed by //")
         place, _, name = uri.split("://", 1)[1].partition("/")
         if not place:
             raise ValueError(f"{named}:// must be followed by the name of a bucket or host")

@@ -171,6 +171,7 @@ def _asked(
     place = _place(url)
     kept = _connections.take(place)
     if kept is not None:
+        kept.sock.settimeout(spec.first_byte_seconds)
         try:
             return _answer(kept, method, url, spec, use, deadline)
         except _StaleError:
@@ -199,6 +200,9 @@ def _answer(
             found, clean = _exchanged(connection, method, url, use)
             watch.require_time(spec)
             return found
+        except WebError:
+            watch.require_time(spec)
+            raise
         except TimeoutError as error:
             watch.require_time(spec)
             raise _SilentError(

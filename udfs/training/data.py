@@ -15,7 +15,7 @@ import pyarrow as pa
 from udfs.errors import LakeError, SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.image_files import read_image
-from udfs.storage import join
+from udfs.storage import located
 from udfs.strings import arrow_strings, python_values, require_utf8
 from udfs.training.pictures import random_cut
 from udfs.training.plan import Ints, Plan, Term, step_rng
@@ -120,7 +120,7 @@ class TablePairs:
         """Model input of an item; raises RowRejected where its picture cannot be read."""
         text, image, uri = self._content(item)
         if image is None and uri is not None:
-            where = join(self._spec.image_base, uri) if self._spec.image_base else uri
+            where = located(self._spec.image_base, uri)
             image = read_image(where, spec=self._spec.reading)
         is_query = item.side == "query"
         instruction = self._value("instruction", item.pair) if is_query else None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from udfs.errors import SettingsError
 from udfs.gme.prepare import Row, RowPreparer
 from udfs.image_files import read_image
-from udfs.storage import join
+from udfs.storage import located
 from udfs.strings import python_rows, require_utf8
 from udfs.training.data import TablePairs
 from udfs.training.drawn import DrawnPairs
@@ -116,7 +116,7 @@ def pairs_tasks(spec: PairsSpec, *, instructions: bool = True) -> Evaluation:
 def _row(pair: dict[str, object], side: str, spec: PairsSpec) -> Row:
     text, image, uri = (pair[f"{side}_{name}"] for name in ("text", "image", "image_uri"))
     if image is None and uri is not None:
-        where = join(spec.image_base, str(uri)) if spec.image_base else str(uri)
+        where = located(spec.image_base, str(uri))
         image = read_image(where, spec=spec.reading)
     is_query = side == "query"
     for name, value in (("text", text), ("instruction", pair["instruction"])):

@@ -267,6 +267,7 @@ def absolute_uris(uri: Column, *, base: str | None) -> Column:
         return uri
     folder = absolute(base).rstrip("/") + "/"
     is_absolute = uri.startswith("/") | uri.contains("://")
+    is_absolute |= F.lower(F.substring(uri, 1, 5)) == "data:"
     return F.when(is_absolute, uri).otherwise(F.concat(F.lit(folder), uri))
 
 

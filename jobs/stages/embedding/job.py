@@ -85,7 +85,11 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     name = f"{run.job}/{model_id}"
     staging = lake.folder("staging", run.run_id)
     spec = EmbedSpec(
-        model.spec, settings.serving.spec(), max_image_bytes=settings.embed.max_image_bytes
+        model.spec,
+        settings.serving.spec(),
+        source.reading,
+        max_row_seconds=settings.embed.max_task_seconds_per_row,
+        notes=f"{staging}/slow-rows",
     )
     with claim(run, name=name, timeout=settings.embed.claim_seconds) as held:
         for dead in killed_runs(lake, name, but=run.run_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from jobs.driver.lake import (
     table_given,
     table_version,
 )
+from jobs.driver.reading import read_spec
 from jobs.driver.sql import identifier, qualified
 from jobs.stages.embedding.checks import (
     Columns,
@@ -25,12 +27,13 @@ from jobs.stages.embedding.checks import (
 )
 from jobs.stages.embedding.template import template_columns, text_expression
 from udfs.errors import LakeError
+from udfs.specs import READ_ANYWHERE, ReadSpec
 from udfs.stamp import STAMP_OUTPUT, stamp_images
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from jobs.driver.settings import SourceSettings
+    from jobs.driver.settings import Settings, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Source:
     image_kind: str
     has_cdf: bool
     version: int
+    reading: ReadSpec = READ_ANYWHERE
 
     @classmethod
     def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:
@@ -68,7 +72,8 @@ class Source:
             check_contents(columns, settings)
             check_written(columns, lake.settings.embed, settings, properties)
         has_cdf = properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
-        return cls(table, settings, kind, has_cdf, version)
+        reading = read_spec(lake.spark, _with(lake.settings, settings), table, settings.image_base)
+        return cls(table, settings, kind, has_cdf, version, reading)
 
     @property
     def has_files(self) -> bool:
@@ -165,7 +170,8 @@ class Source:
         columns = ["id", "row_hash", "commit_version"]
         if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
-        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp_images, STAMP_OUTPUT)
+        stamp = functools.partial(stamp_images, spec=self.reading)
+        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp, STAMP_OUTPUT)
         both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
         return stamped.select(*columns, F.sha2(both, 256).alias("content_hash"))
 
@@ -182,3 +188,7 @@ def row_hash(image: Column) -> Column:
 
     text = F.coalesce(F.sha2(F.col("text"), 256), F.lit("-"))
     return F.sha2(F.concat_ws("|", text, F.coalesce(image, F.lit("-"))), 256)
+
+
+def _with(settings: Settings, source: SourceSettings) -> Settings:
+    return settings.model_copy(update={"source": source})

@@ -9,6 +9,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import Lake
+from jobs.driver.reading import read_spec
 from jobs.driver.runs import Run, recorded
 from jobs.driver.sections import LakeSettings, SourceSettings
 from jobs.driver.sql import identifier, literal, name_parts
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from jobs.driver.registry import ResolvedModel
+    from jobs.driver.settings import Settings
 
+_READING = ("roots", "connect_seconds", "first_byte_seconds", "file_seconds", "tries", "threads")
 # `id` is unique over all corpora: the corpus's name, a slash, the document's own id.
 STAGED = Table(
     "documents",
@@ -76,7 +79,11 @@ class Suite:
         suite = cls(Lake(lake.spark, settings.model_copy(update=changed)), tasks)
         suite.lake.open_table(STAGED)
         source = SourceSettings(
-            table=suite.lake.name(STAGED.name), text="{text}", image_uri="image_uri"
+            table=suite.lake.name(STAGED.name),
+            text="{text}",
+            image_uri="image_uri",
+            schemes=list(read_spec(lake.spark, settings, *_places(settings)).schemes or ()),
+            **{name: getattr(settings.source, name) for name in _READING},
         )
         suite.lake.settings = suite.lake.settings.model_copy(update={"source": source})
         return suite
@@ -124,6 +131,13 @@ class Suite:
             "status",
             "embedding",
         )
+
+
+def _places(settings: Settings) -> list[str | None]:
+    """Tables and folders that the documents come from; their pictures may lie in the same kinds of storage."""
+    mine, evaluate = settings.mine, settings.evaluate
+    by_task = evaluate.tasks or mine.tasks or settings.train.tasks
+    return [mine.pairs, mine.image_base, evaluate.data if by_task else None]
 
 
 def _staged(documents: DataFrame, corpus: str, signature: str) -> DataFrame:

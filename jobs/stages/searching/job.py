@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.driver.lake import is_path, read_table, table_given
 from jobs.driver.sql import qualified
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.searching.queries import read_queries
+from jobs.stages.searching.queries import query_reading, read_queries
 from jobs.stages.searching.scatter import scattered, shard_parts
 from jobs.stages.searching.target import Target, search_spec
 from udfs import storage
@@ -120,8 +120,13 @@ def embedded_queries(
     """SEARCH_INPUT rows of all queries, embedded once into files."""
     from pyspark.sql import functions as F
 
-    limit = lake.settings.embed.max_image_bytes
-    spec = EmbedSpec(model.spec, lake.settings.serving.spec(), max_image_bytes=limit)
+    spec = EmbedSpec(
+        model.spec,
+        lake.settings.serving.spec(),
+        query_reading(lake),
+        max_row_seconds=lake.settings.embed.max_task_seconds_per_row,
+        notes=f"{folder}-slow-rows",
+    )
     inputs = queries.select(
         F.col("query_id").alias("key"),
         *("text", "image", "image_uri", "instruction"),

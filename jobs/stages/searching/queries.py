@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import absolute, absolute_uris, read_table, table_given, table_version
+from jobs.driver.reading import read_spec
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from jobs.driver.lake import Lake
     from jobs.driver.settings import SearchSettings
+    from udfs.specs import ReadSpec
 
 QUERIES = "query_id string, text string, image binary, image_uri string, instruction string, k int"
 _KINDS = {
@@ -38,6 +41,13 @@ def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
     queries = normalised(read_raw(spark, settings.queries), settings)
     _require_query_ids(queries, settings.queries)
     return queries
+
+
+def query_reading(lake: Lake) -> ReadSpec:
+    """How the pictures of queries are read: of whichever job's queries."""
+    search, recall, mine = lake.settings.search, lake.settings.recall, lake.settings.mine
+    places = (search.queries, search.image_base, recall.queries, recall.image_base)
+    return read_spec(lake.spark, lake.settings, *places, mine.pairs, mine.image_base)
 
 
 def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:

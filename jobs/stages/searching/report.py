@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.driver.lake import cause, read_table
 from jobs.driver.report import Hit, QueryResult, write_search_report
 from jobs.stages.previews import Preview, previews
-from jobs.stages.searching.queries import read_queries
+from jobs.stages.searching.queries import query_reading, read_queries
 from jobs.stages.searching.rows import embedded_source
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def query_results(
     Pictures are made small in tasks; only rows that are hits are read from the source table. Where it cannot be read, hits
     have no text and no picture.
     """
-    asked = previews(lake, queries.withColumnRenamed("query_id", "id"))
+    asked = previews(queries.withColumnRenamed("query_id", "id"), reading=query_reading(lake))
     found = _hit_previews(lake, {row.id for row in hits if row.rank}, model_id)
     results = []
     for query_id in sorted({row.query_id for row in hits}):
@@ -98,7 +98,7 @@ def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview
             return {}
         wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")
         rows = source.rows(source.read(lake.spark, version=source.version))
-        return previews(lake, rows.join(F.broadcast(wanted), "id"))
+        return previews(rows.join(F.broadcast(wanted), "id"), reading=source.reading)
     except Exception as error:  # gone, changed, not readable: Spark has a word for each
         log.warning("hits are shown without their texts and pictures: %s", cause(error))
         return {}

@@ -5,28 +5,60 @@ from __future__ import annotations
 import click
 
 from jobs.driver.cli import JobContext, job
-from jobs.driver.releases import newest_index, newest_releases, promote, rollback
+from jobs.driver.releases import (
+    current_release,
+    model_named,
+    newest_index,
+    newest_releases,
+    promote,
+    require_model_wanted,
+    rollback,
+)
 from jobs.driver.runs import open_run
 
-_SECTIONS = ("model", "lake", "mlflow", "spark")
+_SECTIONS = ("release", "model", "lake", "mlflow", "spark")
 
 
 @job(sections=_SECTIONS, name="promote")
 @click.option("--index-id", help="Index to release; default: the newest of the model.")
+@click.option(
+    "--model",
+    help="Model to release, where it is another than the current release's: alias, version, or the beginning of its "
+    "model_id. Default: model.alias or model.version.",
+)
 @click.option("--note", help="Kept with the release.")
-def promote_command(context: JobContext, index_id: str | None, note: str | None) -> None:
-    """Make an index, its model and its version of `vectors` what analysts and searches see."""
-    with open_run(context.lake, context.registry, job="release") as run:
+def promote_command(
+    context: JobContext, index_id: str | None, model: str | None, note: str | None
+) -> None:
+    """Make an index, its model and its version of `vectors` what analysts and searches see.
+
+    Refused where files of the index are gone, where `vectors` has moved on further than the settings of section release
+    allow, and where the model is another than the current release's and not named by --model.
+    """
+    lake, registry = context.lake, context.registry
+    with open_run(lake, registry, job="release") as run:
+        before = current_release(lake)
+        model_id = None if model is None else model_named(lake, registry, model)
         if index_id is None:
-            run.model = context.registry.resolve()
-            index_id = newest_index(context.lake, model_id=run.model.spec.model_id)
-        released = promote(context.lake, run, index_id=index_id, note=note)
+            if model_id is None:
+                run.model = registry.resolve()
+                require_model_wanted(before, model_id=run.model.spec.model_id)
+            wanted = run.model.spec.model_id if run.model else str(model_id)
+            index_id = newest_index(lake, model_id=wanted)
+        released = promote(lake, run, index_id=index_id, model_id=model_id, note=note)
         run.tags.update({"index_id": index_id, "release_id": str(released.release_id)})
-    click.echo(released)
+    if released == before:
+        click.echo(f"nothing to release: index {index_id} is that of the current {released}")
+    else:
+        click.echo(released)
 
 
 @job(sections=("lake", "mlflow", "spark"), name="rollback")
-@click.option("--to", type=int, help="Release to go back to; default: the one shown before.")
+@click.option(
+    "--to",
+    type=int,
+    help="Release to go back to; default: what was shown before the current one. A second rollback goes one further.",
+)
 def rollback_command(context: JobContext, to: int | None) -> None:
     """Release again what an earlier release showed."""
     with open_run(context.lake, context.registry, job="release") as run:

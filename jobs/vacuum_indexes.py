@@ -17,29 +17,31 @@ from jobs.stages.vacuuming import plan_vacuum, vacuum
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Keep the indexes of so many releases: the current one and those that a rollback goes to.",
+    help="Keep the indexes of so many releases: the newest, and the current one with those that rollbacks go to.",
 )
 @click.option(
     "--retain-hours",
     type=click.FloatRange(min=0),
     default=168,
     show_default=True,
-    help="Keep what is younger: a run may be writing or reading it.",
+    help="Keep what has not been unused for so long: a run may be writing or reading it.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 def command(context: JobContext, releases: int, retain_hours: float, dry_run: bool) -> None:
-    """Remove indexes that are not needed any more.
+    """Remove indexes that are not needed any more, in two steps.
 
-    Kept are those of the newest releases, the newest of each model, what kept ones add to, and what is young. Folders
-    without an index and intermediate files go too once they are old enough: runs that were killed left them.
+    An index that nothing needs is marked; a later run removes it, when it has been marked for --retain-hours and is still
+    not needed (with 0, the same run). Kept are those of the newest releases and of rollbacks, the newest of each model,
+    and what kept ones add to. Folders without an index and intermediate files go too once they are old enough: runs that
+    were killed left them. Nothing outside the lake is touched.
     """
     planned = plan_vacuum(context.lake, releases=releases, retain=timedelta(hours=retain_hours))
     if dry_run:
         click.echo(f"would remove {planned}")
         return
     with open_run(context.lake, context.registry, job="vacuum_indexes") as run:
-        vacuum(context.lake, run, planned)
-    click.echo(f"removed {planned}")
+        done = vacuum(context.lake, run, planned)
+    click.echo(f"removed {done}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def merge_batches(
     batches: Iterator[pa.RecordBatch], *, spec: SearchSpec
 ) -> Iterator[pa.RecordBatch]:
     """The answers of queries from those of their parts (MERGE_INPUT), as `search_batches` gives them."""
-    index_id = Manifest.read(spec.root).spec.index_id
+    index_id = Manifest.read(spec.root, sha256=spec.manifest_sha256).spec.index_id
     names = ("query_id", "k", "status", "error", "complete")
     for batch in batches:
         answers = []
@@ -100,7 +100,7 @@ def _fresh_part(spec: SearchSpec) -> SearchSpec:
     """The search of the rows that are new since the index was built, alone."""
     if spec.fresh_root is None:
         raise ValueError("a part without shards needs the rows that are new: fresh_root is not set")
-    return replace(spec, root=spec.fresh_root, fresh_root=None, gone=None)
+    return replace(spec, root=spec.fresh_root, manifest_sha256=None, fresh_root=None, gone=None)
 
 
 def _runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

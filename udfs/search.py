@@ -81,14 +81,20 @@ def open_live(spec: SearchSpec, *, shards: tuple[int, ...] | None = None) -> Liv
 
 
 @lru_cache(maxsize=2)
-def open_index(root: str, *, model_id: str, cache_dir: str | None = None) -> Searcher:
+def open_index(
+    root: str, *, model_id: str, cache_dir: str | None = None, manifest_sha256: str | None = None
+) -> Searcher:
     """An index opened once per process; the two used last stay open. Raises IndexDataError."""
-    return Searcher.open(root, model_id=model_id, cache_dir=cache_dir)
+    return Searcher.open(
+        root, model_id=model_id, cache_dir=cache_dir, manifest_sha256=manifest_sha256
+    )
 
 
-def indexed_ids(batches: Iterator[pa.RecordBatch], *, root: str) -> Iterator[pa.RecordBatch]:
+def indexed_ids(
+    batches: Iterator[pa.RecordBatch], *, root: str, manifest_sha256: str | None = None
+) -> Iterator[pa.RecordBatch]:
     """The vector_ids that can be found in the shards whose numbers are in the first column; VECTOR_IDS batches."""
-    manifest = Manifest.read(root)
+    manifest = Manifest.read(root, sha256=manifest_sha256)
     shards, gone = manifest.all_shards(root), read_gone(manifest, root, cache_dir=None)
     for batch in batches:
         for number in batch.column(0).to_pylist():
@@ -103,10 +109,19 @@ def indexed_ids(batches: Iterator[pa.RecordBatch], *, root: str) -> Iterator[pa.
 
 def _open(spec: SearchSpec, shards: tuple[int, ...] | None) -> LiveSearcher:
     model_id, cache_dir, fresh = spec.model_id, spec.cache_dir, None
+    committed = spec.manifest_sha256
     if shards is not None:
-        base = Searcher.open(spec.root, model_id=model_id, cache_dir=cache_dir, shards=shards)
+        base = Searcher.open(
+            spec.root,
+            model_id=model_id,
+            cache_dir=cache_dir,
+            shards=shards,
+            manifest_sha256=committed,
+        )
     else:
-        base = open_index(spec.root, model_id=model_id, cache_dir=cache_dir)
+        base = open_index(
+            spec.root, model_id=model_id, cache_dir=cache_dir, manifest_sha256=committed
+        )
         if spec.fresh_root is not None:
             # A folder of this one run: not worth a place among the indexes that stay open.
             fresh = Searcher.open(spec.fresh_root, model_id=model_id, cache_dir=cache_dir)

@@ -136,6 +136,9 @@ class SearchSpec:
     root: str
     model_id: str
     k: int
+    manifest_sha256: str | None = (
+        None  # of the file in root, as it was committed; None: not in a table
+    )
     nprobe: int | None = None  # None: the plan's default
     k_factor: int | None = None
     cache_dir: str | None = None

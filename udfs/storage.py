@@ -87,6 +87,14 @@ def names(uri: str) -> list[str]:
     return sorted(info.base_name for info in found)
 
 
+def lengths(uri: str) -> dict[str, int]:
+    """Bytes of the files that lie directly in a folder, by name; none where there is no such folder."""
+    path = local_path(uri)
+    system, folder = (fs.LocalFileSystem(), str(path)) if path is not None else _filesystem(uri)
+    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return {info.base_name: info.size or 0 for info in found if info.type == fs.FileType.File}
+
+
 def usage(uri: str) -> Usage:
     """What the files in and below a folder take; a missing folder takes nothing and never changed."""
     path = local_path(uri)

@@ -13,19 +13,23 @@ RETURN
         WHEN root IS NULL THEN raise_error('vector_search: no index is released; run gme-lake release promote')
         WHEN model <> model_id THEN raise_error('vector_search: the query is of model ' || model
           || ' but the release is of ' || model_id)
+        -- What lies in the lake is named from its root, wherever that is now.
+        WHEN startswith(root, './') THEN {root} || substring(root, 2)
         ELSE root
       END AS root,
-      model_id
+      model_id,
+      manifest_sha256
     FROM (
-      SELECT newest.root, newest.model_id
+      SELECT newest.root, newest.model_id, newest.manifest_sha256
       FROM (
-        SELECT max_by(struct(i.root, r.model_id), r.release_id) AS newest
+        SELECT max_by(struct(i.root, r.model_id, i.manifest_sha256), r.release_id) AS newest
         FROM {schema}.releases r LEFT JOIN {schema}.indexes i ON r.index_id = i.index_id
       )
     )
   ),
   opened AS (
-    SELECT f.rows, f.last_vector_id FROM target t, LATERAL gme_index_facts(t.root, t.model_id) f
+    SELECT f.rows, f.last_vector_id
+    FROM target t, LATERAL gme_index_facts(t.root, t.model_id, t.manifest_sha256) f
   ),
   asked AS (
     -- As columns: a table function in a lateral join cannot be given the parameters of this one.
@@ -37,7 +41,7 @@ RETURN
   ),
   hits AS (
     SELECT h.vector_id, h.score
-    FROM asked a, LATERAL gme_index_hits(a.query, a.fetched, a.root, a.model_id) h
+    FROM asked a, LATERAL gme_index_hits(a.query, a.fetched, a.root, a.model_id, a.manifest_sha256) h
   ),
   kept AS (
     SELECT /*+ BROADCAST(hits) */ v.id, v.vector_id, hits.score

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from jobs.driver.settings import conf_names, conf_text
 from jobs.driver.source_views import publish_source_views
+from jobs.driver.sql import literal
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,7 +34,8 @@ def publish_catalog(lake: Lake) -> list[str]:
     names = []
     for file in conf_names("sql"):
         text = conf_text(f"sql/{file}")
-        lake.spark.sql(text.format(schema=lake.schema, inner_product=inner))
+        values = {"schema": lake.schema, "root": literal(lake.root), "inner_product": inner}
+        lake.spark.sql(text.format(**values))
         names.append(lake.name(file.removesuffix(".sql")))
     return names if lake.settings.lake.managed else names + publish_source_views(lake)
 

@@ -59,6 +59,33 @@ class Lake:
         """A path under the lake's root; the caller creates what it needs."""
         return "/".join((self.root, *parts))
 
+    def relative(self, path: str) -> str:
+        """How tables name a path: `./…` from the lake's root where it lies there, so that a lake can be moved and copied."""
+        within = path.removeprefix(self.root)
+        return f".{within}" if within != path and within.startswith("/") else path
+
+    def resolve(self, path: str) -> str:
+        """The path that a table names. What lies outside the lake, and what old lakes name absolutely, is as it stands."""
+        return self.root + path[1:] if path.startswith("./") else path
+
+    def resolved(self, column: str) -> Column:
+        """A column of paths as tables name them, each as `resolve` gives it."""
+        from pyspark.sql import functions as F
+
+        named = F.col(column)
+        within = F.concat(F.lit(self.root), F.expr(f"substring({identifier(column)}, 2)"))
+        return F.when(named.startswith("./"), within).otherwise(named)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path lies under the lake's root, by where its links and `..` lead; nothing else may be deleted."""
+        local, root = storage.local_path(path), storage.local_path(self.root)
+        if (local is None) != (root is None):
+            return False
+        if local is not None and root is not None:
+            inner, outer = local.resolve(), root.resolve()
+            return inner != outer and inner.is_relative_to(outer)
+        return path.startswith(f"{self.root}/") and ".." not in path.split("/")
+
     def read(self, table: str, *, version: int | None = None) -> DataFrame:
         """A lake table, at a pinned version if one is given."""
         return read_table(self.spark, self.name(table), version=version)
@@ -118,17 +145,48 @@ class Lake:
         return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
     def open_table(self, table: Table) -> None:
-        """Create a table where it is missing, or make one that lies there known to the session."""
+        """Create a table where it is missing, or make one that lies there known to the session.
+
+        Raises LakeError where the schema has the table of another lake: a copy must not read or write its original.
+        """
         from delta.tables import DeltaTable
 
         name = self.name(table.name)
-        if self.spark.catalog.tableExists(name):
-            return
         location = None if self.settings.lake.managed else self.folder("tables", table.name)
+        if self.spark.catalog.tableExists(name) and self._is_ours(name, location):
+            return
         if location and DeltaTable.isDeltaTable(self.spark, location):
             self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
             return
         self.spark.sql(create_statement(table, name=name, location=location))
+
+    def _is_ours(self, name: str, location: str | None) -> bool:
+        """Whether a name of the catalog is the table of this lake. One whose folder is gone is forgotten: lakes are moved.
+
+        Dropping it takes the name alone: tables at a location of their own keep their files.
+        """
+        if location is None:
+            return True
+        described = self.spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Location'")
+        found = described.select("data_type").first()
+        if found is None or _same_place(found[0], location):
+            return True
+        if storage.exists(storage.join(found[0], "_delta_log")):
+            raise LakeError(
+                f"{name} is the table in {found[0]}, not the one of this lake in {location}: another lake is known "
+                "under this schema. Give this one a schema of its own (lake.schema), or drop the schema's tables from "
+                "the catalog (those in the folder of a lake keep their files)"
+            )
+        self.spark.sql(f"DROP TABLE {name}")
+        return False
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two paths or URIs name one folder; local ones by where their links lead."""
+    paths = storage.local_path(one), storage.local_path(other)
+    if paths[0] is not None and paths[1] is not None:
+        return paths[0].resolve() == paths[1].resolve()
+    return one.rstrip("/") == other.rstrip("/")
 
 
 def create_statement(table: Table, *, name: str, location: str | None) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import absolute, is_path
 from jobs.driver.settings import Settings, prepare_environment, tracking_uri_from_environment
+from udfs import storage
 from udfs.errors import RegistryError
 from udfs.specs import ModelProfile, ModelSpec
 
@@ -56,15 +58,27 @@ class Registry:
                 "mlflow.tracking_uri (or MLFLOW_TRACKING_URI) to your MLflow server"
             )
         if uri is None:
-            from pathlib import Path
-
             Path(root).mkdir(parents=True, exist_ok=True)
             uri = f"sqlite:///{root}/mlflow.db"
             mlflow.set_tracking_uri(uri)
-            if mlflow.get_experiment_by_name(settings.mlflow.experiment) is None:
-                mlflow.create_experiment(settings.mlflow.experiment, f"{root}/mlruns")
+            self._own_experiment(settings.mlflow.experiment, f"{root}/mlruns")
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(settings.mlflow.experiment)
+
+    def _own_experiment(self, name: str, artifacts: str) -> None:
+        """The experiment of a lake with a store of its own, made where it is missing.
+
+        MLflow keeps an absolute path of its artifacts. In a lake that was copied or moved that is another place's: new runs
+        get an experiment that writes here, the old one keeps its runs under a name that says where they are.
+        """
+        found = self._mlflow.get_experiment_by_name(name)
+        if found is not None:
+            place = storage.local_path(found.artifact_location)
+            if place is not None and place.resolve() == Path(artifacts).resolve():
+                return
+            old = f"{name} {found.experiment_id} (in {found.artifact_location})"
+            self.client.rename_experiment(found.experiment_id, old)
+        self._mlflow.create_experiment(name, artifacts)
 
     @property
     def client(self) -> MlflowClient:

@@ -90,7 +90,7 @@ class Run:
             "model_id": model.spec.model_id if model else None,
             "model_name": model.name if model else None,
             "model_version": model.version if model else None,
-            "source_table": self.source_table,
+            "source_table": self.lake.relative(self.source_table) if self.source_table else None,
             "source_version": self.source_version,
             "source_key": self.source_key,
             "source_commit": self.source_commit,

@@ -235,6 +235,23 @@ class SearchSettings(Section):
     report: str | None = Field(None, description="HTML page with thumbnails to write")
 
 
+class ReleaseSettings(Section):
+    """How old an index may be that is released."""
+
+    max_missing: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the model's rows in `vectors` that the index may lack; 1: any index may be released",
+    )
+    max_gone: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the index's rows that `vectors` may no longer have; 1: any index may be released",
+    )
+
+
 class SparkSettings(Section):
     """The local session. A session that spark-submit or a notebook started is used as it is."""
 
@@ -284,6 +301,7 @@ class Settings(Section):
     serving: ServingSettings = ServingSettings()
     index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
+    release: ReleaseSettings = ReleaseSettings()
     spark: SparkSettings = SparkSettings()
     mlflow: MlflowSettings = MlflowSettings()
     draw: DrawSettings = DrawSettings()

@@ -89,6 +89,7 @@ def source_runs(lake: Lake) -> list[SourceRuns]:
 
     events = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
     events = events.where("source_table IS NOT NULL AND model_id IS NOT NULL")
+    events = events.withColumn("source_table", lake.resolved("source_table"))
     started = F.col("started_at").cast("double")
     found = events.groupBy("source_table", "model_id").agg(
         F.max_by("settings", "started_at").alias("settings"),

@@ -45,7 +45,7 @@ INDEXES = Table(
         ("index_id", "!STRING"),
         ("model_id", "!STRING"),
         ("vectors_version", "!BIGINT"),
-        ("root", "!STRING"),
+        ("root", "!STRING"),  # ./indexes/INDEX_ID: paths in the lake are named from its root
         ("factory", "!STRING"),
         ("metric", "!STRING"),
         ("dim", "!INT"),
@@ -69,6 +69,18 @@ INDEX_SHARDS = Table(
         ("sha256", "!STRING"),
         ("bytes", "!BIGINT"),
         ("rows", "!BIGINT"),
+    ),
+)
+
+# Who needs an index, or that it goes: one row an index (or a folder that never became one). `held` by the runs that
+# are about to name it in another table, `unused` since marked_at, `removing` from when its files may be gone.
+INDEX_MARKS = Table(
+    "index_marks",
+    (
+        ("index_id", "!STRING"),
+        ("mark", "!STRING"),
+        ("marked_at", "!TIMESTAMP"),
+        ("run_ids", "!ARRAY<STRING>"),
     ),
 )
 
@@ -100,7 +112,7 @@ RUN_EVENTS = Table(
         ("model_id", "STRING"),
         ("model_name", "STRING"),
         ("model_version", "STRING"),
-        ("source_table", "STRING"),
+        ("source_table", "STRING"),  # ./… where it lies in the lake
         ("source_version", "BIGINT"),
         (
             "source_key",
@@ -201,7 +213,10 @@ ABLATIONS = Table(
         ("settings", "!STRING"),  # JSON: what the strategy changes in section train
         ("seed", "!INT"),
         ("scores_key", "!STRING"),  # the same one: the same training, done once
-        ("work", "!STRING"),  # its folder, with the scores of every query in scores.json
+        (
+            "work",
+            "!STRING",
+        ),  # its folder (./… in the lake), with the scores of every query in scores.json
         ("reused", "!BOOLEAN"),
         ("steps", "!BIGINT"),
         ("seconds", "!DOUBLE"),
@@ -219,6 +234,7 @@ TABLES = (
     VECTORS,
     INDEXES,
     INDEX_SHARDS,
+    INDEX_MARKS,
     RELEASES,
     RUN_EVENTS,
     EVALUATIONS,

@@ -105,7 +105,7 @@ def _rows(
             "settings": json.dumps(strategy.train),
             "seed": outcome.seed,
             "scores_key": outcome.scores["key"],
-            "work": spec.work,
+            "work": run.lake.relative(spec.work),
             "reused": outcome.reused,
             "steps": outcome.scores["step"],
             "seconds": outcome.scores["seconds"],

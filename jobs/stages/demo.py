@@ -116,7 +116,8 @@ def _release(demo: Demo, model: ResolvedModel) -> None:
     demo.say(f"   {planned}")
     with open_run(demo.lake, demo.registry, job="build_index") as run:
         report = build_index(demo.lake, run, model=model, planned=planned)
-        release = promote(demo.lake, run, index_id=planned.spec.index_id, note="demo")
+        named = {"index_id": planned.spec.index_id, "model_id": model.spec.model_id}
+        release = promote(demo.lake, run, **named, note="demo")
     demo.say(f"   {report}\n   release {release.release_id}")
     plan = planned.spec.plan
     demo.facts["index"] = f"{planned.spec.index_id}\n{plan.factory}, {plan.shards} shards"

@@ -154,6 +154,7 @@ def exact_of(lake, xq, k):
 def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     from jobs.stages.indexing.changes import changes_since
     from jobs.stages.indexing.planning import plan_index
+    from udfs.ann.manifest import Manifest
     from udfs.ann.search import Searcher
 
     lake = open_lake(*IVF_PQ)
@@ -189,10 +190,20 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     kinds = {(s.kind, s.shard): s.rows for s in shards}
     assert kinds["tombstones", -1] == 10 and kinds["delta", 3] == 90
     assert sum(rows for (kind, _), rows in kinds.items() if kind == "base") == ROWS
-    assert all(Path(s.path).stat().st_size == s.bytes for s in shards)
+    assert all(Path(lake.resolve(s.path)).stat().st_size == s.bytes for s in shards)
 
     again, _ = build(lake, model_of("model-a", DIM))
     assert not again.built and again.spec.index_id == report.spec.index_id
+    # A row is no index: where its files are gone they are made again, and the row tells of those.
+    (Path(report.spec.root) / "shard-00000.rows.arrow").unlink()
+    (Path(report.spec.root) / "gone.int64").unlink()
+    mended, _ = build(lake, model_of("model-a", DIM))
+    assert mended.built and mended.spec == report.spec and mended.rows == ROWS + 80
+    stands = lake.read("indexes").where(f"index_id = '{report.spec.index_id}'").collect()
+    assert (
+        len(stands) == 1
+        and Manifest.read(report.spec.root, sha256=stands[0].manifest_sha256).missing_files() == []
+    )
     # A third build adds to the whole index, not to what was added to it: searches open two at most.
     append_vectors(lake, unit(50, DIM, seed=3), model_id="model-a")
     third, _ = build(lake, model_of("model-a", DIM))

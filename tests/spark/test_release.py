@@ -1,11 +1,12 @@
 """promote and rollback decide what current_vectors shows, by one appended row each."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
-from udfs.errors import LakeError
+from udfs.errors import IndexDataError, LakeError
 
 pytestmark = pytest.mark.spark
 
@@ -61,10 +62,18 @@ def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
 
     first = released(lake, promote, index_id=indexes["model-a"])
     assert (first.release_id, first.model_id) == (1, "model-a")
+    # The same index twice appends nothing; another model is released only where it is named.
+    assert released(lake, promote, index_id=indexes["model-a"]) == first
+    with pytest.raises(LakeError, match=r"current release 1: .* has to be named: --model model-b"):
+        released(lake, promote, index_id=indexes["model-b"])
+    with pytest.raises(LakeError, match="of model model-b, not of model model-a"):
+        released(lake, promote, index_id=indexes["model-b"], model_id="model-a")
+    with pytest.raises(LakeError, match="is what a rollback writes"):
+        released(lake, promote, index_id=indexes["model-a"], note="rollback from 2 to 1")
     with pytest.raises(LakeError, match="no earlier release other than the current one"):
         released(lake, rollback)
     assert _shown(lake) == {("model-a", 30)}
-    released(lake, promote, index_id=indexes["model-b"], note="better")
+    released(lake, promote, index_id=indexes["model-b"], model_id="model-b", note="better")
     assert _shown(lake) == {("model-b", 20)}
     # The 20 good and 2 rejected rows of model-b's partition; the other model's 32 are not read at all.
     query = lake.spark.sql(f"SELECT sum(size(embedding)) FROM {current}")
@@ -74,17 +83,70 @@ def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
     assert (back.release_id, back.index_id) == (3, indexes["model-a"])
     assert back.note == "rollback from 2 to 1" and current_release(lake) == back
     assert _shown(lake) == {("model-a", 30)}
-    assert released(lake, rollback).index_id == indexes["model-b"]
-    assert released(lake, rollback, to=1).index_id == indexes["model-a"]
+    # A second rollback does not go forward again: nothing was shown before the first release.
+    with pytest.raises(LakeError, match="no earlier release other than the current one"):
+        released(lake, rollback)
+    assert released(lake, rollback, to=2).index_id == indexes["model-b"]
+    assert released(lake, rollback).index_id == indexes["model-a"]
     with pytest.raises(LakeError, match=re.escape("no earlier release 77")):
         released(lake, rollback, to=77)
     assert [r.release_id for r in newest_releases(lake, limit=3)] == [5, 4, 3]
     runs = lake.read("runs").where("job = 'release' AND status = 'succeeded'").select("run_id")
     assert lake.read("releases").join(runs, F.col("by_run") == F.col("run_id")).count() == 5
 
+    check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes)
     lake.spark.sql(f"DELETE FROM {lake.name('indexes')} WHERE model_id = 'model-b'")
     with pytest.raises(LakeError, match="no longer in"):
         released(lake, rollback, to=2)
+
+
+def check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes):
+    """Shown is model-a. An index far from `vectors`, without some files, or with another's manifest is refused."""
+    from jobs.driver.releases import current_release, newest_releases, promote, rollback
+    from jobs.stages.searching.target import find_target
+
+    before = newest_releases(lake, limit=None)
+    other = {"index_id": indexes["model-b"], "model_id": "model-b"}
+    vectors = lake.name("vectors")
+    lake.spark.sql(f"DELETE FROM {vectors} WHERE status = 'ok' AND id LIKE 'model-b-%5'")
+    append_vectors(lake, unit(4, DIM, seed=3), model_id="model-b")
+    lake.spark.sql(f"DELETE FROM {vectors} WHERE id LIKE 'model-b-1_'")
+    with pytest.raises(
+        LakeError, match=r"11 of 20 rows in it are gone .*55%.* 20%: release.max_gone"
+    ):
+        released(lake, promote, **other)
+    append_vectors(lake, unit(30, DIM, seed=4), model_id="model-b")
+    with pytest.raises(LakeError, match=r"34 of 43 rows .* not in it .*release.max_missing"):
+        released(lake, promote, **other)
+    willing = open_lake("release.max_missing=1", "release.max_gone=1")
+
+    manifest = Path(lake.folder("indexes", indexes["model-b"], "manifest.json"))
+    kept = manifest.read_bytes()
+    foreign = Path(lake.folder("indexes", indexes["model-a"], "manifest.json")).read_bytes()
+    shard = manifest.with_name("shard-00000.faiss")
+    for damage, words in (
+        (lambda: manifest.write_bytes(foreign), "the index was committed with"),
+        (
+            lambda: shard.rename(shard.with_suffix(".away")),
+            r"is not whole: .*shard-00000.faiss is gone",
+        ),
+    ):
+        damage()
+        for action, options in ((promote, other), (rollback, {"to": 2})):
+            with pytest.raises(IndexDataError, match=words):
+                released(willing, action, **options)
+        manifest.write_bytes(kept)
+    assert newest_releases(lake, limit=None) == before
+    shard.with_suffix(".away").rename(shard)
+    released(willing, promote, **other)
+    assert find_target(lake).release == current_release(lake)
+    shard.unlink()
+    with pytest.raises(
+        IndexDataError, match=r"current release 6: .*is gone.*gme-lake release rollback"
+    ):
+        find_target(lake)
+    assert released(lake, rollback).index_id == indexes["model-a"]
+    assert find_target(lake).index_id == indexes["model-a"]
 
 
 def _shown(lake) -> set:

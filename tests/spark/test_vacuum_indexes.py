@@ -1,18 +1,28 @@
-"""vacuum-indexes removes what nothing needs: never an index that is searched, added to, rolled back to, or young."""
+"""vacuum-indexes removes what nothing needs: never an index that is searched, added to, rolled back to, or young.
+
+What happens at the same moment is played step by step: another run's whole work between two steps of a vacuum, and the
+other way round.
+"""
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from jobs.driver.registry import Registry
-from jobs.driver.releases import promote, rollback
-from jobs.driver.runs import open_run
+from jobs.driver import releases
+from jobs.driver.index_marks import hold, read_marks
+from jobs.driver.indexes import committed_index, read_manifest
+from jobs.driver.releases import current_release, promote, rollback
+from jobs.driver.runs import Run, recorded
+from jobs.stages import vacuuming
+from jobs.stages.indexing import commit
+from jobs.stages.searching.target import find_target
 from jobs.stages.vacuuming import plan_vacuum, vacuum
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
 from udfs.ann.search import Searcher
-from udfs.errors import LakeError
+from udfs.errors import IndexDataError, LakeError
 
 pytestmark = pytest.mark.spark
 
@@ -23,10 +33,35 @@ FACTORY = ("index.factory=IVF{nlist},Flat", "index.nlist=4")
 
 def vacuumed(lake, **options):
     """What was removed."""
-    planned = plan_vacuum(lake, **{"releases": 1, "retain": NOW, **options})
-    with open_run(lake, Registry(lake.settings), job="vacuum_indexes") as run:
-        vacuum(lake, run, planned)
-    return planned
+    return done(lake, plan_vacuum(lake, **{"releases": 1, "retain": NOW, **options}))
+
+
+def done(lake, planned):
+    with recorded(Run(lake, "vacuum_indexes")) as run:
+        return vacuum(lake, run, planned)
+
+
+@contextmanager
+def during(monkeypatch, module, step, *, before=None, after=None):
+    """Something else happens right before or after a step of a run, once."""
+    real = getattr(module, step)
+
+    def played(*arguments, **options):
+        monkeypatch.setattr(module, step, real)
+        if before is not None:
+            before()
+        result = real(*arguments, **options)
+        if after is not None:
+            after()
+        return result
+
+    monkeypatch.setattr(module, step, played)
+    yield
+    assert getattr(module, step) is real, f"{step} was never taken"
+
+
+def killed():
+    raise KeyboardInterrupt
 
 
 def index_ids(lake, table: str = "indexes") -> set[str]:
@@ -37,7 +72,7 @@ def on_disk(lake) -> set[str]:
     return {path.name for path in Path(lake.folder("indexes")).iterdir()}
 
 
-def test_what_is_released_newest_or_added_to_stays(open_lake):
+def test_what_is_released_newest_or_added_to_stays(open_lake, monkeypatch):
     lake = open_lake(*FACTORY)
     model = model_of("model-a", DIM)
     append_vectors(lake, unit(30, DIM), model_id="model-b")
@@ -46,8 +81,13 @@ def test_what_is_released_newest_or_added_to_stays(open_lake):
     first = build(lake, model)[0].spec.index_id
     second = build(open_lake(*FACTORY, "index.seed=1"), model)[0].spec.index_id
     append_vectors(lake, unit(50, DIM, seed=1), model_id="model-a")
-    added, _ = build(lake, model)
+    # Nothing needs the first but the build that is about to add to it: it holds what it will name.
+    done(lake, plan_vacuum(lake, releases=1, retain=timedelta(hours=1)))
+    assert read_marks(lake)[first].mark == "unused"
+    with during(monkeypatch, commit, "hold", after=lambda: vacuumed(lake)):
+        added, _ = build(lake, model)
     assert added.extension is not None and added.extension.base.spec.index_id == first
+    assert first in on_disk(lake)
     third = added.spec.index_id
     # The second is released; the third and the other model's are the newest; the first is what the third adds to.
     released(lake, promote, index_id=second)
@@ -58,6 +98,7 @@ def test_what_is_released_newest_or_added_to_stays(open_lake):
     assert plan_vacuum(lake, releases=2, retain=NOW).indexes == ()
     young = plan_vacuum(lake, releases=1, retain=timedelta(hours=1))
     assert (young.indexes, young.folders, young.bytes) == ((), (), 0)
+    assert young.marked == (second,) and "for removal in 1 hours" in str(young)
 
     planned = plan_vacuum(lake, releases=1, retain=NOW)
     assert planned.indexes == (second,) and planned.bytes > 0 and second in str(planned)
@@ -65,10 +106,12 @@ def test_what_is_released_newest_or_added_to_stays(open_lake):
     assert vacuumed(lake) == planned
     kept = {other, first, third}
     assert index_ids(lake) == index_ids(lake, "index_shards") == on_disk(lake) == kept
+    assert second not in read_marks(lake)
     assert len(Searcher.open(lake.folder("indexes", third)).search(unit(3, DIM), k=5).I) == 3
     with pytest.raises(LakeError, match=f"has index {second}, which is no longer in"):
         released(lake, rollback)
-    run = lake.read("runs").where("job = 'vacuum_indexes'").first()
+    runs = lake.read("runs").where("job = 'vacuum_indexes'")
+    run = runs.orderBy("started_at", ascending=False).first()
     assert run.counts["indexes_removed"] == 1 and run.counts["bytes_removed"] == planned.bytes
     assert plan_vacuum(lake, releases=1, retain=NOW).folders == ()
 
@@ -87,7 +130,129 @@ def test_folders_that_killed_runs_left_go_when_they_are_old(open_lake):
     os.utime(Path(lake.folder("indexes", kept)), (1e9, 1e9))
     young = Path(lake.folder("staging", "running"))
     young.mkdir()
-    planned = vacuumed(lake, retain=timedelta(hours=1))
-    assert (planned.folders, planned.bytes) == (tuple(sorted(left)), 10)
+    # What is beside the lake is not of it, however it is called: a link in a copied lake leads to the original.
+    outside = Path(lake.root).parent / "another lake" / "deep"
+    outside.mkdir(parents=True)
+    (outside / "file").write_bytes(b"not ours")
+    os.utime(outside / "file", (1e9, 1e9))
+    for name in ("indexes/fedcba9876543210", "staging/link"):
+        Path(lake.folder(name)).symlink_to(outside)
+    lake.append("index_shards", [shard_row("../staging"), shard_row("rows-without-files")])
+
+    hour = timedelta(hours=1)
+    first = vacuumed(lake, retain=hour)
+    assert first.folders == (left[1],) and first.bytes == 5
+    assert set(first.marked) == {"0123456789abcdef", "rows-without-files"}
+    assert not vacuumed(lake, retain=hour).folders  # not yet
+    lake.spark.sql(
+        f"UPDATE {lake.name('index_marks')} SET marked_at = marked_at - INTERVAL 2 HOURS"
+    )
+    second = vacuumed(lake, retain=hour)
+    assert second.folders == (left[0],) and set(second.left) == set(first.marked)
     assert young.exists() and not any(Path(folder).exists() for folder in left)
-    assert index_ids(lake) == on_disk(lake) == {kept}
+    assert index_ids(lake) == {kept} == on_disk(lake) - {"fedcba9876543210"}
+    assert index_ids(lake, "index_shards") == {kept, "../staging"}
+    assert (outside / "file").read_bytes() == b"not ours"
+
+
+def shard_row(index_id: str) -> dict:
+    """A row that a build left which was killed between its two commits, or an older vacuum between its deletions."""
+    fixed = {"shard": 0, "kind": "base", "path": "x", "sha256": "", "bytes": 1, "rows": 1}
+    return {"index_id": index_id, **fixed}
+
+
+def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_lake, monkeypatch):
+    lake = open_lake()
+    append_vectors(lake, unit(30, DIM), model_id="model-a")
+    model = model_of("model-a", DIM)
+    old, _, newest = (
+        build(open_lake(f"index.seed={seed}"), model)[0].spec.index_id for seed in range(3)
+    )
+
+    def promoted(index_id=old):
+        with recorded(Run(lake, "release")) as run:
+            promote(lake, run, index_id=index_id)
+
+    def is_shown_and_whole():
+        assert current_release(lake).index_id == find_target(lake).index_id == old
+        assert read_marks(lake)[old].mark != "removing" if old in read_marks(lake) else True
+        promoted(newest)
+
+    for index_id in (newest, old, newest):
+        promoted(index_id)
+    # Promoted between plan and mark; between mark and claim; held, and not appended yet, during a whole vacuum.
+    for step in ("mark_unused", "claim"):
+        planned = plan_vacuum(lake, releases=1, retain=NOW)
+        assert old in planned.indexes
+        with during(monkeypatch, vacuuming, step, before=promoted):
+            assert old not in done(lake, planned).indexes
+        is_shown_and_whole()
+    with during(monkeypatch, releases, "_append", before=lambda: vacuumed(lake)):
+        promoted()
+    is_shown_and_whole()
+    assert on_disk(lake) == {old, newest}  # the other went in one of these
+
+    # Claimed first: the promote is refused, and so is a build that names it.
+    before = current_release(lake)
+    manifest = read_manifest(lake, committed_index(lake, old))
+
+    def refused():
+        with pytest.raises(LakeError, match=f"index {old} is being removed by vacuum-indexes"):
+            promoted()
+        with pytest.raises(LakeError, match="is being removed"):
+            commit.commit_index(lake, Run(lake, "build_index"), manifest)
+
+    # Killed before each deletion: the next vacuum finishes; meanwhile nothing can be made of what is left.
+    planned = plan_vacuum(lake, releases=1, retain=NOW)
+    with (
+        during(monkeypatch, vacuuming, "claim", after=refused),
+        during(monkeypatch, vacuuming, "delete_rows", before=killed),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        done(lake, planned)
+    assert old in index_ids(lake)
+    shards_only = iter([None, killed])
+    real = vacuuming.delete_rows
+
+    def second_is_killed(*arguments):
+        if (act := next(shards_only)) is not None:
+            act()
+        real(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(vacuuming, "delete_rows", second_is_killed)
+        vacuumed(lake)
+    assert old not in index_ids(lake) and old in index_ids(lake, "index_shards")
+    with pytest.raises(LakeError, match=f"index {old} is not in"):
+        promoted()
+    for step in ("remove_within", "forget"):
+        with (
+            during(monkeypatch, vacuuming, step, before=killed),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            vacuumed(lake)
+        assert old not in index_ids(lake, "index_shards")
+        assert (old in on_disk(lake)) == (step == "remove_within")
+    assert vacuumed(lake).left == (old,) and old not in read_marks(lake)
+    assert index_ids(lake) == index_ids(lake, "index_shards") == on_disk(lake) == {newest}
+
+    # A vacuum from claim to end while a promote, or a build, has looked and not held: nothing is appended.
+    assert current_release(lake) == before
+    with pytest.raises(IndexDataError, match=r"was not committed: .* is gone"):
+        commit.commit_index(lake, Run(lake, "build_index"), manifest)
+    again = build(open_lake("index.seed=0"), model)[0].spec.index_id
+    third = build(open_lake("index.seed=2", "index.extend=false"), model)[0]
+    assert (again, third.built) == (old, False)
+    lake.spark.sql(
+        f"UPDATE {lake.name('indexes')} SET built_at = built_at - INTERVAL 1 DAY "
+        f"WHERE index_id = '{old}'"
+    )
+    with (
+        during(monkeypatch, releases, "hold", before=lambda: vacuumed(lake)),
+        pytest.raises(LakeError, match=f"index {old} is not in"),
+    ):
+        promoted()
+    assert current_release(lake) == before and find_target(lake).index_id == newest
+    # A run that was killed while it held an index holds it for a day.
+    hold(lake, Run(lake, "release"), [newest])
+    assert read_marks(lake)[newest].mark == "held"

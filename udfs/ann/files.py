@@ -12,6 +12,7 @@ from pathlib import Path
 
 from udfs import storage
 from udfs.errors import IndexDataError
+from udfs.private_folder import require_private
 
 BLOCK_BYTES = 1 << 20
 
@@ -42,8 +43,9 @@ def file_sha256(path: Path) -> str:
 def verified_path(root: str, record: FileRecord, *, cache_dir: str | None) -> Path:
     """A local path with exactly the recorded bytes.
 
-    Local roots are read in place, once checked per process and (path, mtime, size); remote files are
-    copied to `cache_dir` under their sha-256. faiss loads 42 % of damaged files without a word, so
+    Local roots are read in place, their length checked each time and their sha-256 once per process and (path, size,
+    times, inode); remote files are copied to `cache_dir` (default: a folder of this user in the temp folder) under
+    their sha-256, and checked likewise whenever they are opened. faiss loads 42 % of damaged files without a word, so
     nothing is handed to it unchecked. Raises IndexDataError.
     """
     folder = storage.local_path(root)
@@ -56,8 +58,10 @@ def verified_path(root: str, record: FileRecord, *, cache_dir: str | None) -> Pa
 
 def _cached(root: str, record: FileRecord, cache_dir: str | None) -> Path:
     own = Path(tempfile.gettempdir()) / f"gme-lake-index-cache-{os.getuid()}"
-    folder = Path(cache_dir) if cache_dir else own
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Between the check of a file and its opening a stranger with access to the folder could put another in its place.
+    folder = require_private(
+        Path(cache_dir) if cache_dir else own, error=IndexDataError, way_out="set TMPDIR"
+    )
     path = folder / f"{record.sha256}-{record.name}"
     if path.exists():
         try:

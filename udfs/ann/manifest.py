@@ -6,7 +6,7 @@ import hashlib
 import json
 import posixpath
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ LAYOUT = {
     "points": "nprobe and k_factor that tune_index chose to reach recall `target` at k, and what it measured",
     "score": "inner product of unit vectors",
     "quantizer.json": "record of the trained quantizer, for builds that resume; searches do not read it",
+    "root": "always '.': the folder that this document lies in, wherever that was moved or copied to",
+    "replaces": "null, or the sha-256 of the file that this one replaced: the same index with other points",
     "sha256": "of this document without the key sha256, as JSON with sorted keys and no spaces",
 }
 
@@ -85,7 +87,8 @@ class Manifest:
     """Everything a search needs to know of an index; files it does not name are never opened.
 
     With a `base`, `shards` are those added to it: they hold what is new since. `error`: squared distance of the training
-    rows from what the quantizer keeps of them; None where nothing is trained, or nobody measured it.
+    rows from what the quantizer keeps of them; None where nothing is trained, or nobody measured it. `replaces`: the
+    sha-256 of the file that stood here before its operating points were written, which a table may still name.
     """
 
     spec: IndexSpec
@@ -94,6 +97,7 @@ class Manifest:
     points: tuple[OperatingPoint, ...] = ()
     error: float | None = None
     base: Base | None = None
+    replaces: str | None = None
 
     def __post_init__(self) -> None:
         if [shard.shard for shard in self.shards] != list(range(self.spec.plan.shards)):
@@ -133,6 +137,7 @@ class Manifest:
         known = FORMAT if self.base is None else ADDED_FORMAT
         body: dict[str, Any] = {"format": known, "layout": LAYOUT, "rows": self.rows}
         body |= asdict(self)
+        body["spec"]["root"] = "."
         return json.dumps({"sha256": _digest(body), **body}, indent=1)
 
     @classmethod
@@ -162,9 +167,18 @@ class Manifest:
         """Publishes the manifest last, which makes the files beside it an index."""
         return publish_bytes(self.to_json().encode(), root, MANIFEST_NAME)
 
+    @property
+    def sha256(self) -> str:
+        """Of the file that `write` makes."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     @classmethod
-    def read(cls, root: str) -> Manifest:
-        """The manifest of the index in folder `root`. Raises IndexDataError."""
+    def read(cls, root: str, *, sha256: str | None = None) -> Manifest:
+        """The manifest of the index in folder `root`; `spec.root` is that folder, wherever it was when it was built.
+
+        `sha256` is what `indexes` says of the file. A whole manifest of another build fits its own checksum; only this
+        tells that it is not the one that was committed. Raises IndexDataError.
+        """
         where = storage.join(root, MANIFEST_NAME)
         try:
             text = storage.read_bytes(where, max_bytes=MAX_MANIFEST_BYTES)
@@ -174,7 +188,37 @@ class Manifest:
             ) from error
         except OSError as error:
             raise IndexDataError(f"{where} cannot be read: {error}") from error
-        return cls.from_json(text, where=where)
+        manifest = cls.from_json(text, where=where)
+        found = hashlib.sha256(text).hexdigest()
+        if sha256 is not None and sha256 not in (found, manifest.replaces):
+            raise IndexDataError(
+                f"{where} has sha-256 {found[:16]}… but the index was committed with {sha256[:16]}…: it is of another "
+                "build or was put there by hand; restore it, or build the index again"
+            )
+        return replace(manifest, spec=replace(manifest.spec, root=root))
+
+    def missing_files(self) -> list[str]:
+        """What is not in the folder `spec.root`, or its base's, as the manifest has it: by name and length alone.
+
+        One listing a folder; checksums are the business of those who open the files. Raises OSError where a folder
+        cannot be listed.
+        """
+        root, base_root = self.spec.root, self.base_root(self.spec.root)
+        wanted = [(base_root, self.quantizer)]
+        wanted += [(folder, file) for folder, s in self.all_shards(root) for file in s.files]
+        if self.base is not None and self.base.gone is not None:
+            wanted.append((root, self.base.gone))
+        lengths = {folder: storage.lengths(folder) for folder in {root, base_root}}
+        found = []
+        for folder, file in wanted:
+            length = lengths[folder].get(file.name)
+            if length is None:
+                found.append(f"{storage.join(folder, file.name)} is gone")
+            elif length != file.bytes:
+                found.append(
+                    f"{storage.join(folder, file.name)} has {length} bytes instead of {file.bytes}"
+                )
+        return found
 
     def _file_names(self) -> list[str]:
         names = [self.quantizer.name]

@@ -44,6 +44,7 @@ class MeasureSpec:
     truth: str
     key: TruthKey
     points: tuple[Point, ...]
+    manifest_sha256: str | None = None  # as `SearchSpec` has it
 
 
 class CodeOrder(Searcher):
@@ -70,7 +71,10 @@ def measure_batches(
     for _ in batches:
         pass
     queries, truth = read_query_set(spec.queries), read_truth(spec.truth, spec.key)
-    searcher, k = Searcher.open(spec.root, model_id=spec.key.model_id), spec.key.k
+    k = spec.key.k
+    searcher = Searcher.open(
+        spec.root, model_id=spec.key.model_id, manifest_sha256=spec.manifest_sha256
+    )
     widest = max(spec.points, key=lambda p: (p.nprobe, p.k_factor))
     searcher.search(queries.xq, k=k, nprobe=widest.nprobe, k_factor=widest.k_factor)
     for point in spec.points:
@@ -92,7 +96,10 @@ def price_batches(
     for _ in batches:
         pass
     queries, truth = read_query_set(spec.queries), read_truth(spec.truth, spec.key)
-    searcher = cast(CodeOrder, CodeOrder.open(spec.root, model_id=spec.key.model_id))
+    opened = CodeOrder.open(
+        spec.root, model_id=spec.key.model_id, manifest_sha256=spec.manifest_sha256
+    )
+    searcher = cast(CodeOrder, opened)
     for nprobe in sorted({point.nprobe for point in spec.points}):
         factors = sorted(p.k_factor for p in spec.points if p.nprobe == nprobe)
         priced = _priced(searcher, (queries, truth), spec.key.k, nprobe, factors)

@@ -81,16 +81,18 @@ class Searcher:
         model_id: str | None = None,
         threads: int = 1,
         shards: Sequence[int] | None = None,
+        manifest_sha256: str | None = None,
     ) -> Searcher:
         """Opens the index in folder `root` (path or URI); every file is checked before it is read.
 
         `cache_dir` keeps local copies of a remote index; `model_id` is the model the queries come from; `shards` are
-        the numbers of those to open, as `Manifest.all_shards` has them (default: all).
+        the numbers of those to open, as `Manifest.all_shards` has them (default: all); `manifest_sha256` is what the
+        manifest's file must be, as `indexes` says.
         Raises IndexDataError for missing or damaged files, or an index of another model.
         """
         faiss.omp_set_num_threads(threads)
         root = str(root)
-        manifest = Manifest.read(root)
+        manifest = Manifest.read(root, sha256=manifest_sha256)
         built_for = manifest.spec.model_id
         if model_id is not None and model_id != built_for:
             raise IndexDataError(

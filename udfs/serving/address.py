@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
 import os
-import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from udfs.errors import ServingError
+from udfs.private_folder import require_private
 from udfs.serving.wire import PROTOCOL
 from udfs.specs import ModelSpec, ServingSpec
 
@@ -101,12 +100,4 @@ def _private_folder(room: int) -> Path:
             break
     else:
         raise ServingError(f"no folder short enough for a Unix socket: {folder}; set TMPDIR")
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ServingError(
-            f"{folder} must be a folder of user {os.getuid()} with mode 0700; found user "
-            f"{found.st_uid}, mode {stat.filemode(found.st_mode)}; remove it or set TMPDIR"
-        )
-    return folder
+    return require_private(folder, error=ServingError, way_out="set TMPDIR")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.driver.indexes import differing_ids
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.vectors import indexed_vectors
 from udfs import storage
 from udfs.ann.files import FileRecord
 from udfs.ann.manifest import VECTOR_ID_BYTES, Manifest
@@ -36,27 +36,13 @@ def changes_since(
 ) -> Changes:
     """Compare the index's own rows with `vectors` at `version`, by vector_id alone.
 
-    Nothing is asked of the version the index was built from: its files may have been vacuumed. With a `folder` the
-    comparison is made once, into files there.
+    With a `folder` the comparison is made once, into files there.
     """
-    from pyspark.sql import functions as F
-
-    from udfs.row_files import VECTOR_IDS
-    from udfs.search import indexed_ids
-
-    spark, shards = lake.spark, len(manifest.all_shards(manifest.spec.root))
-    live = indexed_vectors(lake, replace(manifest.spec, vectors_version=version))
-    read = functools.partial(indexed_ids, root=manifest.spec.root)
-    indexed = spark.range(shards).repartition(shards).mapInArrow(read, VECTOR_IDS)
-    both = live.select("vector_id", F.lit(True).alias("is_live")).join(
-        indexed.withColumn("is_indexed", F.lit(True)), "vector_id", "full"
-    )
-    differing = both.where("is_live IS NULL OR is_indexed IS NULL")
-    rows = differing.selectExpr("vector_id", "is_indexed IS NULL AS is_new")
+    rows = differing_ids(lake, manifest, version=version)
     with clear_task_errors():
         if folder is not None:
             rows.write.mode("overwrite").parquet(folder)
-            rows = spark.read.parquet(folder)
+            rows = lake.spark.read.parquet(folder)
         counted = {r.is_new: int(r["count"]) for r in rows.groupBy("is_new").count().collect()}
     return Changes(counted.get(False, 0), counted.get(True, 0), rows)
 

@@ -1,49 +1,60 @@
-"""The commit of an index: its shards' files in `index_shards`, then the one row of `indexes` that makes it exist."""
+"""The commit of an index: its shards' files in `index_shards`, then the one row of `indexes` that makes it exist.
+
+Between a build's work and its commit vacuum-indexes may have removed the base, or this index's own folder where a killed
+build had left it. So both are held first, then every file is looked for, then the rows are appended: see
+`jobs.driver.index_marks` for why that leaves no gap.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.conflicts import again_on_conflict
+from jobs.driver.index_marks import hold
+from jobs.driver.indexes import committed_index, delete_rows, required_index
 from jobs.driver.lake import delta_table, now
-from jobs.driver.sql import literal
 from udfs import storage
 from udfs.ann.files import FileRecord
 from udfs.ann.manifest import VECTOR_ID_BYTES, Manifest
+from udfs.errors import IndexDataError
 
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
     from jobs.driver.runs import Run
 
 
-def committed_index(lake: Lake, index_id: str) -> Any:
-    """The row of `indexes`, or None where no such index was finished."""
-    return lake.read("indexes").where(f"index_id = {literal(index_id)}").first()
-
-
-def committed_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
-    """The rows of `indexes` of one model by index_id."""
-    rows = lake.read("indexes").where(f"model_id = {literal(model_id)}").collect()
-    return {row.index_id: row for row in rows}
-
-
 def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
-    """Publish the manifest and commit the index; False where another run committed the same one meanwhile."""
+    """Publish the manifest and commit the index; False where another run committed the same one meanwhile.
+
+    Raises IndexDataError where files that it names were removed since they were written, LakeError where it or its base
+    is being removed.
+    """
+    from pyspark.sql import functions as F
+
     spec = manifest.spec
+    hold(lake, run, named_indexes(manifest))
+    if missing := manifest.missing_files():
+        raise IndexDataError(
+            f"index {spec.index_id} was not committed: {missing[0]}, and {len(missing) - 1} more; vacuum-indexes or "
+            "somebody else removed them meanwhile. Build it again"
+        )
+    if committed_index(lake, spec.index_id) is not None:
+        return False  # its manifest is the one that the row names
     written = manifest.write(spec.root)
     # What a build wrote that was killed between the two commits describes files that may be gone.
-    stale = lake.read("index_shards").where(f"index_id = {literal(spec.index_id)}")
+    stale = lake.read("index_shards").where(F.col("index_id") == spec.index_id)
     if stale.head(1):
         delete_rows(lake, "index_shards", [spec.index_id])
-    lake.append("index_shards", list(_files(manifest)))
+    files = [file | {"path": lake.relative(file["path"])} for file in _files(manifest)]
+    lake.append("index_shards", files)
     row = {
         "index_id": spec.index_id,
         "model_id": spec.model_id,
         "vectors_version": spec.vectors_version,
-        "root": spec.root,
+        "root": lake.relative(spec.root),
         "factory": spec.plan.factory,
         "metric": spec.plan.metric,
         "dim": spec.dim,
@@ -58,25 +69,27 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     return lake.insert_new("indexes", row, key="index_id")
 
 
+def named_indexes(manifest: Manifest) -> list[str]:
+    """The index and its base: those whose files a search of it opens."""
+    return [manifest.spec.index_id, *([manifest.base.index_id] if manifest.base else [])]
+
+
 @again_on_conflict
 def store_points(lake: Lake, manifest: Manifest) -> None:
     """Write the manifest of a committed index again with its operating points, and them into its row of `indexes`.
 
-    Nothing that a search does by default changes; the files of the index are not touched.
+    Nothing that a search does by default changes; the files of the index are not touched. The new manifest says which
+    one it replaces: until the row is changed, by this run or after a kill by the next, it passes as that one too.
     """
     from pyspark.sql import functions as F
 
+    index_id = manifest.spec.index_id
+    row = required_index(lake, index_id)
+    manifest = replace(manifest, replaces=row.manifest_sha256)
     written = manifest.write(manifest.spec.root)
     values = {"params": F.lit(_params(manifest)), "manifest_sha256": F.lit(written.sha256)}
     table = delta_table(lake.spark, lake.name("indexes"))
-    table.update(F.col("index_id") == manifest.spec.index_id, values)
-
-
-@again_on_conflict
-def delete_rows(lake: Lake, table: str, index_ids: Iterable[str]) -> None:
-    """Delete the rows of some indexes from `indexes` or `index_shards`."""
-    named = ", ".join(literal(index_id) for index_id in index_ids)
-    lake.spark.sql(f"DELETE FROM {lake.name(table)} WHERE index_id IN ({named})")
+    table.update(F.col("index_id") == index_id, values)
 
 
 def total_bytes(manifest: Manifest) -> int:

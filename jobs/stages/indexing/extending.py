@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import posixpath
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.driver.indexes import index_folder, whole_manifest
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.indexing.building import built_shards, check_shards
 from jobs.stages.indexing.changes import Changes, changes_since, write_gone
@@ -51,11 +51,12 @@ class Extension:
 
 
 def newest_base(
-    indexes: Iterable[Any], spec: IndexSpec, *, settings: IndexSettings
+    lake: Lake, indexes: Iterable[Any], spec: IndexSpec, *, settings: IndexSettings
 ) -> Manifest | None:
     """The newest whole index that rows may be added to, of the model's rows of `indexes`; None: there is none.
 
-    It has the shape of `spec`, or one that tune-index chose where the settings ask for none.
+    It has the shape of `spec`, or one that tune-index chose where the settings ask for none, and all its files in this
+    lake: what is added looks for them beside itself.
     """
     if not settings.extend:
         return None
@@ -67,20 +68,21 @@ def newest_base(
         tuned = any_shape and params["points"]
         fits = tuned or all(params[name] == wanted[name] for name in _SHAPE)
         if params.get("base") is None and fits:
-            return _readable(row.root)
+            return _readable(lake, row)
     return None
 
 
-def _readable(root: str) -> Manifest | None:
+def _readable(lake: Lake, row: Any) -> Manifest | None:
     """The manifest of an index that can be added to: only those with inverted lists know an error."""
+    if index_folder(lake, row) != lake.folder("indexes", row.index_id):
+        log.warning(_AGAIN, row.index_id, f"its files lie outside the lake, in {row.root}")
+        return None
     try:
-        manifest = Manifest.read(root)
+        manifest = whole_manifest(lake, row)
     except IndexDataError as error:
-        log.warning(_AGAIN, posixpath.basename(root), error)
+        log.warning(_AGAIN, row.index_id, error)
         return None
-    if manifest.error is None:
-        return None
-    return replace(manifest, spec=replace(manifest.spec, root=root))
+    return None if manifest.error is None else manifest
 
 
 def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | None:

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.driver.index_marks import require_not_removing
+from jobs.driver.indexes import delete_rows
 from jobs.stages.indexing.building import built_shards, check_shards, trained_quantizer
 from jobs.stages.indexing.commit import commit_index, total_bytes
 from jobs.stages.indexing.extending import Extension, extended_manifest
@@ -75,6 +77,10 @@ def build_index(
         return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
     run.begin()
     extension = planned.extension
+    bases = [extension.base.spec.index_id] if extension else []
+    require_not_removing(lake, [spec.index_id, *bases])
+    if planned.broken:
+        delete_rows(lake, "indexes", [spec.index_id])
     if extension is not None:
         manifest, kept = extended_manifest(lake, run, spec, extension)
     else:

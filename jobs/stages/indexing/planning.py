@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.driver.index_marks import read_marks
+from jobs.driver.indexes import committed_indexes, whole_manifest
 from jobs.driver.lake import Lake
 from jobs.driver.settings import IndexSettings
-from jobs.stages.indexing.commit import committed_indexes
 from jobs.stages.indexing.extending import MAX_SHARE, Extension, extension_of, newest_base
 from jobs.stages.indexing.predicting import predicted_cost
 from jobs.stages.indexing.vectors import count_vectors
 from udfs.ann.cost import CostEstimate
 from udfs.ann.manifest import Manifest
 from udfs.ann.plan import ROWS_PER_SHARD, default_plan, factory_traits, require_train_rows
+from udfs.errors import IndexDataError
 from udfs.specs import IndexPlan, IndexSpec
 
 if TYPE_CHECKING:
     from jobs.driver.registry import ResolvedModel
+
+
+log = logging.getLogger("gme_lake")
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class PlannedIndex:
     """An index of `rows` vectors to be built, whole or by adding to another (`extension`).
 
     `cost` is what building it whole was predicted to take; None: nobody asked. `existing` is its row of `indexes` where
-    it was built before.
+    it was built before and is whole; `broken`: there is such a row, but its files are gone or others.
     """
 
     spec: IndexSpec
@@ -36,6 +42,7 @@ class PlannedIndex:
     cost: CostEstimate | None = None
     extension: Extension | None = None
     existing: Any = None
+    broken: bool = False
 
     def __str__(self) -> str:
         plan = self.spec.plan
@@ -57,15 +64,29 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     planned = planned_at(lake, settings, model=model, version=version, rows=rows)
     committed = committed_indexes(lake, model_id=model.spec.model_id)
     if existing := committed.get(planned.spec.index_id):
-        return replace(planned, existing=existing)
-    base = newest_base(committed.values(), planned.spec, settings=settings)
+        if _is_whole(lake, existing):
+            return replace(planned, existing=existing)
+        planned = replace(planned, broken=True)
+    going = {index_id for index_id, mark in read_marks(lake).items() if mark.mark == "removing"}
+    bases = [row for index_id, row in committed.items() if index_id not in going]
+    base = newest_base(lake, bases, planned.spec, settings=settings)
     if base is not None:
         spec = _added_to(base, planned.spec, lake=lake)
-        if existing := committed.get(spec.index_id):
-            return replace(planned, spec=spec, existing=existing)
+        existing = committed.get(spec.index_id)
+        if existing and _is_whole(lake, existing):
+            return replace(planned, spec=spec, existing=existing, broken=False)
         if extension := extension_of(lake, base, version=version):
-            return replace(planned, spec=spec, extension=extension)
+            return replace(planned, spec=spec, extension=extension, broken=existing is not None)
     return replace(planned, cost=predicted_cost(lake, planned.spec, rows=rows))
+
+
+def _is_whole(lake: Lake, row: Any) -> bool:
+    try:
+        whole_manifest(lake, row)
+    except IndexDataError as error:
+        log.warning("index %s is built again: %s", row.index_id, error)
+        return False
+    return True
 
 
 def _added_to(base: Manifest, spec: IndexSpec, *, lake: Lake) -> IndexSpec:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobs.driver.indexes import read_manifest, required_index
 from jobs.driver.runs import Run, recorded
 from jobs.stages.indexing.job import build_index
 from jobs.stages.searching.job import found_for
-from udfs.ann.manifest import Manifest
 from udfs.specs import SearchSpec
 
 if TYPE_CHECKING:
@@ -27,8 +27,14 @@ def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: i
     lake = suite.lake
     with recorded(Run(lake, "build_index")) as run:
         index = build_index(lake, run, model=model).spec
-    spec = SearchSpec(root=index.root, model_id=index.model_id, k=depth)
-    manifest = Manifest.read(index.root)
+    row = required_index(lake, index.index_id)
+    manifest = read_manifest(lake, row)
+    spec = SearchSpec(
+        root=index.root,
+        model_id=index.model_id,
+        k=depth,
+        manifest_sha256=str(row.manifest_sha256),
+    )
     hits = found_for(embedded, spec=spec, manifest=manifest, settings=lake.settings.search)
     key = F.expr("substring(id, instr(id, '/') + 1)").alias("key")
     return hits.where("rank IS NOT NULL").select("query_id", "rank", key, "score")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.driver.indexes import read_manifest, required_index
 from jobs.driver.releases import newest_index
-from jobs.stages.indexing.commit import committed_index
 from jobs.stages.recall.exact import exact_results
 from jobs.stages.recall.queries import AskedQueries, asked_queries
 from jobs.stages.recall.record import append_recalls, metrics_of, require_plots, write_report
-from jobs.stages.recall.searching import measure
+from jobs.stages.recall.searching import Measurable, measure
 from jobs.stages.recall.summary import Group, PointFigures, figures, groups_of
-from udfs.ann.manifest import Manifest
 from udfs.ann.points import Point
-from udfs.errors import LakeError
 
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
@@ -69,13 +67,8 @@ def index_to_measure(lake: Lake, registry: Registry) -> tuple[IndexSpec, Resolve
 
 
 def committed_spec(lake: Lake, index_id: str) -> IndexSpec:
-    """A committed index where `indexes` says that it lies. Raises LakeError or IndexDataError."""
-    row = committed_index(lake, index_id)
-    if row is None:
-        raise LakeError(
-            f"index {index_id} is not in {lake.name('indexes')}; build one with gme-lake build-index"
-        )
-    return replace(Manifest.read(row.root).spec, root=row.root)
+    """A committed index, where it lies now. Raises LakeError or IndexDataError."""
+    return read_manifest(lake, required_index(lake, index_id)).spec
 
 
 def measure_recall(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> RecallReport:
@@ -95,7 +88,9 @@ def measure_recall(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedMode
     key = exact_results(lake, run, spec=spec, asked=asked, k=settings.k)
     points = points_to_measure(spec.plan, settings)
     with run.stage("measure"):
-        measured = measure(lake, root=spec.root, asked=asked, key=key, points=points)
+        committed = str(required_index(lake, spec.index_id).manifest_sha256)
+        index = Measurable(spec.root, committed)
+        measured = measure(lake, index, asked=asked, key=key, points=points)
     found = tuple(figures(measured, groups_of(asked), k=settings.k))
     append_recalls(lake, run, found, spec=spec, asked=asked, part="all")
     run.metrics |= metrics_of(found, _own_point(spec.plan, points))

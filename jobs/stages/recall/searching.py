@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,11 +30,19 @@ if TYPE_CHECKING:
     from jobs.driver.lake import Lake
 
 
+@dataclass(frozen=True)
+class Measurable:
+    """An index in a folder, and the sha-256 of its manifest as it was committed; None: it is not."""
+
+    root: str
+    manifest_sha256: str | None
+
+
 def measure(
-    lake: Lake, *, root: str, asked: AskedQueries, key: TruthKey, points: Sequence[Point]
+    lake: Lake, index: Measurable, *, asked: AskedQueries, key: TruthKey, points: Sequence[Point]
 ) -> list[Measured]:
     """Every query searched alone at every point, queries in the order of the set. Raises IndexDataError."""
-    spec = MeasureSpec(root, asked.path, recall_folder(lake), key, tuple(points))
+    spec = _spec(lake, index, asked, key, points)
     run = functools.partial(measure_batches, spec=spec)
     found = _by_point(_one_row(lake).mapInArrow(run, MEASURE_OUTPUT))
     return [
@@ -43,13 +52,20 @@ def measure(
 
 
 def price(
-    lake: Lake, *, root: str, asked: AskedQueries, key: TruthKey, points: Sequence[Point]
+    lake: Lake, index: Measurable, *, asked: AskedQueries, key: TruthKey, points: Sequence[Point]
 ) -> dict[Point, Shares]:
     """Recall of every query at every point that is of use, from one search per nprobe. Raises IndexDataError."""
-    spec = MeasureSpec(root, asked.path, recall_folder(lake), key, tuple(points))
+    spec = _spec(lake, index, asked, key, points)
     run = functools.partial(price_batches, spec=spec)
     found = _by_point(_one_row(lake).mapInArrow(run, PRICE_OUTPUT))
     return {point: columns["recall"] for point, columns in found.items()}
+
+
+def _spec(
+    lake: Lake, index: Measurable, asked: AskedQueries, key: TruthKey, points: Sequence[Point]
+) -> MeasureSpec:
+    folder = recall_folder(lake)
+    return MeasureSpec(index.root, asked.path, folder, key, tuple(points), index.manifest_sha256)
 
 
 def _one_row(lake: Lake) -> DataFrame:

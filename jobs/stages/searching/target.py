@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from jobs.driver.indexes import committed_index, whole_manifest
 from jobs.driver.lake import Lake
 from jobs.driver.releases import Release, current_release
 from jobs.stages.indexing.changes import changes_since, write_gone
-from jobs.stages.indexing.commit import committed_index
 from jobs.stages.searching.fresh import write_fresh
 from jobs.stages.searching.rows import restricted
 from udfs.ann.manifest import GONE_NAME, Manifest
@@ -23,15 +23,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gme_lake")
 
+_WAY_OUT = (
+    "To search again, go back to another release with gme-lake release rollback, or make a new one with gme-lake "
+    "build-index and release promote"
+)
 STALE_SHARE = 0.2  # of the index; beyond it a rebuild costs less than the searches
 
 
 @dataclass(frozen=True)
 class Target:
-    """The current release and its index; `manifest.spec.root` is where `indexes` says that it lies."""
+    """The current release and its index, where it lies now; `manifest_sha256`: of its manifest as it was committed."""
 
     release: Release
     manifest: Manifest
+    manifest_sha256: str | None = None
 
     @property
     def model_id(self) -> str:
@@ -45,7 +50,7 @@ class Target:
 
 
 def find_target(lake: Lake) -> Target:
-    """The index of the current release. Raises LakeError without one, IndexDataError where it cannot be read."""
+    """The index of the current release. Raises LakeError without one, IndexDataError where its files are not whole."""
     release = current_release(lake)
     if release is None or release.index_id is None:
         found = "there is no release" if release is None else f"{release} has no index"
@@ -56,16 +61,20 @@ def find_target(lake: Lake) -> Target:
     row = committed_index(lake, release.index_id)
     if row is None:
         raise LakeError(
-            f"index {release.index_id} of the current release is not in {lake.name('indexes')}; run "
-            "gme-lake release promote with one that is"
+            f"index {release.index_id} of the current {release} is not in {lake.name('indexes')}. {_WAY_OUT}"
         )
-    manifest = Manifest.read(row.root)
+    try:
+        manifest = whole_manifest(lake, row)
+    except IndexDataError as error:
+        raise IndexDataError(
+            f"the current {release} cannot be searched: {error}. {_WAY_OUT}"
+        ) from error
     if manifest.spec.model_id != release.model_id:
         raise IndexDataError(
             f"release {release.release_id} is of model {release.model_id}, but its index {release.index_id} in "
-            f"{row.root} was built from model {manifest.spec.model_id}; promote another index"
+            f"{manifest.spec.root} was built from model {manifest.spec.model_id}; promote another index"
         )
-    return Target(release, replace(manifest, spec=replace(manifest.spec, root=row.root)))
+    return Target(release, manifest, str(row.manifest_sha256))
 
 
 def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> SearchSpec:
@@ -76,6 +85,7 @@ def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> Search
         root=index.root,
         model_id=index.model_id,
         k=settings.k,
+        manifest_sha256=target.manifest_sha256,
         nprobe=nprobe,
         k_factor=k_factor,
         min_score=settings.min_score,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.stages.indexing.commit import commit_index, committed_index, store_points
+from jobs.driver.indexes import committed_index
+from jobs.stages.indexing.commit import commit_index, store_points
 from jobs.stages.indexing.planning import PlannedIndex, plan_for, planned_at
 from jobs.stages.indexing.vectors import count_vectors
 from jobs.stages.recall.exact import exact_results
@@ -17,7 +18,7 @@ from jobs.stages.recall.record import append_recalls, metrics_of
 from jobs.stages.recall.summary import PointFigures, figures, groups_of
 from jobs.stages.tuning.report import TuneReport
 from jobs.stages.tuning.trying import Trial, Tried, tried
-from udfs import storage
+from jobs.stages.vacuuming import remove_within
 from udfs.ann.ladder import Candidate, affordable, bytes_of, ladder
 from udfs.ann.plan import opq_pq_factory
 from udfs.ann.points import ANY_KIND, OperatingPoint
@@ -187,4 +188,4 @@ def _remove_others(lake: Lake, tries: list[Tried], best: Tried) -> None:
     for one in tries:
         spec = one.manifest.spec
         if one is not best and committed_index(lake, spec.index_id) is None:
-            storage.remove_folder(spec.root)
+            remove_within(lake, spec.root)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.stages.indexing.commit import committed_index
+from jobs.driver.indexes import committed_index, read_manifest
 from jobs.stages.indexing.job import built_manifest
 from jobs.stages.indexing.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries
-from jobs.stages.recall.searching import measure, price
+from jobs.stages.recall.searching import Measurable, measure, price
 from udfs.ann.ladder import Short, bytes_of
 from udfs.ann.manifest import Manifest
 from udfs.ann.truth import TruthKey
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobs.driver.lake import Lake
     from jobs.driver.runs import Run
     from jobs.stages.indexing.planning import PlannedIndex
+    from udfs.specs import IndexPlan
 
 log = logging.getLogger("gme_lake")
 
@@ -69,9 +70,10 @@ def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried
         manifest, _ = built_manifest(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
         manifest.write(spec.root)
     else:
-        manifest = Manifest.read(row.root)
-        manifest = replace(manifest, spec=replace(manifest.spec, root=row.root))
-    found = _measured(lake, run, manifest, trial)
+        manifest = read_manifest(lake, row)
+    committed = None if row is None else str(row.manifest_sha256)
+    index = Measurable(manifest.spec.root, committed)
+    found = _measured(lake, run, index, trial, plan=manifest.spec.plan)
     kinds, goal = trial.kinds[trial.tuning], trial.goal
     seen = [m.take(trial.tuning) for m in found]
     chosen = cheapest(seen, kinds, recall=goal.recall, max_ms=goal.max_ms)
@@ -88,13 +90,14 @@ def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried
     )
 
 
-def _measured(lake: Lake, run: Run, manifest: Manifest, trial: Trial) -> list[Measured]:
-    plan, root = manifest.spec.plan, manifest.spec.root
+def _measured(
+    lake: Lake, run: Run, index: Measurable, trial: Trial, *, plan: IndexPlan
+) -> list[Measured]:
     points = grid(plan.nlist, refined=plan.refine != "none")
     with run.stage("price"):
-        priced = price(lake, root=root, asked=trial.asked, key=trial.key, points=points)
+        priced = price(lake, index, asked=trial.asked, key=trial.key, points=points)
     # Only the queries of the choice decide what is looked at closer.
     seen = {point: recalls[trial.tuning] for point, recalls in priced.items()}
     wanted = shortlist(seen, trial.kinds[trial.tuning], trial.targets)
     with run.stage("measure"):
-        return measure(lake, root=root, asked=trial.asked, key=trial.key, points=wanted)
+        return measure(lake, index, asked=trial.asked, key=trial.key, points=wanted)

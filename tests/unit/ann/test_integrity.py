@@ -1,5 +1,6 @@
 """Damaged, truncated, foreign and missing files are found before faiss sees them; remote indexes are cached."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.unit.ann.indexes import build, clustered, flip, small_ivf_plan
-from udfs.ann import opened
+from udfs.ann import files, opened
 from udfs.ann.manifest import Manifest
+from udfs.ann.points import OperatingPoint
 from udfs.ann.search import Searcher
 from udfs.errors import IndexDataError
 
@@ -99,11 +101,45 @@ def test_a_replaced_file_with_the_old_time_is_found(root):
 def test_manifest_reads_back_and_stands_alone(pristine):
     manifest = Manifest.read(str(pristine))
     assert manifest.rows == len(XB)
-    assert Manifest.from_json(manifest.to_json(), where="here") == manifest
+    again = Manifest.from_json(manifest.to_json(), where="here")
+    assert replace(again, spec=replace(again.spec, root=str(pristine))) == manifest
     document = json.loads((pristine / "manifest.json").read_text())
-    assert document["spec"]["model_id"] == "model-a"
+    assert document["spec"]["model_id"] == "model-a" and str(pristine) not in manifest.to_json()
     assert document["spec"]["plan"]["factory"] == manifest.spec.plan.factory
     assert set(document["layout"]) >= {"quantizer.faiss", "shard-NNNNN.f16"}
+
+
+def test_only_the_manifest_that_was_committed_is_read(root, tmp_path):
+    manifest = Manifest.read(str(root))
+    committed = hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
+    assert committed == manifest.sha256
+    assert Manifest.read(str(root), sha256=committed) == manifest
+    Searcher.open(root, manifest_sha256=committed)
+    # Another index's, whole in itself; then this one's with points, which says what it replaced.
+    build(tmp_path / "other", XB[:1000], small_ivf_plan(1000, 48, shards=2))
+    shutil.copy(tmp_path / "other" / "manifest.json", root / "manifest.json")
+    for read in (Manifest.read, Searcher.open):
+        options = {"manifest_sha256" if read == Searcher.open else "sha256": committed}
+        with pytest.raises(IndexDataError, match=f"was committed with {committed[:16]}"):
+            read(str(root), **options)
+    points = (OperatingPoint("any", 10, 0.9, 4, 10, 0.91, 0.9, 1.0),)
+    written = replace(manifest, points=points, replaces=committed).write(str(root))
+    for known in (committed, written.sha256, None):
+        assert Manifest.read(str(root), sha256=known).points == points
+    with pytest.raises(IndexDataError, match="it is of another build"):
+        Manifest.read(str(root), sha256="0" * 64)
+
+
+def test_an_index_is_whole_wherever_it_lies(root, tmp_path):
+    moved = root.rename(tmp_path / "elsewhere")
+    manifest = Manifest.read(str(moved))
+    assert manifest.spec.root == str(moved) and manifest.missing_files() == []
+    (moved / "shard-00001.f16").unlink()
+    (moved / "quantizer.faiss").write_bytes(b"short")
+    said = manifest.missing_files()
+    assert len(said) == 2
+    assert said[0].startswith(f"{moved}/quantizer.faiss has 5 bytes instead of ")
+    assert said[1] == f"{moved}/shard-00001.f16 is gone"
 
 
 def test_manifests_that_do_not_hold_together_are_refused(pristine):
@@ -122,6 +158,27 @@ def test_manifests_that_do_not_hold_together_are_refused(pristine):
 def test_other_documents_are_not_manifests(text):
     with pytest.raises(IndexDataError, match="here is not an index manifest"):
         Manifest.from_json(text, where="here")
+
+
+def test_a_cache_that_others_can_write_to_is_not_used(root, tmp_path, monkeypatch):
+    """The default one lies in the temp folder, where anybody may have made a folder of its name before."""
+    remote = f"memory://{tmp_path.name}/guarded"
+    fsspec.filesystem("memory").put(f"{root}/", remote.removeprefix("memory:/"), recursive=True)
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    cache = tmp_path / f"gme-lake-index-cache-{os.getuid()}"
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(IndexDataError, match=rf"{cache} must be a folder of user .* drwxrwxrwx"):
+        Searcher.open(remote)
+    assert not list(cache.iterdir())
+    cache.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    cache.symlink_to(tmp_path / "theirs")
+    with pytest.raises(IndexDataError, match=r"found user .* l"):
+        Searcher.open(remote)
+    cache.unlink()
+    Searcher.open(remote)
+    assert cache.stat().st_mode & 0o777 == 0o700 and len(list(cache.iterdir())) == 7
 
 
 def test_remote_indexes_are_copied_once_and_checked(root, tmp_path):

@@ -19,7 +19,7 @@ from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
 from udfs.serving.local import LocalModel
 from udfs.serving.results import BatchResults
-from udfs.serving.wire import Answer
+from udfs.serving.wire import REQUEST_BYTES, REQUEST_ROWS, Answer
 from udfs.specs import EmbedSpec, ModelProfile
 from udfs.strings import python_values, require_utf8
 
@@ -41,8 +41,6 @@ EMBED_OUTPUT_ARROW = pa.schema(
         ("model_seconds", pa.float64()),
     ]
 )
-REQUEST_BYTES = 8 << 20  # prepared rows of one request; its last row may exceed it
-REQUEST_ROWS = 256  # so that the answer to a request of short texts stays small too
 _WORDS = {"text": "text", "image_uri": "image path", "instruction": "instruction"}
 
 
@@ -170,9 +168,10 @@ class _Rows:
 
 
 def _open_model(spec: EmbedSpec) -> ServerClient | LocalModel:
+    tokenizer = _preparer(spec.model.path, spec.model.profile).tokenizer_sha256
     if spec.serving.placement == "worker":
-        return LocalModel(spec.model, spec.serving)
-    return open_server(spec.model, spec.serving)
+        return LocalModel(spec.model, spec.serving, tokenizer=tokenizer)
+    return open_server(spec.model, spec.serving, tokenizer=tokenizer)
 
 
 @lru_cache(maxsize=4)

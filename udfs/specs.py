@@ -70,6 +70,10 @@ class ServingSpec:
     queue_bytes: int = 268_435_456  # prepared rows waiting in the server
     idle_seconds: float = 600.0  # a server without clients exits after this
     start_timeout_seconds: float = 900.0
+    frame_timeout_seconds: float = (
+        60.0  # a server closes the connection to a client that stops in a frame
+    )
+    answer_timeout_seconds: float = 600.0  # and to one that does not take an answer
 
 
 @dataclass(frozen=True)

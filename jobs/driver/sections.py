@@ -163,6 +163,16 @@ class ServingSettings(Section):
     start_timeout_seconds: float = Field(
         ServingSpec.start_timeout_seconds, gt=0, description="longest wait for a model to load"
     )
+    frame_timeout_seconds: float = Field(
+        ServingSpec.frame_timeout_seconds,
+        gt=0,
+        description="a worker that stops in the middle of a request loses its connection after this",
+    )
+    answer_timeout_seconds: float = Field(
+        ServingSpec.answer_timeout_seconds,
+        gt=0,
+        description="a worker that does not take an answer loses its connection after this",
+    )
 
     def spec(self) -> ServingSpec:
         """The same values as they cross the wire."""

@@ -54,7 +54,8 @@ def decode_image(
     """The first picture in `data` as an 8-bit RGB image; the content decides the format, never a name.
 
     `upright` applies the EXIF orientation. `background` says what becomes of transparency: laid over white, or
-    dropped (the colour under it shows, as in GME's own code). 16-bit samples are scaled to 8 bits.
+    dropped (the colour under it shows, as in GME's own code). 16-bit samples are scaled to 8 bits, but those of one
+    grey channel are cut off at 255 where transparency is dropped: GME's own code leaves both to Pillow.
     Reads JPEG (also MPO, CMYK), PNG (also APNG), GIF, WebP, BMP, TIFF and, where Pillow has it, AVIF.
     Raises `ImageRejected` with one of `REASONS` for everything else, and for more than `MAX_PIXELS` pixels. Thread-safe.
     """
@@ -151,7 +152,10 @@ def _turned(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image, *, background: Literal["white", "drop"]) -> Image.Image:
     """A loaded image in RGB; without a copy, which is a tenth of decoding a photograph, where it is RGB already."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    grey16 = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if grey16 and background == "drop":
+        return image.convert("RGB")
+    if grey16:
         eight_bits = (np.asarray(image) >> 8).astype(
             np.uint8
         )  # Pillow's own convert would clip at 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,7 @@ class Prompts:
         tokenizer.encode_special_tokens = True  # "<|im_end|>" in a text is spelled out, not obeyed
         self._tokenizer = tokenizer
         self._profile = profile
+        self.tokenizer_sha256: str | None = None  # of the file that it was read from, if any
         ids = control_ids(tokenizer)
         self.end, self._open, self._close, self._vision, self._vision_end, self.image_pad = ids
         self._user = self._encode("user\n")
@@ -49,12 +51,14 @@ class Prompts:
     ) -> Prompts:
         """Read `tokenizer.json`; raises `CheckpointError` where it lacks a control token or contradicts `config`."""
         try:
-            tokenizer = Tokenizer.from_file(str(tokenizer_file))
+            data = tokenizer_file.read_bytes()
+            tokenizer = Tokenizer.from_buffer(data)
         except Exception as error:  # tokenizers raises a bare Exception
             raise CheckpointError(
                 f"{tokenizer_file} is not a readable tokenizer: {error}"
             ) from error
         prompts = cls(tokenizer, profile=profile)
+        prompts.tokenizer_sha256 = hashlib.sha256(data).hexdigest()
         wanted = config.get("image_token_id")
         if wanted is not None and wanted != prompts.image_pad:
             raise CheckpointError(

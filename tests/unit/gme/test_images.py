@@ -89,6 +89,16 @@ def test_transparency_over_white_or_dropped():
     assert decode_image(data, background="drop").getpixel((0, 0)) == (10, 20, 30)
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_scaled_or_left_to_pillow(form):
+    samples = np.array([[0, 100, 255, 256, 1000, 65535]], dtype=np.uint16)
+    data = encoded(Image.fromarray(samples), form)
+    assert np.asarray(decode_image(data))[0, :, 0].tolist() == [0, 0, 0, 1, 3, 255]
+    as_gme = Image.open(io.BytesIO(data)).convert("RGB")
+    assert np.asarray(as_gme)[0, :, 0].tolist() == [0, 100, 255, 255, 255, 255]
+    np.testing.assert_array_equal(decode_image(data, background="drop"), as_gme)
+
+
 def test_orientation_is_applied_only_when_upright():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
-from jobs.driver.cli import JobContext, job
-from jobs.driver.releases import newest_index, newest_releases, promote, rollback
+from jobs.driver.cli import CommandGroup, JobContext, job
+from jobs.driver.printing import Report
+from jobs.driver.release_table import listed_releases, print_releases
+from jobs.driver.releases import newest_index, promote, rollback
 from jobs.driver.runs import open_run
 
 _SECTIONS = ("model", "lake", "mlflow", "spark")
@@ -14,7 +18,7 @@ _SECTIONS = ("model", "lake", "mlflow", "spark")
 @job(sections=_SECTIONS, name="promote")
 @click.option("--index-id", help="Index to release; default: the newest of the model.")
 @click.option("--note", help="Kept with the release.")
-def promote_command(context: JobContext, index_id: str | None, note: str | None) -> None:
+def promote_command(context: JobContext, index_id: str | None, note: str | None) -> Report:
     """Make an index, its model and its version of `vectors` what analysts and searches see."""
     with open_run(context.lake, context.registry, job="release") as run:
         if index_id is None:
@@ -22,31 +26,34 @@ def promote_command(context: JobContext, index_id: str | None, note: str | None)
             index_id = newest_index(context.lake, model_id=run.model.spec.model_id)
         released = promote(context.lake, run, index_id=index_id, note=note)
         run.tags.update({"index_id": index_id, "release_id": str(released.release_id)})
-    click.echo(released)
+    return Report.of(released, run_id=run.run_id)
 
 
 @job(sections=("lake", "mlflow", "spark"), name="rollback")
 @click.option("--to", type=int, help="Release to go back to; default: the one shown before.")
-def rollback_command(context: JobContext, to: int | None) -> None:
+def rollback_command(context: JobContext, to: int | None) -> Report:
     """Release again what an earlier release showed."""
     with open_run(context.lake, context.registry, job="release") as run:
         released = rollback(context.lake, run, to=to)
         run.tags["release_id"] = str(released.release_id)
-    click.echo(released)
+    return Report.of(released, run_id=run.run_id)
 
 
 @job(sections=("lake", "spark"), name="list")
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
-def list_command(context: JobContext, limit: int) -> None:
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many, newest first.",
+)
+def list_command(context: JobContext, limit: int) -> Report:
     """Show the releases, newest first; the first is the current one."""
-    releases = newest_releases(context.lake, limit=limit)
-    for release in releases:
-        click.echo(release)
-    if not releases:
-        click.echo("no releases yet; make one with gme-lake release promote")
+    releases = listed_releases(context.lake, limit=limit)
+    return Report(functools.partial(print_releases, releases), {"releases": releases})
 
 
-command = click.Group(
+command = CommandGroup(
     "release",
     help="Promote an index to what everybody sees, roll back, list releases.",
     commands=[promote_command, rollback_command, list_command],

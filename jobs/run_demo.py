@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import click
+
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 from jobs.stages.demo import Demo, run_demo

@@ -14,6 +14,7 @@ import pyarrow as pa
 from udfs.errors import RowRejected
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.image_files import read_image
+from udfs.progress import RowsDone
 from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
 from udfs.serving.local import LocalModel
@@ -54,7 +55,8 @@ def embed_batches(
     (of its worker, and of the model), so their sums are the seconds spent. `image` wins over `image_uri`.
     Raises CheckpointError or ServingError where there is no model; Spark then retries the task.
     """
-    work = _Work(spec)
+    done = RowsDone(spec.progress)
+    work = _Work(spec, done)
     requests = work.requests(batches)
     first = next(requests, None)
     if first is not None:  # a partition without a single good row needs no model
@@ -63,13 +65,15 @@ def embed_batches(
                 work.accept(answer)
                 yield from work.finished()
     yield from work.finished()
+    done.end()
 
 
 class _Work:
     """Cuts batches into requests of bounded size, and puts the answers back."""
 
-    def __init__(self, spec: EmbedSpec) -> None:
+    def __init__(self, spec: EmbedSpec, done: RowsDone) -> None:
         self._spec = spec
+        self._done = done
         self._open: deque[BatchResults] = deque()
         self._sent: deque[tuple[BatchResults, list[int], list[int]]] = deque()
 
@@ -94,6 +98,7 @@ class _Work:
         """Put the answer to the oldest unanswered request where it belongs."""
         results, rows, tokens = self._sent.popleft()
         results.accept(rows, tokens, answer)
+        self._done.add(len(rows), rejected=sum(error is not None for error in answer.errors))
 
     def finished(self) -> Iterator[pa.RecordBatch]:
         """Complete batches, as long as none before them is incomplete."""
@@ -119,6 +124,7 @@ class _Work:
                 prepared = preparer.prepare(row)
             except RowRejected as error:
                 results.reject(number, error)
+                self._done.add(1, rejected=1)
             results.prepare_seconds[number] = time.perf_counter() - started
             if prepared is not None:
                 yield number, prepared

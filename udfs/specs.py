@@ -79,6 +79,7 @@ class EmbedSpec:
     model: ModelSpec
     serving: ServingSpec = ServingSpec()
     max_image_bytes: int = 67_108_864  # a larger file is rejected unread
+    progress: str | None = None  # folder where tasks say how many rows they have done
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones() -> None:
     [
         (
             ["--set", "model.checkpont=x"],
-            "unknown setting model.checkpont; did you mean checkpoint?",
+            "unknown setting model.checkpont; did you mean model.checkpoint?",
         ),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--set", "model.checkpoint=/nowhere"], "/nowhere"),

@@ -90,5 +90,5 @@ def test_a_stack_that_pyspark_keeps_apart_is_looked_at() -> None:
 
 def test_an_error_of_ours_comes_out_of_a_task_as_itself() -> None:
     text = WORKER.replace("ValueError: a sentence", "udfs.errors.IndexDataError: file x is damaged")
-    with pytest.raises(IndexDataError, match="^file x is damaged"), clear_task_errors():
+    with pytest.raises(IndexDataError, match=r"^file x is damaged"), clear_task_errors():
         raise RuntimeError(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import Lake, table_version
@@ -90,6 +90,7 @@ def _embed_all(job: Embedding, *, rescan: bool, first: bool) -> None:
     whole = first or rescan or not source.has_cdf
     name = source.table.rsplit("/", 1)[-1]
     progress = RowProgress(f"embed {name}", total=total if whole else None)
+    job = replace(job, progress=progress)
     run.counts.update({"source_rows": total, "embedded": 0, "copied": 0, "rejected": 0})
     try:
         _stream(job, doubles, progress=progress, rescan=rescan)

@@ -201,7 +201,7 @@ def _require(column: str, schema: dict[str, str], table: str) -> None:
     if column in schema:
         return
     close = difflib.get_close_matches(column, list(schema), n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"; did you mean {close[0]}?" if close else "."
     raise LakeError(f"column {column} is not in {table}{hint} It has: {', '.join(schema)}")
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from jobs.driver.lake import Lake
+    from jobs.driver.progress import RowProgress
     from jobs.driver.runs import Run
 
 
@@ -25,6 +26,7 @@ class Embedding:
     spec: EmbedSpec
     staging: str
     retry_rejected: bool = False
+    progress: RowProgress | None = None
 
     @property
     def model_id(self) -> str:

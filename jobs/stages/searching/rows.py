@@ -79,9 +79,9 @@ def _matching(lake: Lake, source: Source, predicate: str) -> DataFrame:
     try:
         return table.where(F.expr(predicate)).select(source.id_column().alias("id"))
     except AnalysisException as error:
-        said = (error.getMessage() or str(error)).strip().splitlines()[0]
+        said = (error.getMessage() or str(error)).strip().splitlines()[0].rstrip(";. ")
         raise LakeError(
-            f"search.filter={predicate!r} is no condition on {source.table}: {said} Its columns are "
+            f"search.filter={predicate!r} is no condition on {source.table}: {said}. Its columns are "
             f"{', '.join(table.columns)}"
         ) from None
 

@@ -22,11 +22,11 @@ def command(context: JobContext, dry_run: bool) -> Report:
     model = context.registry.resolve()
     planned = plan_index(context.lake, model=model)
     if dry_run:
-        return Report.of(planned)
+        return Report(str(planned), planned.values())
     click.echo(planned)
     with open_run(context.lake, context.registry, job="build_index") as run:
         report = build_index(context.lake, run, model=model, planned=planned)
-    return Report.of(report, run_id=run.run_id)
+    return Report(str(report), report.values() | {"run_id": run.run_id})
 
 
 if __name__ == "__main__":

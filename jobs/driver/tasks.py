@@ -67,6 +67,15 @@ def root_cause(error: BaseException) -> str:
     return _told(type(error).__name__, first)
 
 
+def failure(error: BaseException) -> str:
+    """What the table of runs keeps of an error: the root cause, and under it everything."""
+    if isinstance(error, errors.GmeLakeError):
+        return f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by a signal"
+    return f"{root_cause(error)}\n{type(error).__name__}: {error}"
+
+
 def _end_of_traceback(rest: str) -> str:
     """The exception that stands under the frames, which are indented."""
     lines = iter(rest.splitlines())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.driver.tasks import clear_task_errors, root_cause
+from jobs.driver.tasks import clear_task_errors, failure, root_cause
 from udfs.errors import IndexDataError
 
 # As py4j and PySpark 4.2 say them; frames shortened.
@@ -86,6 +86,13 @@ def test_a_stack_that_pyspark_keeps_apart_is_looked_at() -> None:
         "org.apache.spark.SparkException: Task failed\n\tat x\nCaused by: java.io.IOException: full"
     )
     assert root_cause(error) == "IOException: full"
+
+
+def test_the_table_of_runs_begins_with_the_cause() -> None:
+    kept = failure(RuntimeError(NO_SPACE))
+    assert kept.startswith("IOException: No space left on device\nRuntimeError: An error occurred")
+    assert failure(IndexDataError("file x")) == "IndexDataError: file x"
+    assert failure(KeyboardInterrupt()) == "stopped by a signal"
 
 
 def test_an_error_of_ours_comes_out_of_a_task_as_itself() -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from udfs.errors import RowRejected
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.image_files import read_images
+from udfs.progress import RowsDone
 from udfs.row_watch import RowWatch
 from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
@@ -60,7 +61,8 @@ def embed_batches(
         watch = None
         if spec.max_row_seconds is not None and spec.notes:
             watch = stack.enter_context(RowWatch(spec.notes, seconds=spec.max_row_seconds))
-        work = _Work(spec, watch)
+        done = RowsDone(spec.progress)
+        work = _Work(spec, done, watch)
         requests = work.requests(batches)
         first = next(requests, None)
         if first is not None:  # a partition without a single good row needs no model
@@ -69,13 +71,15 @@ def embed_batches(
                     work.accept(answer)
                     yield from work.finished()
         yield from work.finished()
+        done.end()
 
 
 class _Work:
     """Cuts batches into requests of bounded size, and puts the answers back."""
 
-    def __init__(self, spec: EmbedSpec, watch: RowWatch | None) -> None:
+    def __init__(self, spec: EmbedSpec, done: RowsDone, watch: RowWatch | None) -> None:
         self._spec = spec
+        self._done = done
         self._watch = watch
         self._open: deque[BatchResults] = deque()
         self._sent: deque[tuple[BatchResults, list[int], list[int]]] = deque()
@@ -101,6 +105,7 @@ class _Work:
         """Put the answer to the oldest unanswered request where it belongs."""
         results, rows, tokens = self._sent.popleft()
         results.accept(rows, tokens, answer)
+        self._done.add(len(rows), rejected=sum(error is not None for error in answer.errors))
 
     def finished(self) -> Iterator[pa.RecordBatch]:
         """Complete batches, as long as none before them is incomplete."""
@@ -127,6 +132,7 @@ class _Work:
                     prepared = preparer.prepare(rows.row(number, files))
             except RowRejected as error:
                 results.reject(number, error)
+                self._done.add(1, rejected=1)
             results.prepare_seconds[number] = time.perf_counter() - started
             if prepared is not None:
                 yield number, prepared

@@ -104,6 +104,7 @@ class EmbedSpec:
     # noted, and the next attempt of the task rejects the row. None, or no folder: rows take what they take.
     max_row_seconds: float | None = None
     notes: str = ""
+    progress: str | None = None  # folder where tasks say how many rows they have done
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,24 @@ def publish(local: Path, uri: str) -> None:
         system.move(target, remote)
 
 
+def write_small(data: bytes, uri: str) -> None:
+    """Replace a file by `data`; on local disk its folder must be there, and readers never see a part.
+
+    Nothing is synced: for what is worth nothing after a crash.
+    """
+    if (path := local_path(uri)) is not None:
+        temporary = _beside(path)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    system, remote = _filesystem(uri)
+    with system.open_output_stream(remote) as stream:
+        stream.write(data)
+
+
 def remove_folder(uri: str) -> None:
     """Remove a folder and all that is in it; a missing one is no error."""
     if (path := local_path(uri)) is not None:

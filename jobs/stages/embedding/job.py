@@ -175,6 +175,7 @@ def _embed_window(
         lost = stage_lost_contents(job)
     total = ids.rows if stream.window.start is None else rows
     progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
+    job = replace(job, progress=progress)
     run.counts.update({"embedded": 0, "copied": 0, "rejected": 0})
     try:
         reached = stream.run(functools.partial(_one_batch, job, stream, ids, lost, progress))

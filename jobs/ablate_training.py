@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.ablating import ablate_training
 
 
 @job(sections=("ablate", "train", "model", "evaluate", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Train every strategy of ablate.strategies with every seed and print the table of their scores.
 
     What section train says is the first strategy; the others change it. Run again, it goes on where it was stopped.
@@ -19,7 +18,7 @@ def command(context: JobContext) -> None:
         report = ablate_training(
             context.lake, run, registry=context.registry, settings=context.settings
         )
-    click.echo(report)
+    return Report(str(report), report.values() | {"run_id": run.run_id})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.indexing.job import build_index
 from jobs.stages.indexing.planning import plan_index
@@ -12,7 +13,7 @@ from jobs.stages.indexing.planning import plan_index
 
 @job(sections=("index", "model", "lake", "mlflow", "spark"))
 @click.option("--dry-run", is_flag=True, help="Show plan and estimate, and build nothing.")
-def command(context: JobContext, dry_run: bool) -> None:
+def command(context: JobContext, dry_run: bool) -> Report:
     """Build the index of the model's vectors at the newest version of `vectors`.
 
     Prints the plan and what it will cost first. A build that was killed continues where it was stopped; an index
@@ -20,12 +21,12 @@ def command(context: JobContext, dry_run: bool) -> None:
     """
     model = context.registry.resolve()
     planned = plan_index(context.lake, model=model)
-    click.echo(planned)
     if dry_run:
-        return
+        return Report(str(planned), planned.values())
+    click.echo(planned)
     with open_run(context.lake, context.registry, job="build_index") as run:
         report = build_index(context.lake, run, model=model, planned=planned)
-    click.echo(report)
+    return Report(str(report), report.values() | {"run_id": run.run_id})
 
 
 if __name__ == "__main__":

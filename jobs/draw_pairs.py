@@ -5,21 +5,22 @@ from __future__ import annotations
 import click
 
 from jobs.driver.cli import JobContext, job
-from jobs.driver.session import open_session
+from jobs.driver.printing import Report
 from jobs.stages.drawing import draw_pairs
 
 
 @job(sections=("draw", "source", "spark"))
 @click.option("--overwrite", is_flag=True, help="Replace the table if it exists.")
-def command(context: JobContext, *, overwrite: bool) -> None:
+def command(context: JobContext, *, overwrite: bool) -> Report:
     """Draw training pairs into the table source.table: text, picture, and (picture + change) to picture in turn.
 
     Products of the train split alone; pairs of one product share their positive_id. The same seed gives the same
     table.
     """
     settings = context.settings
-    table = draw_pairs(open_session(settings), settings=settings, overwrite=overwrite)
-    click.echo(f"Drew {settings.draw.rows:,} pairs into {table}")
+    table = draw_pairs(context.session, settings=settings, overwrite=overwrite)
+    values = {"table": table, "rows": settings.draw.rows, "seed": settings.draw.seed}
+    return Report(f"Drew {settings.draw.rows:,} pairs into {table}", values)
 
 
 if __name__ == "__main__":

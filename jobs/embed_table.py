@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.embedding.job import embed_table
 
 
 @job(sections=("source", "model", "embed", "serving", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Embed the rows of source.table that have no up-to-date vector for the model.
 
     Rows that cannot be embedded get a vector row with a status and a reason. Run it again at any time: it
@@ -19,7 +18,7 @@ def command(context: JobContext) -> None:
     model = context.registry.resolve()
     with open_run(context.lake, context.registry, job="embed_table") as run:
         report = embed_table(context.lake, run, model=model)
-    click.echo(report)
+    return Report.of(report, run_id=run.run_id)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.evaluating.job import evaluate_retrieval
 from jobs.stages.evaluating.terminal import print_evaluation
 
 
 @job(sections=("evaluate", "model", "index", "serving", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Evaluate the model on the tasks of evaluate.tasks; print, record and (evaluate.report) show the figures.
 
     Documents are embedded once per model and kept for the same set of tasks. Figures have 95 % intervals and stand
@@ -23,7 +24,7 @@ def command(context: JobContext) -> None:
         report = evaluate_retrieval(context.lake, run, model=model)
         if report.page is not None:
             context.registry.log_artifact(str(report.page))
-    print_evaluation(report, file=sys.stdout)
+    return Report(functools.partial(print_evaluation, report), report.values())
 
 
 if __name__ == "__main__":

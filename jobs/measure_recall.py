@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.recall.job import index_to_measure, measure_recall
 
 
 @job(sections=("recall", "model", "serving", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Measure an index against exact search over the version of `vectors` it was built from.
 
     Queries come from recall.queries (columns as of search.queries, embedded by the index's model), or are rows of the
@@ -23,9 +22,10 @@ def command(context: JobContext) -> None:
         report = measure_recall(context.lake, run, spec=spec, model=model)
         for file in report.files:
             context.registry.log_artifact(str(file))
-    click.echo(report)
-    for file in report.files:
-        click.echo(f"report: {file}")
+    return Report(
+        "\n".join([str(report), *(f"report: {file}" for file in report.files)]),
+        report.values() | {"run_id": run.run_id},
+    )
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.mining.job import mine_negatives
 
 
 @job(sections=("mine", "evaluate", "model", "serving", "index", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Find hard negatives for mine.pairs and mine.tasks with the model, and replace mine.output with the pairs.
 
     The second stage of GME's recipe: train-embedder takes the table as train.pairs. Every pair is kept; one whose
@@ -19,7 +18,7 @@ def command(context: JobContext) -> None:
     model = context.registry.resolve()
     with open_run(context.lake, context.registry, job="mine_negatives") as run:
         report = mine_negatives(context.lake, run, model=model)
-    click.echo(report)
+    return Report.of(report, run_id=run.run_id)
 
 
 if __name__ == "__main__":

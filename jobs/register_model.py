@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.stages.models import describe_checkpoint
 
 
 @job(sections=("model", "mlflow", "lake"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Register model.checkpoint under model.name and point model.alias at it.
 
     The weights stay where they are; the version's tags say what they are (model_id, dim, sha-256, profile).
     """
     spec = describe_checkpoint(context.settings.model)
     model = context.registry.register(spec, alias=context.settings.model.alias)
-    click.echo(
-        f"{model.name} version {model.version} ({context.settings.model.alias}): model_id {spec.model_id}, "
+    alias = context.settings.model.alias
+    text = (
+        f"{model.name} version {model.version} ({alias}): model_id {spec.model_id}, "
         f"{spec.dim} dimensions, {spec.dtype}, {spec.path}"
+    )
+    return Report(
+        text, {"name": model.name, "version": model.version, "alias": alias, **vars(spec)}
     )
 
 

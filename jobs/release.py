@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
-from jobs.driver.cli import JobContext, job
+from jobs.driver.cli import CommandGroup, JobContext, job
+from jobs.driver.printing import Report
+from jobs.driver.release_table import listed_releases, print_releases
 from jobs.driver.releases import (
     current_release,
     model_named,
     newest_index,
-    newest_releases,
     promote,
     require_model_wanted,
     rollback,
@@ -29,7 +32,7 @@ _SECTIONS = ("release", "model", "lake", "mlflow", "spark")
 @click.option("--note", help="Kept with the release.")
 def promote_command(
     context: JobContext, index_id: str | None, model: str | None, note: str | None
-) -> None:
+) -> Report:
     """Make an index, its model and its version of `vectors` what analysts and searches see.
 
     Refused where files of the index are gone, where `vectors` has moved on further than the settings of section release
@@ -48,9 +51,9 @@ def promote_command(
         released = promote(lake, run, index_id=index_id, model_id=model_id, note=note)
         run.tags.update({"index_id": index_id, "release_id": str(released.release_id)})
     if released == before:
-        click.echo(f"nothing to release: index {index_id} is that of the current {released}")
-    else:
-        click.echo(released)
+        said = f"nothing to release: index {index_id} is that of the current {released}"
+        return Report(said, {**vars(released), "released": False, "run_id": run.run_id})
+    return Report.of(released, run_id=run.run_id)
 
 
 @job(sections=("lake", "mlflow", "spark"), name="rollback")
@@ -59,26 +62,29 @@ def promote_command(
     type=int,
     help="Release to go back to; default: what was shown before the current one. A second rollback goes one further.",
 )
-def rollback_command(context: JobContext, to: int | None) -> None:
+def rollback_command(context: JobContext, to: int | None) -> Report:
     """Release again what an earlier release showed."""
     with open_run(context.lake, context.registry, job="release") as run:
         released = rollback(context.lake, run, to=to)
         run.tags["release_id"] = str(released.release_id)
-    click.echo(released)
+    return Report.of(released, run_id=run.run_id)
 
 
 @job(sections=("lake", "spark"), name="list")
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
-def list_command(context: JobContext, limit: int) -> None:
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many, newest first.",
+)
+def list_command(context: JobContext, limit: int) -> Report:
     """Show the releases, newest first; the first is the current one."""
-    releases = newest_releases(context.lake, limit=limit)
-    for release in releases:
-        click.echo(release)
-    if not releases:
-        click.echo("no releases yet; make one with gme-lake release promote")
+    releases = listed_releases(context.lake, limit=limit)
+    return Report(functools.partial(print_releases, releases), {"releases": releases})
 
 
-command = click.Group(
+command = CommandGroup(
     "release",
     help="Promote an index to what everybody sees, roll back, list releases.",
     commands=[promote_command, rollback_command, list_command],

@@ -5,17 +5,18 @@ from __future__ import annotations
 import click
 
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.stages.demo import Demo, run_demo
 
 
 @job(sections=("lake", "source", "draw", "model", "embed", "index", "search", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Draw a catalogue, embed it, index it, search it, change it and embed it again.
 
     Run it with --config demo.yaml (make demo does). Prints what happened and where the HTML page is.
     """
     page = run_demo(Demo(context.lake, context.registry, say=click.echo))
-    click.echo(f"\nLook at {page}")
+    return Report(f"\nLook at {page}", {"page": page})
 
 
 if __name__ == "__main__":

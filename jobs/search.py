@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 from pathlib import Path
 
 import click
 
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.report import print_hits
 from jobs.driver.runs import Run
 from jobs.stages.searching.report import write_page
@@ -35,7 +36,7 @@ def command(
     instruction: str | None,
     k: int | None,
     html: Path | None,
-) -> None:
+) -> Report:
     """Search the released vectors for a text, a picture, or both.
 
     Runs as search-table does, for one query, and writes to no table.
@@ -47,9 +48,14 @@ def command(
     model = context.registry.find(target.model_id)
     run = Run(context.lake, "search")
     result = search_one(run, query, target=target, model=model)
-    print_hits([result], file=sys.stdout)
-    if html is not None:
-        click.echo(f"report: {write_page(html, [result], target=target, run=run)}")
+    page = None if html is None else write_page(html, [result], target=target, run=run)
+    release = target.release
+    hits = [
+        {"rank": hit.rank, "score": hit.score, "id": hit.id, "title": hit.title}
+        for hit in result.hits
+    ]
+    values = {"query": result.text, "hits": hits, "page": page, **vars(release)}
+    return Report(functools.partial(print_hits, [result], page=page), values)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.searching.job import search_table
 from jobs.stages.searching.report import report_table
@@ -12,7 +11,7 @@ from jobs.stages.searching.target import find_target
 
 
 @job(sections=("search", "serving", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Search for the queries of search.queries and replace search.output with the results.
 
     A query is a row with query_id and text, image (bytes, or a path/URI) or both; instruction and k are optional.
@@ -26,9 +25,7 @@ def command(context: JobContext) -> None:
         page = report_table(context.lake, run, target=target, output=report.output)
         if page is not None:
             context.registry.log_artifact(str(page))
-    click.echo(report)
-    if page is not None:
-        click.echo(f"report: {page}")
+    return Report.of(report, page=page, run_id=run.run_id)
 
 
 if __name__ == "__main__":

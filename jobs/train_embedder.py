@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.training import train_embedder
 
 
 @job(sections=("train", "model", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Train train.base on train.pairs or the drawn catalogue; write train.output and register it as model.name.
 
     Killed and run again with the same settings, it goes on from its last checkpoint.
@@ -19,7 +18,13 @@ def command(context: JobContext) -> None:
         report = train_embedder(
             context.lake.spark, run, registry=context.registry, settings=context.settings
         )
-    click.echo(report)
+    values = {
+        "model": run.model,
+        "counts": run.counts,
+        "seconds": run.seconds,
+        "run_id": run.run_id,
+    }
+    return Report(report, values)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.tuning.job import tune_index
 
 
 @job(sections=("tune", "recall", "index", "model", "serving", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> None:
+def command(context: JobContext) -> Report:
     """Tune an index of the model's vectors, at the newest version of `vectors`, to the target of section tune.
 
     Tries indexes from the rule's default on, and chooses nprobe and k_factor by one half of the queries of section
@@ -21,9 +20,7 @@ def command(context: JobContext) -> None:
     model = context.registry.resolve()
     with open_run(context.lake, context.registry, job="tune_index") as run:
         report = tune_index(context.lake, run, model=model)
-    click.echo(report)
-    if not report.met:
-        raise click.exceptions.Exit(1)
+    return Report(str(report), report.values() | {"run_id": run.run_id}, ok=report.met)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from datetime import timedelta
 import click
 
 from jobs.driver.cli import JobContext, job
+from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
 from jobs.stages.vacuuming import plan_vacuum, vacuum
 
@@ -27,7 +28,7 @@ from jobs.stages.vacuuming import plan_vacuum, vacuum
     help="Keep what has not been unused for so long: a run may be writing or reading it.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
-def command(context: JobContext, releases: int, retain_hours: float, dry_run: bool) -> None:
+def command(context: JobContext, releases: int, retain_hours: float, dry_run: bool) -> Report:
     """Remove indexes that are not needed any more, in two steps.
 
     An index that nothing needs is marked; a later run removes it, when it has been marked for --retain-hours and is still
@@ -37,11 +38,10 @@ def command(context: JobContext, releases: int, retain_hours: float, dry_run: bo
     """
     planned = plan_vacuum(context.lake, releases=releases, retain=timedelta(hours=retain_hours))
     if dry_run:
-        click.echo(f"would remove {planned}")
-        return
+        return Report(f"would remove {planned}", {"removed": False, **vars(planned)})
     with open_run(context.lake, context.registry, job="vacuum_indexes") as run:
         done = vacuum(context.lake, run, planned)
-    click.echo(f"removed {done}")
+    return Report(f"removed {done}", {"removed": True, **vars(done), "run_id": run.run_id})
 
 
 if __name__ == "__main__":

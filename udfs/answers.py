@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from udfs.ann.ranked import MAX_ROUNDS, Ranked
 from udfs.specs import MAX_K, SearchSpec
+from udfs.strings import arrow_strings
 
 SEARCH_OUTPUT = (
     "query_id string, rank int, id string, vector_id bigint, score double, index_id string, "
@@ -95,14 +96,14 @@ def answer_rows(answers: Sequence[Answer], *, index_id: str, model_id: str) -> p
         scores[~refused] = np.concatenate([h.D for h in some])
     at = pa.array(query)
     columns = [
-        pa.array([a.query_id for a in answers], pa.string()).take(at),
+        arrow_strings([a.query_id for a in answers]).take(at),
         pa.array(ranks, mask=refused),
-        pa.array(ids, pa.string()),
+        arrow_strings(ids.tolist()),
         pa.array(vector_ids, mask=refused),
         pa.array(scores, mask=refused),
         pa.repeat(index_id, len(query)),
         pa.repeat(model_id, len(query)),
         pa.array([a.status for a in answers], pa.string()).take(at),
-        pa.array([a.error for a in answers], pa.string()).take(at),
+        arrow_strings([a.error for a in answers]).take(at),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SEARCH_OUTPUT_ARROW)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from udfs.errors import ImageRejected
+from udfs.errors import ImageRejected, RowRejected
 from udfs.gme.images import decode_image
 from udfs.image_files import read_image
+from udfs.specs import ReadSpec
+from udfs.strings import python_values
 
 PREVIEW_INPUT = "id string, text string, image binary, image_uri string"
 PREVIEW_OUTPUT = "id string, text string, image binary"
@@ -18,24 +20,24 @@ _OUTPUT = pa.schema([("id", pa.string()), ("text", pa.string()), ("image", pa.bi
 
 
 def preview_batches(
-    batches: Iterator[pa.RecordBatch], *, max_image_bytes: int
+    batches: Iterator[pa.RecordBatch], *, spec: ReadSpec
 ) -> Iterator[pa.RecordBatch]:
     """PREVIEW_INPUT batches to PREVIEW_OUTPUT: pictures become JPEGs of at most PREVIEW_SIDE pixels.
 
     A file that cannot be read gives null. Bytes that are no good picture pass as they are: the page says why.
     """
     for batch in batches:
-        columns = [batch.column(name).to_pylist() for name in ("image", "image_uri")]
-        images = [_small(image, uri, max_image_bytes) for image, uri in zip(*columns, strict=True)]
+        columns = (batch.column("image").to_pylist(), python_values(batch.column("image_uri")))
+        images = [_small(image, uri, spec) for image, uri in zip(*columns, strict=True)]
         made = [batch.column("id"), batch.column("text"), pa.array(images, pa.binary())]
         yield pa.RecordBatch.from_arrays(made, schema=_OUTPUT)
 
 
-def _small(image: bytes | None, uri: str | None, max_image_bytes: int) -> bytes | None:
+def _small(image: bytes | None, uri: str | None, spec: ReadSpec) -> bytes | None:
     if image is None and uri is not None:
         try:
-            image = read_image(uri, max_bytes=max_image_bytes)
-        except ImageRejected:
+            image = read_image(uri, spec=spec)
+        except RowRejected:
             return None
     if image is None:
         return None

@@ -11,6 +11,7 @@ from udfs import storage
 from udfs.ann.groups import Groups
 from udfs.ann.manifest import publish_bytes
 from udfs.ann.vectors import Ints
+from udfs.strings import python_values
 
 VECTOR_IDS = "vector_id bigint"
 GROUPED_IDS = "vector_id bigint, value string"
@@ -45,7 +46,7 @@ def write_groups(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa
     for batch in batches:
         known = batch.filter(batch.column("value").is_valid())
         values = known.column("value").dictionary_encode()
-        translated = [numbers.setdefault(v, len(numbers)) for v in values.dictionary.to_pylist()]
+        translated = [numbers.setdefault(v, len(numbers)) for v in python_values(values.dictionary)]
         ids.append(np.asarray(known.column("vector_id"), dtype=_ID_DTYPE))
         codes.append(np.array(translated, _CODE_DTYPE)[np.asarray(values.indices, dtype=np.int64)])
     every, coded = np.concatenate(ids), np.concatenate(codes)

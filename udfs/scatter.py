@@ -14,6 +14,7 @@ from udfs.ann.ranked import Ranked, merge_ranked
 from udfs.answers import Answer, answer_rows, answered, rows_wanted
 from udfs.search import SEARCH_INPUT, open_live, search_batch
 from udfs.specs import SearchSpec
+from udfs.strings import arrow_strings, python_values
 
 # `shards` names the part: the numbers of its shards, or null for the rows that are new since the index was built.
 PART_INPUT = f"{SEARCH_INPUT}, part int, shards array<int>"
@@ -56,7 +57,7 @@ def search_part_batches(
                     run.column("query_id"),
                     pa.array(asked, pa.int32()),
                     pa.array(status, pa.string()),
-                    pa.array(error, pa.string()),
+                    arrow_strings(error),
                     pa.array([h.complete for h in hits]),
                     _hit_lists(hits),
                 ],
@@ -72,7 +73,7 @@ def merge_batches(
     names = ("query_id", "k", "status", "error", "complete")
     for batch in batches:
         answers = []
-        columns = (batch.column(name).to_pylist() for name in names)
+        columns = (python_values(batch.column(name)) for name in names)
         for row, (query_id, k, status, error, complete) in enumerate(zip(*columns, strict=True)):
             if status != "ok":
                 answers.append(Answer(query_id, None, status, error))
@@ -115,7 +116,7 @@ def _hit_lists(hits: list[Ranked]) -> pa.ListArray:
     columns = [
         pa.array(np.concatenate([h.I for h in hits])),
         pa.array(np.concatenate([h.D for h in hits])),
-        pa.array(np.concatenate([h.ids for h in hits]), pa.string()),
+        arrow_strings(np.concatenate([h.ids for h in hits]).tolist()),
         pa.array(np.concatenate([h.groups for h in hits])),
     ]
     values = pa.StructArray.from_arrays(columns, fields=list(_HIT_ARROW))
@@ -124,7 +125,8 @@ def _hit_lists(hits: list[Ranked]) -> pa.ListArray:
 
 def _ranked(hits: pa.StructArray, *, complete: bool) -> Ranked:
     """All hits of all parts, unordered."""
-    vector_ids, scores, ids, groups = (
-        hits.field(field.name).to_numpy(zero_copy_only=False) for field in _HIT_ARROW
+    vector_ids, scores, groups = (
+        hits.field(name).to_numpy(zero_copy_only=False) for name in ("vector_id", "score", "code")
     )
+    ids = np.array(python_values(hits.field("id")), dtype=object)
     return Ranked(scores, vector_ids, ids, groups, complete)

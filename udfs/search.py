@@ -16,6 +16,7 @@ from udfs.ann.vectors import floats_of, named_in
 from udfs.answers import Answer, answer_rows, answered, refusal, rows_wanted
 from udfs.row_files import read_groups, read_vector_ids
 from udfs.specs import SearchSpec
+from udfs.strings import python_values
 
 SEARCH_INPUT = "query_id string, k int, status string, error string, embedding array<float>"
 
@@ -35,7 +36,7 @@ def search_batches(
     for batch in batches:
         if batch.num_rows:
             live = open_live(spec)
-            names = batch.column("query_id").to_pylist()
+            names = python_values(batch.column("query_id"))
             refused, found, asked = search_batch(live, batch, spec)
             answers = [
                 answered(name, hits, k, spec) if hits is not None else Answer(name, None, *why)
@@ -50,7 +51,7 @@ def search_batch(
 ) -> tuple[list[tuple[str, str | None]], list[Ranked | None], list[int]]:
     """For each query of a SEARCH_INPUT batch: status and error, its best rows (None: not searched), and its k."""
     asked = [spec.k if k is None else k for k in batch.column("k").to_pylist()]
-    columns = (batch.column(name).to_pylist() for name in ("status", "error"))
+    columns = (python_values(batch.column(name)) for name in ("status", "error"))
     refused = [refusal(*row) for row in zip(*columns, asked, strict=True)]
     found: list[Ranked | None] = [None] * len(asked)
     wanted: dict[int, list[int]] = {}

@@ -70,6 +70,27 @@ class ServingSpec:
     queue_bytes: int = 268_435_456  # prepared rows waiting in the server
     idle_seconds: float = 600.0  # a server without clients exits after this
     start_timeout_seconds: float = 900.0
+    frame_timeout_seconds: float = (
+        60.0  # a server closes the connection to a client that stops in a frame
+    )
+    answer_timeout_seconds: float = 600.0  # and to one that does not take an answer
+
+
+@dataclass(frozen=True)
+class ReadSpec:
+    """Which files a row may name, how they are read, and how long one may take."""
+
+    max_bytes: int = 67_108_864  # a larger file is rejected unread
+    schemes: tuple[str, ...] | None = None  # of paths and URIs ("file": a local path); None: any
+    roots: tuple[str, ...] = ()  # folders (paths or URIs) that paths must lie under; (): anywhere
+    connect_seconds: float = 10.0  # web: to reach a server
+    first_byte_seconds: float = 30.0  # web: without a byte, first or later
+    file_seconds: float = 120.0  # web: a whole file, tries included
+    tries: int = 3  # web: where the server is silent or says that it is busy
+    threads: int = 8  # files that one task reads at a time
+
+
+READ_ANYWHERE = ReadSpec()  # no limits but those of size and time
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,12 @@ class EmbedSpec:
 
     model: ModelSpec
     serving: ServingSpec = ServingSpec()
-    max_image_bytes: int = 67_108_864  # a larger file is rejected unread
+    reading: ReadSpec = READ_ANYWHERE
+    # A row that takes longer in preparation ends its worker; `notes` is the folder (path or URI) where that is
+    # noted, and the next attempt of the task rejects the row. None, or no folder: rows take what they take.
+    max_row_seconds: float | None = None
+    notes: str = ""
+    progress: str | None = None  # folder where tasks say how many rows they have done
 
 
 @dataclass(frozen=True)

@@ -5,25 +5,33 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat as stat_module
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")  # two characters at least: "C:" is a drive
-_ARROW = {"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
-_ALIASES = {"s3a": "s3", "s3n": "s3"}  # Hadoop's names
+_ARROW = {"s3", "gs", "hdfs", "viewfs", "abfs", "abfss"}
+# Hadoop's names of S3, and fsspec's of a local file.
+_ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
+_GCS_SECONDS = 60  # that Google's client goes on trying; its own default is 15 minutes
 # A written object appears whole or not at all, and a rename would be a copy.
-_ATOMIC_ON_CLOSE = {"s3", "gs", "gcs", "http", "https"}
+_ATOMIC_ON_CLOSE = {"s3", "gs", "http", "https"}
 _CHUNK = 8 << 20
 
 
 class TooLargeError(OSError):
     """A file has more bytes than the caller allows; it was not read."""
+
+
+class NotAFileError(OSError):
+    """A path names a folder, pipe, device or socket; it was not opened."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,11 @@ def local_path(uri: str) -> Path | None:
     """
     if not _SCHEME.match(uri):
         return Path(uri)
-    scheme, rest = uri.split(":", 1)
-    if scheme == "file":
+    rest = uri.split(":", 1)[1]
+    named = scheme(uri)
+    if named == "file":
         return Path(unquote(urlsplit(uri).path))
-    if scheme == "dbfs":
+    if named == "dbfs":
         path = "/" + rest.lstrip("/")
         return Path(path if path.startswith("/Volumes/") else "/dbfs" + path)
     return None
@@ -53,6 +62,12 @@ def local_path(uri: str) -> Path | None:
 def join(root: str, name: str) -> str:
     """The path or URI of `name` under `root`."""
     return f"{root.rstrip('/')}/{name}" if root.strip("/") else f"{root}{name}"
+
+
+def located(base: str, name: str) -> str:
+    """`name` under the folder `base` where it is relative; as it is where it is absolute, or there is no base."""
+    absolute = name.startswith("/") or "://" in name or name[:5].lower() == "data:"
+    return name if absolute or not base else join(base, name)
 
 
 def exists(uri: str) -> bool:
@@ -106,9 +121,16 @@ def stat(uri: str) -> tuple[int, str]:
 
 
 def read_bytes(uri: str, *, max_bytes: int) -> bytes:
-    """The whole file. Raises `FileNotFoundError`, `TooLargeError` (unread), or another `OSError` (unreachable)."""
+    """The whole file. Raises `FileNotFoundError`, `TooLargeError` (unread), or another `OSError` (unreachable).
+
+    A local path must be a file: folders, pipes, devices and sockets raise `NotAFileError`, unopened. Libraries of
+    remote places raise other errors too.
+    """
     if (path := local_path(uri)) is not None:
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > max_bytes:
+                raise TooLargeError(f"{uri} has {size} bytes; the limit is {max_bytes}")
             return _bounded(stream, uri, max_bytes=max_bytes)
     system, remote = _filesystem(uri)
     size = _file_info(system, remote, uri).size
@@ -143,7 +165,7 @@ def publish(local: Path, uri: str) -> None:
         _publish_local(local, path)
         return
     system, remote = _filesystem(uri)
-    direct = _scheme(uri) in _ATOMIC_ON_CLOSE
+    direct = scheme(uri) in _ATOMIC_ON_CLOSE
     target = remote if direct else f"{remote}.{uuid.uuid4().hex}.tmp"
     if not direct:
         system.create_dir(remote.rsplit("/", 1)[0], recursive=True)
@@ -155,6 +177,24 @@ def publish(local: Path, uri: str) -> None:
         system.move(target, remote)
 
 
+def write_small(data: bytes, uri: str) -> None:
+    """Replace a file by `data`; on local disk its folder must be there, and readers never see a part.
+
+    Nothing is synced: for what is worth nothing after a crash.
+    """
+    if (path := local_path(uri)) is not None:
+        temporary = _beside(path)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    system, remote = _filesystem(uri)
+    with system.open_output_stream(remote) as stream:
+        stream.write(data)
+
+
 def remove_folder(uri: str) -> None:
     """Remove a folder and all that is in it; a missing one is no error."""
     if (path := local_path(uri)) is not None:
@@ -164,6 +204,30 @@ def remove_folder(uri: str) -> None:
     system, remote = _filesystem(uri)
     if system.get_file_info(remote).type != fs.FileType.NotFound:
         system.delete_dir(remote)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A local file opened for reading; a pipe that takes its place meanwhile does not block."""
+    _require_file(path, path.stat().st_mode)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_file(path, os.fstat(handle).st_mode)
+        return open(handle, "rb")  # noqa: PTH123 - a handle, no path
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _require_file(path: Path, mode: int) -> None:
+    if not stat_module.S_ISREG(mode):
+        kinds = {
+            stat_module.S_IFDIR: "a folder",
+            stat_module.S_IFIFO: "a pipe",
+            stat_module.S_IFSOCK: "a socket",
+            stat_module.S_IFCHR: "a device",
+            stat_module.S_IFBLK: "a device",
+        }
+        raise NotAFileError(f"{kinds.get(stat_module.S_IFMT(mode), 'no file')}, not a file")
 
 
 def _publish_local(local: Path, path: Path) -> None:
@@ -197,17 +261,30 @@ def _bounded(stream: Any, uri: str, *, max_bytes: int) -> bytes:
     return data
 
 
-def _scheme(uri: str) -> str:
-    scheme = uri.split(":", 1)[0].lower()
-    return _ALIASES.get(scheme, scheme)
+def scheme(uri: str) -> str:
+    """The scheme of a URI in lower case, one name for each kind of place; `file` for a path."""
+    if not _SCHEME.match(uri):
+        return "file"
+    named = uri.split(":", 1)[0].lower()
+    return _ALIASES.get(named, named)
+
+
+def is_chain(uri: str) -> bool:
+    """Whether fsspec reads `uri` through several places, as in `zip://a.jpg::s3://bucket/b.zip`."""
+    return "::" in uri and scheme(uri) not in _ARROW | {"file", "dbfs", "http", "https"}
 
 
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """pyarrow's own file system where it has one, else fsspec's behind pyarrow's interface; names are taken literally."""
-    scheme = _scheme(uri)
-    if scheme in _ARROW:
+    named = scheme(uri)
+    # fsspec takes what has no // for a local path.
+    if not is_chain(uri) and not uri.split(":", 1)[1].startswith("//"):
+        raise ValueError(f"{named}: must be followed by //")
+    if named in _ARROW:
         place, _, name = uri.split("://", 1)[1].partition("/")
-        system, root = _arrow_root(f"{scheme}://{place}/")
+        if not place:
+            raise ValueError(f"{named}:// must be followed by the name of a bucket or host")
+        system, root = _arrow_root(f"{named}://{place}/")
         return system, f"{root.rstrip('/')}/{name}"
     import fsspec
 
@@ -218,6 +295,9 @@ def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 @lru_cache(maxsize=64)
 def _arrow_root(root: str) -> tuple[fs.FileSystem, str]:
     """Opened once a process: finding a bucket's region is a request of its own."""
+    if root.startswith("gs://"):
+        limit = timedelta(seconds=_GCS_SECONDS)
+        return fs.GcsFileSystem(retry_time_limit=limit), root.removeprefix("gs://").rstrip("/")
     system, path = fs.FileSystem.from_uri(root)
     return system, path
 

@@ -1,23 +1,30 @@
-"""The command line: `gme-lake <verb-noun>`, one click command per job, common options, errors as one message."""
+"""The command line: `gme-lake <verb-noun>`, one click command per job, common options, results and errors as text or JSON."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import logging
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from jobs.driver.printing import Report, json_line, only_the_result, print_report
 from jobs.driver.settings import Settings, load_settings
+from jobs.driver.stopping import Stopped, Stopping, stopped_by_signals
+from jobs.driver.tasks import root_cause
 from udfs.errors import GmeLakeError
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from jobs.driver.lake import Lake
     from jobs.driver.registry import Registry
 
@@ -25,17 +32,33 @@ if TYPE_CHECKING:
 class JobContext:
     """What a job's command gets: settings, and the session, lake and registry opened when first used."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, stopping: Stopping | None = None) -> None:
         self.settings = settings
+        self._stopping = stopping
+
+    @cached_property
+    def session(self) -> SparkSession:
+        """The Spark session; on the command line a signal cancels its jobs, and errors are said once."""
+        from pyspark.logger import PySparkLogger
+
+        from jobs.driver.session import open_session
+
+        session = open_session(self.settings)
+        if self._stopping is not None:
+            # They log what comes as an exception too, with the JVM's stack, as kilobytes of JSON.
+            for repeating in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+                PySparkLogger.getLogger(repeating).setLevel(logging.CRITICAL)
+            self._stopping.cancel = session.interruptAll
+            self._stopping.take_signals()
+        return session
 
     @cached_property
     def lake(self) -> Lake:
         """The open lake, with views and functions registered in its session."""
         from jobs.driver.catalog import publish_catalog
         from jobs.driver.lake import Lake
-        from jobs.driver.session import open_session
 
-        lake = Lake(open_session(self.settings), self.settings)
+        lake = Lake(self.session, self.settings)
         publish_catalog(lake)
         return lake
 
@@ -49,34 +72,28 @@ class JobContext:
 
 def job(
     *, sections: Sequence[str], name: str | None = None
-) -> Callable[[Callable[..., None]], click.Command]:
-    """Turn `function(context, **own options)` into a job's command.
+) -> Callable[[Callable[..., Report]], click.Command]:
+    """Turn `function(context, **own options) -> Report` into a job's command, which prints the report.
 
-    Adds --config, --set and --debug; `sections` are the settings the job reads, listed in its --help. `name` is
-    for jobs with several commands: their module's `command` is a click.Group of them.
+    Adds --config, --set, --json and --debug; `sections` are the settings the job reads, listed in its --help. `name`
+    is for jobs with several commands: their module's `command` is a click.Group of them.
     """
 
-    def decorate(function: Callable[..., None]) -> click.Command:
+    def decorate(function: Callable[..., Report]) -> click.Command:
         @functools.wraps(function)
-        def run(config: tuple[str, ...], sets: tuple[str, ...], debug: bool, **own: Any) -> None:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-            for noisy in ("mlflow", "alembic", "py4j", "httpx", "faiss.loader"):
-                logging.getLogger(noisy).setLevel(logging.WARNING)
+        def run(
+            config: tuple[str, ...], sets: tuple[str, ...], as_json: bool, debug: bool, **own: Any
+        ) -> None:
+            _set_up_logging(debug=debug)
             try:
-                function(JobContext(load_settings(files=config, sets=sets)), **own)
-            except GmeLakeError as error:
-                if debug:
-                    raise
-                raise click.ClickException(str(error)) from None
-            except (click.ClickException, click.exceptions.Exit, click.Abort):
-                raise
+                with stopped_by_signals() as stopping, only_the_result(wanted=as_json):
+                    settings = load_settings(files=config, sets=sets)
+                    report = function(JobContext(settings, stopping=stopping), **own)
             except Exception as error:
-                if debug:
-                    raise
-                first = next((line for line in str(error).splitlines() if line.strip()), "")
-                raise click.ClickException(
-                    f"{type(error).__name__}: {first.strip()} (--debug shows the traceback)"
-                ) from None
+                _fail(error, as_json=as_json, debug=debug)
+            print_report(report, as_json=as_json)
+            if not report.ok:
+                raise click.exceptions.Exit(1)
 
         # The file, not __module__: that is __main__ under spark-submit and python -m.
         own_name = name or Path(function.__code__.co_filename).stem.replace("_", "-")
@@ -97,15 +114,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def gme_lake() -> click.Group:
     """The group of all jobs."""
-    return _Jobs(
+    group = _Jobs(
         "gme-lake",
         help="Embed, index, search and release image-text tables in Delta Lake with GME.\n\n"
         "Every command reads settings from --config files, GME_LAKE_SECTION__KEY variables and --set; "
         "what comes later in this list wins. COMMAND --help lists the settings a command reads.",
     )
+    return click.version_option(_version(), prog_name="gme-lake")(group)
 
 
-class _Jobs(click.Group):
+def _version() -> str:
+    try:
+        return metadata.version("gme-lake")
+    except metadata.PackageNotFoundError:  # a checkout or --py-files zip that was never installed
+        return "unknown (not installed as a package)"
+
+
+class CommandGroup(click.Group):
+    """A group of commands that answers an unknown one with the nearest."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            hint = _did_you_mean(args[0], self.list_commands(ctx))
+            raise _usage_error(f"No such command {args[0]!r}{hint}", ctx, args) from None
+
+
+class _Jobs(CommandGroup):
     """Finds a command in the job module of its name and imports only that one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -121,27 +159,83 @@ class _Jobs(click.Group):
         command: click.Command = module.command
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError:
-            known = ", ".join(self.list_commands(ctx))
-            raise click.UsageError(f"No such command {args[0]!r}. Commands: {known}", ctx) from None
-
 
 class _JobCommand(click.Command):
-    """Prints the settings table of its epilog as it is, without re-wrapping."""
+    """Prints the settings table of its epilog as it is, without re-wrapping; its mistakes in use as JSON too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-")
+            section = name.partition(".")[0]
+            if "." in name and section in Settings.model_fields:
+                message = (
+                    f"no such option {error.option_name}: settings are given as --set {name}=VALUE"
+                )
+                raise _usage_error(message, ctx, given) from None
+            raise _usage_error(error.format_message(), ctx, given) from None
+        except click.UsageError as error:
+            raise _usage_error(error.format_message(), ctx, given) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.epilog:
             formatter.write("\n" + self.epilog + "\n")
 
 
+def _fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
+    """End the command with what happened: one message, as JSON too where asked for, or the traceback."""
+    if isinstance(error, click.exceptions.Exit | click.Abort):
+        raise error
+    if isinstance(error, GmeLakeError | Stopped):
+        message = shown = str(error)
+    elif isinstance(error, click.ClickException):
+        message = shown = error.format_message()
+    else:
+        message = root_cause(error)
+        shown = f"{message} (--debug shows the traceback)"
+    if as_json:
+        click.echo(json_line({"error": message, "kind": type(error).__name__}))
+    if isinstance(error, Stopped):
+        click.echo(shown, err=True)
+        raise click.exceptions.Exit(error.status) from error
+    if debug or isinstance(error, click.ClickException):
+        raise error
+    raise click.ClickException(shown) from None
+
+
+def _usage_error(message: str, ctx: click.Context, args: Iterable[str]) -> click.UsageError:
+    """A mistake in the command line, said as JSON too where the line asks for that."""
+    if "--json" in args:
+        click.echo(json_line({"error": message, "kind": "UsageError"}))
+    return click.UsageError(message, ctx)
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _set_up_logging(*, debug: bool) -> None:
+    """Log to standard error: the project in full, libraries where they warn."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    for noisy in ("mlflow", "alembic", "httpx", "faiss.loader"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("py4j").setLevel(
+        logging.WARNING if debug else logging.CRITICAL
+    )  # it raises too
+
+
 def _common_options() -> list[Callable[[click.Command], click.Command]]:
     return [
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print the result, or the error, as one JSON object and nothing else; logs go to standard error.",
+        ),
         click.option(
             "--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting."
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.settings import Settings
-from jobs.driver.sql import identifier
+from jobs.driver.sql import identifier, literal, name_parts, qualified, readable
+from jobs.driver.sql import is_path as is_path
 from jobs.driver.tables import TABLES, Table
 from udfs import storage
 from udfs.errors import LakeError
@@ -20,22 +22,38 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
+# "C:\\data" is a drive; `dbfs:/data` and `file:/data` are URIs as `s3://bucket` is.
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_CAUSE = re.compile(r"^(?:Caused by)?: (.+)$", re.MULTILINE)
+_PATTERN = re.compile(r"[\[\]{}*?\\]")
+
+
 class Lake:
-    """An open lake. Opening creates missing tables and registers existing ones in the session's catalog."""
+    """An open lake. Opening creates missing tables and registers existing ones in the session's catalog.
+
+    `schema` is lake.schema as SQL says it, with backticks where they are needed. Raises LakeError for a name or
+    folder that Spark cannot use.
+    """
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark = spark
         self.settings = settings
-        self.schema = settings.lake.schema_
+        schema = readable(*_schema_parts(settings.lake.schema_))
+        self.schema = schema
         self.root = absolute(settings.lake.root)
-        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+        if found := _PATTERN.search(self.root):
+            raise LakeError(
+                f"lake.root={self.root}: Spark reads {found[0]} in the path of files as a pattern; give a folder without "
+                "any of [ ] { } * ? and backslash"
+            )
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         # A first commit is seconds of waiting for small files; the tables do not depend on each other.
         with ThreadPoolExecutor(len(TABLES)) as threads:
             list(threads.map(self.open_table, TABLES))
 
     def name(self, table: str) -> str:
-        """Qualified name, e.g. `gme.vectors`."""
-        return f"{self.schema}.{table}"
+        """Qualified name in SQL and for Spark's functions, e.g. gme.vectors, or `my-shop`.vectors."""
+        return f"{self.schema}.{readable(table)}"
 
     def folder(self, *parts: str) -> str:
         """A path under the lake's root; the caller creates what it needs."""
@@ -107,8 +125,9 @@ class Lake:
         view = f"gme_new_{table}"
         frame = self.spark.createDataFrame([tuple(row.get(f.name) for f in schema.fields)], schema)
         frame.createOrReplaceTempView(view)
+        column = identifier(key)
         result = self.spark.sql(
-            f"MERGE INTO {self.name(table)} t USING {view} s ON t.{key} = s.{key} "
+            f"MERGE INTO {self.name(table)} t USING {identifier(view)} s ON t.{column} = s.{column} "
             "WHEN NOT MATCHED THEN INSERT *"
         ).first()
         self.spark.catalog.dropTempView(view)
@@ -130,30 +149,16 @@ class Lake:
 
         Raises LakeError where the schema has the table of another lake: a copy must not read or write its original.
         """
-        from delta.tables import DeltaTable, IdentityGenerator
+        from delta.tables import DeltaTable
 
         name = self.name(table.name)
         location = None if self.settings.lake.managed else self.folder("tables", table.name)
         if self.spark.catalog.tableExists(name) and self._is_ours(name, location):
             return
         if location and DeltaTable.isDeltaTable(self.spark, location):
-            self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION '{location}'")
+            self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
             return
-        builder = DeltaTable.createIfNotExists(self.spark).tableName(name)
-        if location:
-            builder = builder.location(location)
-        if table.identity:
-            builder = builder.addColumn(
-                table.identity, "BIGINT", generatedAlwaysAs=IdentityGenerator()
-            )
-        for column, sql_type in table.columns:
-            required = sql_type.startswith("!")
-            builder = builder.addColumn(column, sql_type.lstrip("!"), nullable=not required)
-        if table.partitioned_by:
-            builder = builder.partitionedBy(*table.partitioned_by)
-        for key, value in table.properties.items():
-            builder = builder.property(key, value)
-        builder.execute()
+        self.spark.sql(create_statement(table, name=name, location=location))
 
     def _is_ours(self, name: str, location: str | None) -> bool:
         """Whether a name of the catalog is the table of this lake. One whose folder is gone is forgotten: lakes are moved.
@@ -184,9 +189,35 @@ def _same_place(one: str, other: str) -> bool:
     return one.rstrip("/") == other.rstrip("/")
 
 
-def is_path(table: str) -> bool:
-    """Whether a table is given as path or URI rather than by name."""
-    return "/" in table or "\\" in table
+def create_statement(table: Table, *, name: str, location: str | None) -> str:
+    """CREATE TABLE of a lake table. SQL, as Delta's builder takes no name with a catalog."""
+    columns = [f"{identifier(column)} {sql_type(kind)}" for column, kind in table.columns]
+    if table.identity:
+        columns.insert(0, f"{identifier(table.identity)} BIGINT GENERATED ALWAYS AS IDENTITY")
+    listed = ", ".join(columns)
+    statement = f"CREATE TABLE IF NOT EXISTS {name} ({listed}) USING delta"
+    if table.partitioned_by:
+        by = ", ".join(identifier(column) for column in table.partitioned_by)
+        statement = f"{statement} PARTITIONED BY ({by})"
+    if location:
+        statement = f"{statement} LOCATION {literal(location)}"
+    if table.properties:
+        items = table.properties.items()
+        properties = ", ".join(f"{literal(key)} = {literal(value)}" for key, value in items)
+        statement = f"{statement} TBLPROPERTIES ({properties})"
+    return statement
+
+
+def sql_type(kind: str) -> str:
+    """The type of a lake table's column (tables.py) as CREATE TABLE says it."""
+    return f"{kind[1:]} NOT NULL" if kind.startswith("!") else kind
+
+
+def _schema_parts(schema: str) -> list[str]:
+    try:
+        return name_parts(schema)
+    except LakeError as error:
+        raise LakeError(f"lake.schema: {error}") from None
 
 
 def read_table(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:
@@ -194,25 +225,70 @@ def read_table(spark: SparkSession, table: str, *, version: int | None = None) -
     reader = spark.read.format("delta")
     if version is not None:
         reader = reader.option("versionAsOf", version)
-    return reader.load(table) if is_path(table) else reader.table(table)
-
-
-def sql_name(table: str) -> str:
-    """How SQL names a table given by name or path."""
-    return f"delta.`{table}`" if is_path(table) else table
+    return reader.load(table) if is_path(table) else reader.table(qualified(table))
 
 
 def delta_table(spark: SparkSession, table: str) -> DeltaTable:
-    """Handle of a Delta table by name or path. Raises LakeError where there is none."""
+    """Handle of a Delta table by name or path. Raises LakeError, which says what is there, where there is none."""
     from delta.tables import DeltaTable
 
     if is_path(table):
         if not DeltaTable.isDeltaTable(spark, table):
-            raise LakeError(f"{table} is not a Delta table: no _delta_log found there")
+            raise LakeError(_at_path(table))
         return DeltaTable.forPath(spark, table)
-    if not spark.catalog.tableExists(table):
-        raise LakeError(f"table {table} does not exist in this catalog; give its name or path")
-    return DeltaTable.forName(spark, table)
+    try:
+        return DeltaTable.forName(spark, qualified(table))
+    except Exception as error:  # AnalysisException, or the JVM's own where a catalog is missing
+        raise LakeError(_at_name(spark, table, cause(error))) from error
+
+
+def _at_path(path: str) -> str:
+    """What lies where a Delta table was expected."""
+    try:
+        found, exists = storage.names(path), storage.exists(path)
+    except (
+        Exception
+    ) as error:  # what file libraries raise for odd places; Delta has found nothing there
+        return f"{path} is not a Delta table: no _delta_log found there ({cause(error)})"
+    if path.endswith(".parquet") or any(n.endswith(".parquet") or "=" in n for n in found):
+        return (
+            f"{path} is not a Delta table; it looks like Parquet files: turn them into a Delta table where they are "
+            f"(CONVERT TO DELTA {identifier('parquet', path)}), or write their rows into one"
+        )
+    if exists:
+        return f"{path} is not a Delta table: no _delta_log found there"
+    return f"{path} does not exist; give the name or path of a Delta table"
+
+
+def _at_name(spark: SparkSession, table: str, reason: str) -> str:
+    name = qualified(table)
+    try:
+        kind = spark.catalog.getTable(name).tableType
+    except Exception as error:  # as above
+        return (
+            f"table {table} does not exist in this catalog; give its name or path ({cause(error)})"
+        )
+    if kind in {"VIEW", "TEMPORARY"}:
+        return (
+            f"{table} is a view, which has no versions and no changes to follow: give the Delta table under it, or write "
+            "its rows into one"
+        )
+    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Provider'").collect()
+    if rows and rows[0].data_type.lower() != "delta":
+        return (
+            f"{table} is a table of format {rows[0].data_type}, not a Delta table: convert it (CONVERT TO DELTA {name}), "
+            "or write its rows into one"
+        )
+    return f"{table} cannot be read as a Delta table: {reason}"
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong, in one line: the innermost cause that the JVM names, else the first line with words."""
+    text = str(error)
+    causes: list[str] = _CAUSE.findall(text)
+    lines = (line.strip() for line in text.splitlines())
+    first = next((line for line in lines if line), type(error).__name__)
+    return (causes[-1] if causes else first).rstrip(" ;.")
 
 
 def table_version(spark: SparkSession, table: str) -> int:
@@ -227,7 +303,18 @@ def absolute(path: str) -> str:
     """A local path made absolute, so that driver, JVM and executors mean the same folder; URIs unchanged."""
     from pathlib import Path
 
-    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
+    if _URI.match(path):
+        return path.rstrip("/")
+    return str(Path(path).expanduser().resolve())
+
+
+def table_given(table: str) -> str:
+    """A table as a setting names it: a path made absolute, or a name, both written as they are remembered."""
+    if is_path(table):
+        return absolute(table)
+    parts = name_parts(table)
+    by_path = len(parts) == 2 and parts[0].lower() == "delta" and is_path(parts[1])
+    return absolute(parts[1]) if by_path else readable(*parts)
 
 
 def absolute_uris(uri: Column, *, base: str | None) -> Column:
@@ -238,6 +325,7 @@ def absolute_uris(uri: Column, *, base: str | None) -> Column:
         return uri
     folder = absolute(base).rstrip("/") + "/"
     is_absolute = uri.startswith("/") | uri.contains("://")
+    is_absolute |= F.lower(F.substring(uri, 1, 5)) == "data:"
     return F.when(is_absolute, uri).otherwise(F.concat(F.lit(folder), uri))
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from udfs import storage
+from udfs.progress import REPORT_SECONDS, Done, read_done
+
 log = logging.getLogger("gme_lake")
+
+_LOG_SECONDS = (
+    15.0  # between lines of a log; a terminal's line is rewritten as often as there is news
+)
 
 
 class RowProgress:
@@ -18,33 +28,94 @@ class RowProgress:
         self._live = sys.stderr.isatty()
         self._label = label
         self._total = total
-        self._start = time.monotonic()
+        self._start = self._logged = time.monotonic()
         self._bar = tqdm(
             total=total, desc=label, unit="row", disable=not self._live, dynamic_ncols=True
         )
         self.done = 0
         self.rejected = 0
+        self._under_way = Done(0, 0, ended=False)
 
     def add(self, rows: int, *, rejected: int) -> None:
-        """Count rows that are done, some of them rejected, and show it."""
+        """Count rows that are done for good, some of them rejected, and show it; they include those under way."""
         self.done += rows
         self.rejected += rejected
-        self._bar.set_postfix(rejected=self.rejected, refresh=False)
-        self._bar.update(rows)
-        if not self._live:
-            log.info("%s", self.line())
+        self._under_way = Done(0, 0, ended=False)
+        self._show(oftenest=0.0)
+
+    def under_way(self, seen: Done, *, every: float = _LOG_SECONDS) -> None:
+        """Show rows that tasks have done and nobody has committed yet; a log has a line every so many seconds.
+
+        Counts of tasks that are tried again begin anew: what is shown never goes back.
+        """
+        before = self._under_way
+        rows, rejected = max(seen.rows, before.rows), max(seen.rejected, before.rejected)
+        self._under_way = Done(rows, rejected, ended=False)
+        if rows > before.rows:
+            self._show(oftenest=every)
 
     def line(self) -> str:
         """The progress as one line of text."""
-        rate = self.done / max(time.monotonic() - self._start, 1e-9)
+        done, rejected = self._shown()
+        rate = done / max(time.monotonic() - self._start, 1e-9)
         of = f" of {self._total:,}" if self._total else ""
-        left = max((self._total or 0) - self.done, 0) / rate if rate and self._total else 0.0
+        left = max((self._total or 0) - done, 0) / rate if rate and self._total else 0.0
         ends = f", about {left:,.0f} s left" if self._total else ""
-        return (
-            f"{self._label}: {self.done:,}{of} rows, {rate:,.1f} rows/s, "
-            f"{self.rejected:,} rejected{ends}"
-        )
+        return f"{self._label}: {done:,}{of} rows, {rate:,.1f} rows/s, {rejected:,} rejected{ends}"
 
     def close(self) -> None:
         """Leave the terminal line as it is."""
         self._bar.close()
+
+    def _shown(self) -> tuple[int, int]:
+        return self.done + self._under_way.rows, self.rejected + self._under_way.rejected
+
+    def _show(self, *, oftenest: float) -> None:
+        if self._live:
+            done, rejected = self._shown()
+            self._bar.set_postfix(rejected=rejected, refresh=False)
+            self._bar.n = done
+            self._bar.refresh()
+        elif time.monotonic() - self._logged >= oftenest:
+            self._logged = time.monotonic()
+            log.info("%s", self.line())
+
+
+@contextmanager
+def rows_from_executors(
+    progress: RowProgress | None, folder: str, *, every: float = REPORT_SECONDS
+) -> Iterator[None]:
+    """While the block runs, show how many rows its tasks say in `folder` that they have done (`udfs.progress`).
+
+    Files rather than Spark's accumulators, which Spark Connect and shared clusters do not have. `None`: show nothing.
+    """
+    if progress is None:
+        yield
+        return
+    if (path := storage.local_path(folder)) is not None:
+        path.mkdir(parents=True, exist_ok=True)
+    over = threading.Event()
+    watching = threading.Thread(target=_watch, args=(progress, folder, over, every), daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join(every)  # a store that does not answer must not hold the job up
+
+
+def _watch(progress: RowProgress, folder: str, over: threading.Event, every: float) -> None:
+    known: dict[str, Done] = {}
+    wait = every
+    while not over.wait(wait):
+        started = time.monotonic()
+        try:
+            seen = read_done(folder, known=known)
+        except (
+            Exception
+        ) as error:  # libraries of stores raise anything, and this thread is nobody's to catch
+            log.warning("no progress within the batch: %s cannot be read: %s", folder, error)
+            return
+        if not over.is_set():
+            progress.under_way(seen)
+        wait = max(every, 10 * (time.monotonic() - started))  # thousands of tasks: look less often

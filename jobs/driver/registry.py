@@ -96,8 +96,8 @@ class Registry:
         except self._mlflow.exceptions.MlflowException as error:
             wanted = f"version {model.version}" if model.version else f"alias {model.alias}"
             raise RegistryError(
-                f"model {model.name} has no {wanted} in {self._mlflow.get_tracking_uri()}: {error.message} "
-                "Register one with: gme-lake register-model --set model.checkpoint=FOLDER"
+                f"model {model.name} has no {wanted} in {self._mlflow.get_tracking_uri()}: "
+                f"{error.message.rstrip('.')}. Register one with: gme-lake register-model --set model.checkpoint=FOLDER"
             ) from None
         return ResolvedModel(model.name, str(found.version), _spec_of(found.tags, model.name))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,7 @@ from jobs.driver.html_page import templates, write_html
 __all__ = ["Hit", "QueryResult", "print_hits", "templates", "write_search_report"]
 
 _PIPE_WIDTH = 120  # columns where the output is no terminal
+_BESIDE_IDS = 30  # columns for lines, rank, score and the beginning of a title
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,11 @@ def write_search_report(
     return write_html(path, template="search_report.html", values=values)
 
 
-def print_hits(results: Sequence[QueryResult], *, file: TextIO) -> None:
-    """Print one table of rank, score, id and title per query; in colour where `file` is a terminal."""
+def print_hits(results: Sequence[QueryResult], *, file: TextIO, page: Path | None = None) -> None:
+    """Print one table of rank, score, id and title per query, and where their page is; in colour in a terminal.
+
+    Only titles are cut to the width of the terminal; ranks, scores and ids are there for copying.
+    """
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=_PIPE_WIDTH)
@@ -67,14 +72,20 @@ def print_hits(results: Sequence[QueryResult], *, file: TextIO) -> None:
         table = Table(
             title=_heading(result), title_justify="left", title_style="bold", expand=False
         )
-        table.add_column("#", justify="right", style="dim")
-        table.add_column("score", justify="right")
-        table.add_column("id", no_wrap=True)
-        table.add_column("title", overflow="ellipsis", no_wrap=True)
+        table.add_column("rank", justify="right", style="dim", no_wrap=True)
+        table.add_column("score", justify="right", no_wrap=True)
+        longest = max((cell_len(hit.id) for hit in result.hits), default=2)
+        width = max(2, min(longest, console.width - _BESIDE_IDS))
+        table.add_column("id", width=width, overflow="fold")
+        table.add_column("title")
         for hit in result.hits:
-            cells = (f"{hit.rank}", f"{hit.score:.4f}", hit.id, hit.title or "")
-            table.add_row(*(_plain(cell) for cell in cells))
+            title = _plain(hit.title or "")
+            # Of the cell, not the column: rich narrows columns that may wrap before any other.
+            title.no_wrap, title.overflow = True, "ellipsis"
+            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", _plain(hit.id), title)
         console.print(table if result.hits else Text.assemble(_heading(result), ": no hits"))
+    if page is not None:
+        console.print(Text(f"report: {page}"), soft_wrap=True)
 
 
 def _heading(result: QueryResult) -> Text:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import Lake, now
+from jobs.driver.tasks import failure
 
 if TYPE_CHECKING:
     from jobs.driver.registry import Registry, ResolvedModel
@@ -121,7 +122,7 @@ def recorded(run: Run) -> Iterator[Run]:
         yield run
     except BaseException as error:
         run.add_seconds("total", time.perf_counter() - start)
-        run.end("failed", error=f"{type(error).__name__}: {error}"[:4000])
+        run.end("failed", error=failure(error)[:4000])
         raise
     run.add_seconds("total", time.perf_counter() - start)
     run.end("succeeded")

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from jobs.driver.ablate_section import AblateSettings
-from jobs.driver.evaluate_section import EvaluateSettings
+from jobs.driver.evaluate_section import EvaluateSettings, Names
 from jobs.driver.mine_section import MineSettings
 from jobs.driver.recall_section import RecallSettings, TuneSettings
 from jobs.driver.train_section import TrainSettings
-from udfs.specs import MAX_K, Dtype, ServingSpec
+from udfs.specs import MAX_K, Dtype, ReadSpec, ServingSpec
 
 
 class Section(BaseModel):
@@ -57,6 +57,28 @@ class SourceSettings(Section):
         False,
         description="image paths: look again at every file even where the table has not changed",
     )
+    schemes: Names | None = Field(
+        None,
+        description="kinds of places that image paths may name, e.g. s3,https (file: local paths; dbfs: Databricks' "
+        "volumes); null: those of the table and of roots, https and data",
+    )
+    roots: Names = Field(
+        default_factory=list,
+        description="folders (paths or URIs) that image paths must lie under, links resolved; none: anywhere",
+    )
+    connect_seconds: float = Field(
+        ReadSpec.connect_seconds, gt=0, description="web pictures: longest wait for a server"
+    )
+    first_byte_seconds: float = Field(
+        ReadSpec.first_byte_seconds, gt=0, description="web pictures: longest wait for a byte"
+    )
+    file_seconds: float = Field(
+        ReadSpec.file_seconds, gt=0, description="web pictures: longest for one, tries included"
+    )
+    tries: int = Field(
+        ReadSpec.tries, ge=1, description="web pictures: tries where a server is silent or busy"
+    )
+    threads: int = Field(ReadSpec.threads, ge=1, description="files that one task reads at a time")
 
 
 class ModelSettings(Section):
@@ -86,6 +108,12 @@ class EmbedSettings(Section):
     )
     max_image_bytes: int = Field(
         67_108_864, ge=1, description="larger image files are rejected unread"
+    )
+    max_task_seconds_per_row: float | None = Field(
+        600.0,
+        gt=0,
+        description="a row that takes longer to read and prepare ends its worker, and is rejected (too_slow) at the "
+        "task's next attempt; null: no limit",
     )
     rescan: bool = Field(
         False, description="look at every row again and retry those rejected before"
@@ -134,6 +162,16 @@ class ServingSettings(Section):
     )
     start_timeout_seconds: float = Field(
         ServingSpec.start_timeout_seconds, gt=0, description="longest wait for a model to load"
+    )
+    frame_timeout_seconds: float = Field(
+        ServingSpec.frame_timeout_seconds,
+        gt=0,
+        description="a worker that stops in the middle of a request loses its connection after this",
+    )
+    answer_timeout_seconds: float = Field(
+        ServingSpec.answer_timeout_seconds,
+        gt=0,
+        description="a worker that does not take an answer loses its connection after this",
     )
 
     def spec(self) -> ServingSpec:

@@ -81,7 +81,7 @@ def profile_named(name: str) -> ModelProfile:
     known = {"gme": GME, "reference": REFERENCE} | _published_profiles()
     if name not in known:
         raise SettingsError(
-            f"model.profile={name}: no such profile{_nearest(name, known)}; known: {', '.join(sorted(known))}"
+            f"model.profile={name}: no such profile{_nearest(name, known)} There are {', '.join(sorted(known))}."
         )
     return known[name]
 
@@ -191,11 +191,13 @@ def _explain(error: ValidationError) -> str:
         loc = [str(part) for part in item["loc"]]
         name = ".".join(loc)
         if item["type"] == "extra_forbidden":
-            known = _known_keys(loc[:-1])
-            lines.append(f"unknown setting {name}{_nearest(loc[-1], known)}")
+            lines.append(f"unknown setting {name}{_nearest_setting(loc)}")
         else:
             lines.append(f"setting {name}={item['input']!r:.80}: {item['msg']}")
-    return "; ".join(lines)
+    if len(lines) == 1:
+        return lines[0]
+    sentences = [line if line.endswith(("?", ".")) else f"{line}." for line in lines]
+    return " ".join([sentences[0], *(line[0].upper() + line[1:] for line in sentences[1:])])
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:
@@ -205,6 +207,20 @@ def _known_keys(path: Sequence[str]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
+def _nearest_setting(loc: Sequence[str]) -> str:
+    """The setting that was meant, with its section: one of that section, or of another with that very key."""
+    *section, key = loc
+    own = _known_keys(section)
+    close = difflib.get_close_matches(key, own, n=1, cutoff=0.4)
+    if not close and section:
+        others = [f"{other}.{key}" for other in _known_keys([]) if key in _known_keys([other])]
+        if others:
+            return f"; did you mean {' or '.join(others)}?"
+    if not close:
+        return f"; there are {', '.join('.'.join([*section, name]) for name in sorted(own))}"
+    return f"; did you mean {'.'.join([*section, *close])}?"
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]}?" if close else "."

@@ -9,6 +9,7 @@ from udfs.errors import LakeError
 
 # A part of a table's name: in backticks (a backtick within is doubled), or plain.
 _PART = r"(?:`(?:[^`]|``)+`|[^`./\\]+)"
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(rf"{_PART}(?:\.{_PART})*")
 # Spark puts variables in place of these in any SQL text, quoted or not (spark.sql.variable.substitute).
 _VARIABLE = re.compile(r"\$\{(?:\w+?:)?\S+?\}")
@@ -28,6 +29,11 @@ def identifier(*parts: str) -> str:
                 f"the name {part!r} cannot be used: Spark replaces ${{…}} in SQL by a variable's value; rename it"
             )
     return ".".join("`" + part.replace("`", "``") + "`" for part in parts)
+
+
+def readable(*parts: str) -> str:
+    """As `identifier`, without backticks around parts that need none: for names that people read, too."""
+    return ".".join(p if _PLAIN.fullmatch(p) else identifier(p) for p in parts)
 
 
 def qualified(name: str) -> str:

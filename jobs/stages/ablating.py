@@ -39,8 +39,25 @@ class Outcome:
     reused: bool
 
 
-def ablate_training(lake: Lake, run: Run, *, registry: Registry, settings: Settings) -> str:
-    """Train what `ablate` says, each training an MLflow run under this one and rows of `ablations`; returns the table.
+@dataclass(frozen=True)
+class AblationReport:
+    """What an ablation came to, and the folder that holds it as files."""
+
+    ablation: Ablation
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{results_table(self.ablation)}\n{self.folder}"
+
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        return {"folder": self.folder, **vars(self.ablation)}
+
+
+def ablate_training(
+    lake: Lake, run: Run, *, registry: Registry, settings: Settings
+) -> AblationReport:
+    """Train what `ablate` says, each training an MLflow run under this one and rows of `ablations`.
 
     A training with the same settings is done once, whichever strategy or run asks for it; one that was killed goes
     on. A table of pairs that changed meanwhile is not noticed: give another `ablate.folder`. Writes
@@ -66,7 +83,7 @@ def ablate_training(lake: Lake, run: Run, *, registry: Registry, settings: Setti
     ablation = _compared(settings, strategies, outcomes)
     for file in _written(ablation, folder):
         registry.log_artifact(str(file))
-    return f"{results_table(ablation)}\n{folder}"
+    return AblationReport(ablation, folder)
 
 
 def _folder(lake: Lake, settings: Settings) -> Path:

@@ -15,6 +15,7 @@ from jobs.driver.registry import Registry, ResolvedModel
 from jobs.driver.releases import promote
 from jobs.driver.report import QueryResult, write_search_report
 from jobs.driver.runs import Run, open_run
+from jobs.driver.sql import literal, qualified
 from jobs.stages.drawing import draw_catalogue
 from jobs.stages.embedding.job import embed_table
 from jobs.stages.indexing.job import build_index
@@ -144,17 +145,15 @@ def _shown(demo: Demo, run: Run, model: ResolvedModel, *, output: str) -> list[Q
 
 def _change_rows(demo: Demo) -> None:
     spark, settings = demo.lake.spark, demo.settings
-    table = f"delta.`{absolute(settings.source.table)}`"
+    table = qualified(absolute(settings.source.table))
     spec = CatalogueSpec(seed=settings.draw.seed)
     ids = [
         catalogue_row(number, spec=spec)["id"] for number in range(_CHANGED_ROWS + _REMOVED_ROWS)
     ]
-    quoted = [f"'{row_id}'" for row_id in ids]
-    spark.sql(
-        f"UPDATE {table} SET title = concat('now on sale: ', title) "
-        f"WHERE id IN ({', '.join(quoted[:_CHANGED_ROWS])})"
-    )
-    spark.sql(f"DELETE FROM {table} WHERE id IN ({', '.join(quoted[_CHANGED_ROWS:])})")
+    quoted = [literal(row_id) for row_id in ids]
+    changed, removed = ", ".join(quoted[:_CHANGED_ROWS]), ", ".join(quoted[_CHANGED_ROWS:])
+    spark.sql(f"UPDATE {table} SET title = concat('now on sale: ', title) WHERE id IN ({changed})")
+    spark.sql(f"DELETE FROM {table} WHERE id IN ({removed})")
     first = settings.draw.rows
     rows = [catalogue_row(number, spec=spec) for number in range(first, first + _NEW_ROWS)]
     schema = spark.table(table).schema

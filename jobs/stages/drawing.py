@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, is_path
+from jobs.driver.lake import is_path, table_given
 from jobs.driver.settings import Settings
+from jobs.driver.sql import qualified
 from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
 from udfs.errors import LakeError, SettingsError
 from udfs.training.drawn_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, drawn_pair_batches
@@ -48,9 +49,8 @@ def _new_table(spark: SparkSession, settings: Settings, *, overwrite: bool) -> s
         raise SettingsError(
             "source.table is not set: give the table to draw into, a name or a path"
         )
-    by_path = is_path(settings.source.table)
-    table = absolute(settings.source.table) if by_path else settings.source.table
-    if not overwrite and _exists(spark, table, by_path=by_path):
+    table = table_given(settings.source.table)
+    if not overwrite and _exists(spark, table):
         raise LakeError(f"{table} exists already; --overwrite replaces it")
     return table
 
@@ -58,11 +58,13 @@ def _new_table(spark: SparkSession, settings: Settings, *, overwrite: bool) -> s
 def _written(rows: DataFrame, table: str) -> str:
     writer = rows.write.format("delta").mode("overwrite")
     writer = writer.option("overwriteSchema", "true").option("delta.enableChangeDataFeed", "true")
-    writer.save(table) if is_path(table) else writer.saveAsTable(table)
+    writer.save(table) if is_path(table) else writer.saveAsTable(qualified(table))
     return table
 
 
-def _exists(spark: SparkSession, table: str, *, by_path: bool) -> bool:
+def _exists(spark: SparkSession, table: str) -> bool:
     from delta.tables import DeltaTable
 
-    return DeltaTable.isDeltaTable(spark, table) if by_path else spark.catalog.tableExists(table)
+    if is_path(table):
+        return bool(DeltaTable.isDeltaTable(spark, table))
+    return spark.catalog.tableExists(qualified(table))

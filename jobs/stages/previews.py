@@ -10,16 +10,14 @@ from udfs.preview import PREVIEW_INPUT, PREVIEW_OUTPUT, preview_batches
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from jobs.driver.lake import Lake
+    from udfs.specs import ReadSpec
 
 Preview = tuple[str | None, bytes | None]
 
 
-def previews(lake: Lake, rows: DataFrame) -> dict[str, Preview]:
+def previews(rows: DataFrame, *, reading: ReadSpec) -> dict[str, Preview]:
     """Text and small picture (an encoded file) by id, of rows with the columns PREVIEW_INPUT."""
-    preview = functools.partial(
-        preview_batches, max_image_bytes=lake.settings.embed.max_image_bytes
-    )
+    preview = functools.partial(preview_batches, spec=reading)
     inputs = rows.select(*(column.split()[0] for column in PREVIEW_INPUT.split(", ")))
     made = inputs.mapInArrow(preview, PREVIEW_OUTPUT).collect()
     return {row.id: (row.text, None if row.image is None else bytes(row.image)) for row in made}

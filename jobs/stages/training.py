@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import absolute
+from jobs.driver.reading import read_spec
 from jobs.driver.settings import Settings, profile_named
 from jobs.driver.train_section import TrainSettings
 from jobs.stages.models import describe_checkpoint
 from jobs.stages.training_pairs import DataFolder
 from udfs.errors import SettingsError
+from udfs.specs import ReadSpec
 from udfs.training.scoring import FILE as SCORES_FILE
 from udfs.training.scoring import read_scores
 from udfs.training.spec import DrawnSpec, ModelOptions, OptimiserOptions, PairsSpec, TrainSpec
@@ -90,14 +92,15 @@ def training_spec(
     data = data or DataFolder(work)
     cache = absolute(train.cache) if train.cache else f"{data.path}/drawn"
     drawn = DrawnSpec(cache=cache, views=train.views) if train.drawn else None
+    reading = _reading(spark, settings)
     spec = TrainSpec(
         base="",
         output=output,
         work=work,
         profile=profile_named(settings.model.profile),
         drawn=drawn,
-        pairs=_pairs(train, data.pairs(spark, settings)),
-        validation=_pairs(train, data.validation(spark, settings)),
+        pairs=_pairs(settings, data.pairs(spark, settings), reading),
+        validation=_pairs(settings, data.validation(spark, settings), reading),
         model=_model_options(train),
         directions=tuple(train.directions),
         optimiser=OptimiserOptions(
@@ -195,9 +198,16 @@ def _base(settings: Settings, spec: TrainSpec, *, folder: str) -> str:
     return str(scratch)
 
 
-def _pairs(train: TrainSettings, file: str | None) -> PairsSpec | None:
+def _reading(spark: SparkSession, settings: Settings) -> ReadSpec:
+    train = settings.train
+    tasks = settings.evaluate.data if train.tasks else None
+    return read_spec(spark, settings, train.pairs, train.validation, train.image_base, tasks)
+
+
+def _pairs(settings: Settings, file: str | None, reading: ReadSpec) -> PairsSpec | None:
     if file is None:
         return None
+    train = settings.train
     return PairsSpec(
         path=file,
         weights=tuple(sorted(train.weights.items())),
@@ -205,6 +215,7 @@ def _pairs(train: TrainSettings, file: str | None) -> PairsSpec | None:
         negatives=train.negatives,
         image_base=train.image_base,
         crop=train.crop,
+        reading=reading,
     )
 
 

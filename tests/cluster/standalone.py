@@ -18,6 +18,7 @@ from typing import Self
 import psutil
 import pyspark
 
+from udfs.gme.fingerprint import tokenizer_sha256
 from udfs.serving.client import ServerClient
 from udfs.serving.server import Options
 from udfs.specs import EmbedSpec
@@ -91,7 +92,14 @@ def rows_embedded(server: psutil.Process) -> int:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(options.address.socket))
         deadline = time.monotonic() + 60
-        with ServerClient(connection, options.address, model=options.model, deadline=deadline) as c:
+        tokenizer = tokenizer_sha256(Path(options.model.path) / "tokenizer.json")
+        with ServerClient(
+            connection,
+            options.address,
+            model=options.model,
+            tokenizer=tokenizer,
+            deadline=deadline,
+        ) as c:
             return int(c.stats()["rows"])
     except (OSError, psutil.NoSuchProcess):
         return 0

@@ -15,9 +15,30 @@ import pytest
 
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 
-pytestmark = [pytest.mark.cluster, pytest.mark.spark]
+pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.timeout(6000)]
 
 ROWS = 24
+
+# Files of the lake whose appearance (for lists: of one more of them) is the moment of a kill, in the order of a run.
+POINTS = {
+    "the claim is taken": "tables/run_events/_delta_log/*.json",
+    "ids are counted": "staging/*/ids-*/_SUCCESS",
+    "the stream has an identity": "streams/*/identity.json",
+    "the checkpoint is being made": "streams/*/checkpoint/metadata",
+    "the first offsets are written": "streams/*/checkpoint/offsets/0",
+    "rows are looked at": "staging/*/batch-0/pending/_SUCCESS",
+    "rows are being embedded": "staging/*/batch-0/embedded/_temporary",
+    "rows are embedded": "staging/*/batch-0/embedded/_SUCCESS",
+    "the first commit": "tables/vectors/_delta_log/*.json",
+    "the first batch is noted": "streams/*/checkpoint/commits/0",
+    "more rows are looked at": "staging/*/batch-2/pending/_SUCCESS",
+    "more rows are embedded": "staging/*/batch-2/embedded/_SUCCESS",
+    "the last batch is noted": "streams/*/checkpoint/commits/5",
+    "ids are compared": "staging/*/accounts/_SUCCESS",
+}
+IN_SUITE = ["rows are being embedded", "the first batch is noted"]
+# GME_LAKE_KILLS=36 kills as often, at all points and some moments after each (half an hour on two cores).
+KILLS = int(os.environ.get("GME_LAKE_KILLS", "0"))
 
 
 def test_a_killed_run_is_continued_and_leaves_nothing_behind(
@@ -27,10 +48,8 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     from udfs.gme import Encoder, Row
 
     source, root = tmp_path / "products", tmp_path / "lake"
-    rows = source_rows(range(ROWS))
-    spark.createDataFrame(rows, SOURCE_SCHEMA).repartition(6).write.format("delta").save(
-        str(source)
-    )
+    write = spark.createDataFrame(source_rows(range(ROWS)), SOURCE_SCHEMA).repartition(6).write
+    write.format("delta").option("delta.enableChangeDataFeed", "true").save(str(source))
     settings = [
         f"lake.root={root}",
         f"source.table={source}",
@@ -42,28 +61,45 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     ]
     job(["register-model", *sets(settings)], tmp_path).communicate(timeout=180)
 
+    points = list(POINTS)
+    plan = [(points[n % len(points)], n // len(points)) for n in range(KILLS)]
+    plan = plan or [(point, 0) for point in IN_SUITE]
     before = servers(str(checkpoint))  # of this session's earlier tests
-    first = job(["embed-table", *sets(settings)], tmp_path)
-    committed = root / "tables" / "vectors" / "_delta_log" / f"{1:020d}.json"
-    wait_for(committed, process=first)
-    started = servers(str(checkpoint)) - before
-    assert started
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate(timeout=60)
-    written = spark.read.format("delta").load(str(root / "tables" / "vectors")).count()
-    assert 0 < written < ROWS, "killed too late to show anything"
-    wait_until_gone(started)
+    killed = []
+    for number, (point, later) in enumerate(plan):
+        run = job(["embed-table", *sets(settings)], tmp_path)
+        if wait_for(root, POINTS[point], process=run):
+            time.sleep(later * 0.4)
+            started = servers(str(checkpoint)) - before
+            os.killpg(run.pid, signal.SIGKILL)
+            killed.append(point)
+            wait_until_gone(started)
+        run.communicate(timeout=60)
+        if (
+            number % 4 == 3
+        ):  # so that there is work again, and the unfinished window is of an older version
+            spark.sql(f"UPDATE delta.`{source}` SET title = concat(title, '!') WHERE price < 12")
+    assert len(killed) >= 0.8 * len(plan), f"killed only at {killed}"
+    if not KILLS:
+        written = spark.read.format("delta").load(str(root / "tables" / "vectors")).count()
+        assert 0 < written < ROWS, "killed too late to show anything"
 
-    second = job(["embed-table", *sets(settings)], tmp_path)
-    output, _ = second.communicate(timeout=240)
-    assert second.returncode == 0, output
+    last = job(["embed-table", *sets(settings)], tmp_path)
+    output, _ = last.communicate(timeout=240)
+    assert last.returncode == 0, output
     lake = open_lake(root=root)
     found = {row.id: row for row in lake.read("vectors").collect()}
     assert len(found) == lake.read("vectors").count() == ROWS
     encoder = Encoder.load(checkpoint, profile=profile_named("tiny"))
-    expected = encoder.encode([Row(text=f"{r[1]} {r[2]}", image=r[3]) for r in rows]).vectors
-    got = np.array([found[r[0]].embedding for r in rows], np.float32)
+    rows = spark.read.format("delta").load(str(source)).collect()
+    inputs = [Row(text=f"{r.title} {r.description}", image=bytes(r.image)) for r in rows]
+    expected = encoder.encode(inputs).vectors
+    got = np.array([found[r.id].embedding for r in rows], np.float32)
     assert np.abs(got - expected).max() < 1e-5
+    states = sorted(row.status for row in lake.read("runs").where("job = 'embed_table'").collect())
+    assert states.count("killed") <= len(killed) and "running" not in states
+    left = [path for name in ("staging", "streams") for path in (root / name).glob("*")]
+    assert not left, "a killed run's files go with the next run"
 
 
 def sets(settings: list[str]) -> list[str]:
@@ -83,14 +119,16 @@ def job(arguments: list[str], folder: Path) -> subprocess.Popen:
     )
 
 
-def wait_for(path: Path, *, process: subprocess.Popen, seconds: float = 240) -> None:
-    """Wait until a file is there; fails with the output of a process that ended before."""
+def wait_for(root: Path, pattern: str, *, process: subprocess.Popen, seconds: float = 240) -> bool:
+    """Wait until the lake has one more file of a pattern than now; False where the process ended before."""
+    known = set(root.glob(pattern))
     end = time.monotonic() + seconds
-    while not path.exists():
-        if process.poll() is not None:
-            pytest.fail(f"the job ended before its first commit:\n{process.stdout.read()}")
-        assert time.monotonic() < end, f"{path} was not written within {seconds} s"
-        time.sleep(0.05)
+    while process.poll() is None:
+        if set(root.glob(pattern)) - known:
+            return True
+        assert time.monotonic() < end, f"no new {pattern} within {seconds} s"
+        time.sleep(0.02)
+    return False
 
 
 def servers(checkpoint: str) -> set[int]:

@@ -83,7 +83,7 @@ def test_every_strategy_is_a_child_run_and_every_training_is_done_once(open_lake
     gap = mean.scores["average"].mean - usual.scores["average"].mean
     assert mean.change["average"].mean == pytest.approx(gap, abs=2e-4)
     assert {score.mean for score in same.change.values()} == {0.0}
-    assert (folder / "ablations.md").read_text().strip() in report
+    assert (folder / "ablations.md").read_text().strip() in str(report)
     names = {artifact.path for artifact in registry.client.list_artifacts(run.mlflow_run_id)}
     assert {"ablations.json", "ablations.md", "ablations.png"} <= names
 

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.driver.cli import gme_lake
 from jobs.driver.settings import load_settings
-from tests.spark.conftest import source_rows
+from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 from tests.spark.test_search import release
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
@@ -46,11 +46,19 @@ def test_command_lines_parse_and_their_settings_exist(words, tmp_path):
 
 @pytest.mark.spark
 def test_sql_examples_run(shop):
-    shop.write([*source_rows(range(15)), ("bad", None, None, b"<html>", 0.0)])
-    lake, _ = shop.embed()
+    # The README's own table: its columns as embed-table is told there, and its name for the view of it.
+    words = next(line for line in commands() if line[0] == "embed-table")
+    sets = [word for word in words if "=" in word and not word.startswith("source.table=")]
+    columns = dict(s.removeprefix("source.").split("=", 1) for s in sets)
+    rows = [*source_rows(range(15)), ("bad", None, None, b"<html>", 0.0)]
+    frame = shop.spark.createDataFrame(rows, SOURCE_SCHEMA)
+    frame = frame.withColumnsRenamed({"id": columns["id"], "image": columns["image"]})
+    frame.write.format("delta").save(shop.table)
+    assert f"source.table=/lake/{Path(shop.table).name}" in words
+    lake, _ = shop.embed(*sets)
     release(lake)
     statements = [s for block in blocks("sql") for s in block.split(";") if s.strip()]
-    assert len(statements) >= 6
+    assert len(statements) >= 7
     for statement in statements:
         rows = shop.spark.sql(statement.replace("gme.", f"{lake.schema}.")).collect()
         assert rows, f"no rows: {statement}"

@@ -1,6 +1,7 @@
 """search_table, search and the SQL functions over an embedded, indexed, released shop."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -205,11 +206,13 @@ def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
         )
         same_hits(rows, sql_hits(lake, f"{knn}({literal}, 5)"))
     assert len(sql_hits(lake, f"vector_search({literal}, 100)")) == 12
-    per_row = lake.spark.sql(
-        f"SELECT q.id AS asked, h.* FROM (SELECT * FROM {current} WHERE id IN ('p1', 'p2')) q, "
-        f"LATERAL {knn}(q.embedding, 1) h ORDER BY asked"
-    ).collect()
-    assert [(row.asked, row.id, row.rank) for row in per_row] == [("p1", "p1", 1), ("p2", "p2", 1)]
+    some = f"(SELECT * FROM {current} WHERE id IN ('p1', 'p2')) q"
+    by_row = [per_row(lake, some, function, 3) for function in (knn, "vector_search")]
+    assert [(row.asked, row.id, row.rank) for row in by_row[0] if row.rank == 1] == [
+        ("p1", "p1", 1),
+        ("p2", "p2", 1),
+    ]
+    same_hits(by_row[1], by_row[0])
     model_id = vectors[0].model_id
     assert sql_hits(lake, f"vector_search({literal}, 1, model => '{model_id}')")[0].id == "p7"
     for call, words in (
@@ -220,8 +223,19 @@ def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
         (f"vector_search({literal}, 3, model => 'other')", "the query is of model other"),
         ("vector_search(array(1.0, 0.0), 3)", "dimensions"),
     ):
-        with pytest.raises(Exception, match=words):
+        with pytest.raises(Exception, match=words) as error:
             sql_hits(lake, call)
+        assert re.match(r"\[\w+\] (vector_search|knn): .*$", str(error.value)), "no SQL error"
+    with pytest.raises(Exception, match="vector_search: the query is of model other"):
+        per_row(lake, some, "vector_search", "3, 'other'")
+
+
+def per_row(lake, queries, function, arguments):
+    """Hits of a function in a LATERAL join with queries `q` (id, embedding), in order."""
+    statement = (
+        f"SELECT q.id AS asked, h.* FROM {queries}, LATERAL {function}(q.embedding, {arguments}) h"
+    )
+    return lake.spark.sql(f"{statement} ORDER BY asked, rank").collect()
 
 
 def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake):
@@ -242,6 +256,11 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
     assert [r.id for r in found] == [f"model-a-{n}" for n in nearest[300:303]]
     same_hits(found, sql_hits(lake, f"{lake.name('knn')}({literal}, 3)"))
     assert len(sql_hits(lake, f"vector_search({literal}, 500)")) == 403
+    # Beside it a query that finds enough in the index.
+    queries = f"(SELECT * FROM VALUES ('gone', {literal}), ('there', array_repeat(0.25F, 16)) q(id, embedding)) q"
+    expected = per_row(lake, queries, lake.name("knn"), 3)
+    assert len(expected) == 6
+    same_hits(per_row(lake, queries, "vector_search", 3), expected)
 
 
 def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_lake):
@@ -293,8 +312,8 @@ def check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path)
     assert "p5" in first and "thing 5" in first
     assert html.read_text().count("data:image/jpeg") >= 3
     file.write_bytes(b"")
-    refused = CliRunner().invoke(command, [*sets, "--image", str(file)])
-    assert refused.exit_code == 1 and "image_empty" in refused.output
+    refused = CliRunner().invoke(command, [*sets, "--image", str(file), "--json"])
+    assert refused.exit_code == 1 and "image_empty" in json.loads(refused.stdout)["error"]
     nothing = CliRunner().invoke(command, sets)
     assert nothing.exit_code == 2 and "--text" in nothing.output
 

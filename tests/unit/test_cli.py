@@ -1,7 +1,14 @@
 """The command line: help worth reading, one line for an error, and a quick start."""
 
+import json
+import math
+import signal
 import subprocess
 import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -9,7 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.driver import cli
+from jobs.driver.printing import Report
 from jobs.driver.settings import Settings
+from udfs.ann.recall import Recall
 from udfs.errors import LakeError
 
 JOBS = sorted(
@@ -49,7 +58,7 @@ def test_help_lists_every_job_with_a_sentence() -> None:
 def test_a_jobs_help_says_what_it_does_and_which_settings_it_reads(words: list[str]) -> None:
     result = run(*words, "--help")
     assert result.exit_code == 0, result.output
-    for option in ("--config", "--set", "--debug"):
+    for option in ("--config", "--set", "--json", "--debug"):
         assert option in result.output
     settings = result.output.partition("Settings (--set SECTION.KEY=VALUE):")[2]
     listed = [
@@ -66,19 +75,12 @@ def test_a_jobs_help_says_what_it_does_and_which_settings_it_reads(words: list[s
     assert len(described) == len(listed)
 
 
-def test_an_unknown_command_is_answered_with_the_known_ones() -> None:
-    result = run("embed-tabel")
-    assert result.exit_code == 2
-    assert "No such command 'embed-tabel'" in result.output
-    assert "embed-table" in result.output
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (
             ["--set", "model.checkpont=x"],
-            "unknown setting model.checkpont; did you mean checkpoint?",
+            "unknown setting model.checkpont; did you mean model.checkpoint?",
         ),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--set", "model.checkpoint=/nowhere"], "/nowhere"),
@@ -120,3 +122,163 @@ def test_help_imports_no_heavy_library(words: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("loaded: []\n")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a job might come to."""
+
+    rows: int
+    score: float
+    where: Path
+    parts: tuple[Recall, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows"
+
+
+def command_of(function) -> click.Command:
+    """A job's command from a function without options."""
+
+    @cli.job(sections=("lake",), name="doing")
+    def command(context: cli.JobContext) -> Report:
+        """Do something."""
+        return function(context)
+
+    return command
+
+
+def outcome(function, *arguments: str):
+    """The result of a command that calls `function`."""
+    return CliRunner().invoke(command_of(function), list(arguments))
+
+
+def test_a_report_is_text_for_people_and_one_json_object_for_programs() -> None:
+    made = Made(3, math.nan, Path("/lake"), (Recall(0.5, 0.4, 0.6, 0.01, 9, 10),))
+
+    def work(context: cli.JobContext) -> Report:
+        click.echo("said on the way")
+        print("printed by a library")  # as mlflow does
+        return Report.of(made, when=datetime(2026, 11, 26, tzinfo=UTC), named="Düsseldorf \ud800")
+
+    assert outcome(work).stdout == "said on the way\nprinted by a library\n3 rows\n"
+    result = outcome(work, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "rows": 3,
+        "score": None,
+        "where": "/lake",
+        "parts": [vars(made.parts[0])],
+        "when": "2026-11-26T00:00:00+00:00",
+        "named": "Düsseldorf \ud800",
+    }
+    assert result.stdout.isascii() and result.stdout.count("\n") == 1
+    assert "printed by a library" in result.stderr and "said on the way" in result.stderr
+
+
+def test_what_was_asked_for_and_not_reached_is_status_1_with_its_report() -> None:
+    result = outcome(lambda _: Report("nearest is x", {"met": False}, ok=False), "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"met": False})
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LakeError("no table\nof that name"), "no table\nof that name"),
+        (OSError("disk\nfull"), "OSError: disk"),
+        (click.UsageError("give --text"), "give --text"),
+    ],
+)
+def test_an_error_is_json_too_where_that_was_asked_for(error: Exception, said: str) -> None:
+    def fail(context: cli.JobContext) -> Report:
+        raise error
+
+    for arguments in (["--json"], ["--json", "--debug"]):
+        result = outcome(fail, *arguments)
+        assert result.exit_code != 0
+        assert json.loads(result.stdout) == {"error": said, "kind": type(error).__name__}
+        assert result.stderr or result.exception is error
+    quiet = outcome(fail)
+    assert quiet.stdout == "" and said in quiet.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["embed-tabel"], "No such command 'embed-tabel'; did you mean embed-table?"),
+        (["release", "promot"], "No such command 'promot'; did you mean promote?"),
+        (["zzz"], "No such command 'zzz'; there are ablate-training, build-index"),
+        (["search", "--txt", "x"], "'--text'"),
+        (["embed-table", "--source.table=x"], "settings are given as --set source.table=VALUE"),
+        (["search", "-k", "many"], "'many' is not a valid integer"),
+    ],
+)
+def test_a_mistake_in_use_names_what_was_meant(arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+    result = run(*arguments, "--json")
+    assert result.exit_code == 2
+    assert words in json.loads(result.stdout)["error"]
+
+
+def test_the_version_is_the_packages() -> None:
+    stated = tomllib.loads((Path(cli.__file__).parents[2] / "pyproject.toml").read_text())
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.output == f"gme-lake, version {stated['project']['version']}\n"
+
+
+WORKING = """
+import pathlib, shutil, subprocess, sys, time
+from jobs.driver import cli
+@cli.job(sections=("lake",), name="working")
+def command(context):
+    'Work until stopped.'
+    folder = pathlib.Path({folder!r})
+    folder.mkdir()
+    try:
+        subprocess.run([sys.executable, "-c", "print('of a process')"])
+        (folder / "begun").touch()
+        time.sleep(100)
+    finally:
+        time.sleep({cleaning})
+        shutil.rmtree(folder)
+        {then}
+command()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "then"),
+    [
+        (signal.SIGINT, 130, ""),
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGINT, 130, "raise ValueError('the connection was cut')"),
+    ],
+)
+def test_a_stopped_command_cleans_up_and_says_so_in_one_line(
+    number: int, status: int, then: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "staging"
+    code = WORKING.format(folder=str(folder), cleaning=0.3, then=then)
+    # A test run in the background has Ctrl-C ignored, and its children would too.
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    until = time.monotonic() + 60
+    while not (folder / "begun").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(number)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)  # schedulers insist; cleaning up goes on
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert err.splitlines() == ["of a process", "stopped; run again to continue"]
+    assert json.loads(out) == {"error": "stopped; run again to continue", "kind": "Stopped"}
+    assert not folder.exists()

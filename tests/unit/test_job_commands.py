@@ -45,4 +45,4 @@ def test_help_of_commands_and_groups(arguments, expected):
 def test_a_wrong_setting_of_a_groups_command_is_one_message():
     result = CliRunner().invoke(_Jobs("gme-lake"), ["release", "list", "--set", "lake.rooot=x"])
     assert result.exit_code == 1
-    assert "unknown setting lake.rooot; did you mean root?" in result.output
+    assert "unknown setting lake.rooot; did you mean lake.root?" in result.output

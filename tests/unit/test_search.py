@@ -132,18 +132,25 @@ def test_sql_bodies_answer_as_the_searcher_and_open_an_index_once(root, monkeypa
     opened = []
     real = Searcher.open
     monkeypatch.setattr(Searcher, "open", lambda *a, **o: opened.append(a) or real(*a, **o))
-    assert list(IndexFacts().eval(root, "model-a")) == [(ROWS, FIRST_VECTOR_ID + ROWS - 1)]
+    assert list(IndexFacts().eval(root, "model-a")) == [(ROWS, FIRST_VECTOR_ID + ROWS - 1, None)]
     D, I = exact(XQ, XB, 4)
     for q in range(2):
         hits = list(IndexHits().eval(XQ[q].tolist(), 4, root, "model-a"))
         assert [hit[1] for hit in hits] == I[q].tolist()
         np.testing.assert_allclose([hit[2] for hit in hits], D[q], atol=1e-6)
     assert len(opened) == 1
-    for query in (None, [None] * DIM):
-        with pytest.raises(IndexDataError, match="NULL"):
-            list(IndexHits().eval(query, 4, root, "model-a"))
-    with pytest.raises(IndexDataError, match="finite unit vectors"):
-        list(IndexHits().eval((2 * XQ[0]).tolist(), 4, root, "model-a"))
+    assert list(IndexHits().eval(None, 4, root, "model-a")) == []
+
+
+def test_what_sql_bodies_refuse_is_a_value_for_sql_to_raise(root):
+    for query, words in (([None] * DIM, "NULL"), ((2 * XQ[0]).tolist(), "finite unit vectors")):
+        ((*nothing, error),) = IndexHits().eval(query, 4, root, "model-a")
+        assert nothing == [None] * 3 and words in error
+    ((*_, error),) = IndexHits().eval(XQ[0].tolist(), 4, root, "model-b")
+    assert "model-b" in error
+    for of, words in (((None, None), "no index is released"), ((root, "model-b"), "model-b")):
+        ((*_, error),) = IndexFacts().eval(*of)
+        assert words in error
 
 
 def test_what_spark_is_handed_travels_by_reference():

@@ -8,6 +8,7 @@ import pytest
 from udfs import storage
 from udfs.errors import ImageRejected
 from udfs.image_files import read_image
+from udfs.specs import ReadSpec
 
 REMOTE = "memory://bucket/folder"
 
@@ -87,22 +88,22 @@ def test_pictures_that_cannot_be_read_say_why(root, local):
     storage.publish(local, storage.join(root, "file"))
     for name, limit, reason in [("absent", 10, "missing"), ("file", 9, "too_large")]:
         with pytest.raises(ImageRejected) as caught:
-            read_image(storage.join(root, name), max_bytes=limit)
+            read_image(storage.join(root, name), spec=ReadSpec(max_bytes=limit))
         assert caught.value.reason == reason
-    assert read_image(storage.join(root, "file"), max_bytes=10) == b"0123456789"
+    assert read_image(storage.join(root, "file"), spec=ReadSpec(max_bytes=10)) == b"0123456789"
 
 
 @pytest.mark.parametrize("uri", ["nosuchscheme://a/b", "http://127.0.0.1:9/a.jpg"])
 def test_an_unreachable_place(uri):
     with pytest.raises(ImageRejected) as caught:
-        read_image(uri, max_bytes=10)
+        read_image(uri, spec=ReadSpec(tries=1))
     assert caught.value.reason == "unreachable"
 
 
 def test_a_folder_is_no_picture(tmp_path):
     with pytest.raises(ImageRejected) as caught:
-        read_image(str(tmp_path), max_bytes=10)
-    assert caught.value.reason == "unreachable"
+        read_image(str(tmp_path), spec=ReadSpec())
+    assert caught.value.reason == "not_a_file"
 
 
 def test_databricks_paths_are_local():

@@ -20,7 +20,15 @@ from udfs.ann.truth import TruthKey, TruthSpec
 from udfs.ann.tuning import grid
 from udfs.drawing import CatalogueSpec
 from udfs.drawing.tasks import DrawnTaskSpec
-from udfs.specs import EmbedSpec, IndexPlan, IndexSpec, ModelProfile, ModelSpec, SearchSpec
+from udfs.specs import (
+    EmbedSpec,
+    IndexPlan,
+    IndexSpec,
+    ModelProfile,
+    ModelSpec,
+    ReadSpec,
+    SearchSpec,
+)
 from udfs.training.drawn_pairs import DrawnPairsSpec
 from udfs.training.negatives import NegativesSpec
 
@@ -55,14 +63,16 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.drawing.tasks.judgement_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.drawing.tasks.query_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.embed.embed_batches": {"spec": EmbedSpec(MODEL)},
-    "udfs.preview.preview_batches": {"max_image_bytes": 1 << 26},
+    "udfs.preview.preview_batches": {
+        "spec": ReadSpec(schemes=("s3", "https"), roots=("s3://b/a",))
+    },
     "udfs.search.indexed_ids": {"root": URI},
     "udfs.row_files.write_groups": {"path": URI},
     "udfs.row_files.write_vector_ids": {"path": URI},
     "udfs.scatter.merge_batches": {"spec": SEARCH},
     "udfs.scatter.search_part_batches": {"spec": SEARCH},
     "udfs.search.search_batches": {"spec": SEARCH},
-    "udfs.stamp.stamp_images": {},
+    "udfs.stamp.stamp_images": {"spec": ReadSpec()},
     "udfs.training.drawn_pairs.drawn_pair_batches": {"spec": DrawnPairsSpec()},
     "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
 }

@@ -33,6 +33,7 @@ from udfs.ann.plan import inner_index
 from udfs.ann.shard import REFINE_DTYPE, ROWS_SCHEMA
 from udfs.ann.vectors import Floats, Ints, floats_of_halves, named_in
 from udfs.errors import IndexDataError
+from udfs.strings import python_values
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class OpenShard:
         for chunk in np.unique(chunks):
             at = np.flatnonzero(chunks == chunk)
             taken = self.names.chunk(chunk).take(pa.array(local_rows[at] - self.name_starts[chunk]))
-            for position, name in zip(at, taken.to_pylist(), strict=True):
+            for position, name in zip(at, python_values(taken), strict=True):
                 found[position] = name
         return found
 

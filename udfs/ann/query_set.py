@@ -16,6 +16,7 @@ from udfs.ann.exact import MISSING
 from udfs.ann.manifest import publish_bytes
 from udfs.ann.vectors import Floats, Ints, floats_of, unit_vectors
 from udfs.errors import IndexDataError
+from udfs.strings import arrow_strings, python_values
 
 QUERY_SET_INPUT = "query_id string, own bigint, embedding array<float>"
 QUERY_SET_OUTPUT = "query_set string, query_ids array<string>"
@@ -64,10 +65,12 @@ def write_query_set(
     what = "query vectors"
     xq = unit_vectors(floats_of(rows.column("embedding"), spec.dim, what=what), what=what)
     own = rows.column("own").fill_null(MISSING).to_numpy(zero_copy_only=False)
-    queries = QuerySet(tuple(rows.column("query_id").to_pylist()), own.astype(np.int64), xq)
+    queries = QuerySet(tuple(python_values(rows.column("query_id"))), own.astype(np.int64), xq)
     name = _digest(queries)
     publish_bytes(_encoded(queries), spec.folder, f"{name}.queries.arrow")
-    yield pa.record_batch([[name], [list(queries.query_ids)]], schema=_OUTPUT_ARROW)
+    ends = pa.array([0, len(queries.query_ids)], pa.int32())
+    names = pa.ListArray.from_arrays(ends, arrow_strings(queries.query_ids))
+    yield pa.record_batch([pa.array([name]), names], schema=_OUTPUT_ARROW)
 
 
 def read_query_set(path: str) -> QuerySet:
@@ -77,7 +80,7 @@ def read_query_set(path: str) -> QuerySet:
     embedding = table["embedding"].combine_chunks()
     xq = embedding.flatten().to_numpy().reshape(-1, embedding.type.list_size)
     queries = QuerySet(
-        tuple(table["query_id"].to_pylist()), table["own"].to_numpy().astype(np.int64), xq
+        tuple(python_values(table["query_id"])), table["own"].to_numpy().astype(np.int64), xq
     )
     if not path.endswith(f"{_digest(queries)}.queries.arrow"):
         raise IndexDataError(f"{path} has another content than its name says; remove it")
@@ -87,7 +90,7 @@ def read_query_set(path: str) -> QuerySet:
 def _encoded(queries: QuerySet) -> bytes:
     flat = pa.array(queries.xq.reshape(-1))
     columns = {
-        "query_id": pa.array(queries.query_ids),
+        "query_id": arrow_strings(queries.query_ids),
         "own": pa.array(queries.own),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, queries.xq.shape[1]),
     }

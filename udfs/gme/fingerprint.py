@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from udfs.gme.checkpoint import Checkpoint
@@ -26,10 +27,9 @@ def ingredients(
     settings = asdict(profile)
     del settings["name"], settings["dim"]
     config = {key: value for key, value in checkpoint.config.items() if key not in _IDLE_CONFIG}
-    tokenizer = hashlib.sha256(checkpoint.tokenizer_file.read_bytes()).hexdigest()
     return {
         "weights_sha256": weights_sha256,
-        "tokenizer_sha256": tokenizer,
+        "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer_file),
         "config": config,
         "dim": checkpoint.dim,
         "dtype": dtype,
@@ -37,6 +37,11 @@ def ingredients(
         "preprocessing_version": PREPROCESSING_VERSION,
         "profile": settings,
     }
+
+
+def tokenizer_sha256(file: Path) -> str:
+    """Hex sha-256 of a tokenizer.json: an ingredient of `model_id`, and what workers show a model server."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def fingerprint(values: dict[str, Any]) -> str:

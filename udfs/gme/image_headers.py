@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from dataclasses import dataclass
 
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
@@ -84,3 +86,71 @@ def ends_early(data: bytes, form: str) -> bool:
     if form == "BMP":
         return len(data) < int.from_bytes(data[2:6], "little")
     return False
+
+
+@dataclass(frozen=True)
+class JpegScans:
+    """How often a JPEG passes over its picture (ITU T.81, B.2.3)."""
+
+    scans: int
+    width: int
+    height: int
+
+
+# A marker is FF and a byte other than 00 (a stuffed FF) and FF (filler); RST0 to RST7 stand inside of scans.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC
+_SCAN, _END = 0xDA, 0xD9
+
+
+def jpeg_scans(data: bytes) -> JpegScans:
+    """Scans and size as the markers of a JPEG's first picture say, without decoding; what is cut off counts nothing."""
+    scans = width = height = 0
+    at = 2
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = data[found.end() - 1], found.end()
+        if marker == _END:
+            break
+        if marker in _NO_LENGTH:
+            continue
+        if marker == _SCAN:
+            scans += 1
+        elif marker in _FRAMES and len(data) >= at + 7:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return JpegScans(scans, width, height)
+
+
+_KINDS = (
+    (b"%PDF", "a PDF file"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"%!PS", "PostScript"),
+    (b"\x7fELF", "a program"),
+    (b"8BPS", "a Photoshop file"),
+    (b"PAR1", "a Parquet file"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+)
+
+
+def kind_of(data: bytes) -> str:
+    """What a file that is no picture of ours looks like, in our words: nothing of its content."""
+    for magic, kind in _KINDS:
+        if data.startswith(magic):
+            return kind
+    if data[4:8] == b"ftyp":
+        return "HEIC or another picture or film of that family"
+    head = data[:1024].lstrip().lower()
+    if head.startswith(b"<svg") or (head.startswith(b"<?xml") and b"<svg" in head):
+        return "SVG"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    try:
+        data[:1024].decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < 1020:  # not just cut inside a character
+            return "unknown bytes"
+    return "unknown bytes" if b"\x00" in data[:1024] else "text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from udfs.errors import ImageRejected
-from udfs.gme.image_headers import ends_early, header_size, sniff
+from udfs.gme.image_headers import ends_early, header_size, jpeg_scans, kind_of, sniff
 
 REASONS = (
     "empty",
@@ -21,12 +22,18 @@ REASONS = (
     "unsupported_format",
     "zero_dimension",
     "too_many_pixels",
+    "too_many_scans",
     "metadata_bomb",
     "missing",
+    "refused",
+    "not_a_file",
     "unreachable",
     "too_large",
 )
 MAX_PIXELS = 100_000_000  # width x height, read from the header before memory for pixels is taken
+# Each scan of a progressive JPEG passes over the whole picture, for as little as ten bytes. Encoders write about ten.
+MAX_SCANS = 100
+MAX_SCANNED_PIXELS = 2_000_000_000  # scans x pixels: twenty scans of the largest picture
 
 _UPRIGHT = {  # EXIF 2.32, tag 0x0112
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +45,7 @@ _UPRIGHT = {  # EXIF 2.32, tag 0x0112
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*\"""")
 
 
 def decode_image(
@@ -46,7 +54,8 @@ def decode_image(
     """The first picture in `data` as an 8-bit RGB image; the content decides the format, never a name.
 
     `upright` applies the EXIF orientation. `background` says what becomes of transparency: laid over white, or
-    dropped (the colour under it shows, as in GME's own code). 16-bit samples are scaled to 8 bits.
+    dropped (the colour under it shows, as in GME's own code). 16-bit samples are scaled to 8 bits, but those of one
+    grey channel are cut off at 255 where transparency is dropped: GME's own code leaves both to Pillow.
     Reads JPEG (also MPO, CMYK), PNG (also APNG), GIF, WebP, BMP, TIFF and, where Pillow has it, AVIF.
     Raises `ImageRejected` with one of `REASONS` for everything else, and for more than `MAX_PIXELS` pixels. Thread-safe.
     """
@@ -55,9 +64,12 @@ def decode_image(
     form = sniff(data)
     if form is None:
         raise ImageRejected(
-            "unsupported_format", f"not a picture we read; starts with {data[:12]!r}"
+            "unsupported_format",
+            f"not a picture we read: {len(data)} bytes that look like {kind_of(data)}",
         )
     _check_size(header_size(data, form), form)
+    if form == "JPEG":
+        _check_scans(data)
     try:
         with _whole_files_only(), Image.open(io.BytesIO(data), formats=_formats(form)) as image:
             _check_size(image.size, form)
@@ -95,6 +107,19 @@ def _check_size(size: tuple[int, int] | None, form: str) -> None:
         raise ImageRejected("too_many_pixels", f"{found}; the limit is {MAX_PIXELS}")
 
 
+def _check_scans(data: bytes) -> None:
+    if data.count(b"\xff\xda") * MAX_PIXELS <= MAX_SCANNED_PIXELS:
+        return  # whatever its size; counted without looking where the markers stand
+    found = jpeg_scans(data)
+    total = found.scans * found.width * found.height
+    if found.scans > MAX_SCANS or total > MAX_SCANNED_PIXELS:
+        raise ImageRejected(
+            "too_many_scans",
+            f"JPEG of {found.width}x{found.height} pixels in {found.scans} scans; the limits are {MAX_SCANS} scans "
+            f"and {MAX_SCANNED_PIXELS} pixels over all of them: save it anew",
+        )
+
+
 def _reason(error: Exception, data: bytes, form: str) -> str:
     message = str(error)
     if (
@@ -111,6 +136,7 @@ def _reason(error: Exception, data: bytes, form: str) -> str:
 def _detail(error: Exception, data: bytes, form: str) -> str:
     # Pillow names the buffer's address where it cannot identify a file: no use to a reader, and never the same twice.
     said = "the header cannot be read" if "cannot identify" in str(error) else str(error)
+    said = _QUOTED.sub("…", said)[:200]  # what it quotes is what was read
     return f"{form}, {len(data)} bytes: {said}"
 
 
@@ -126,7 +152,10 @@ def _turned(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image, *, background: Literal["white", "drop"]) -> Image.Image:
     """A loaded image in RGB; without a copy, which is a tenth of decoding a photograph, where it is RGB already."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    grey16 = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if grey16 and background == "drop":
+        return image.convert("RGB")
+    if grey16:
         eight_bits = (np.asarray(image) >> 8).astype(
             np.uint8
         )  # Pillow's own convert would clip at 255

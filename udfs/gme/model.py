@@ -36,6 +36,8 @@ class EmbeddingModel:
         self._device = device
         self._budget = budget
         self.dim = int(model.config.text_config.hidden_size)
+        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.image_token = int(model.config.image_token_id)
 
     @classmethod
     def load(

@@ -67,6 +67,11 @@ class RowPreparer:
         _check_budget(prompts, profile)
         return cls(prompts, profile=profile)
 
+    @property
+    def tokenizer_sha256(self) -> str | None:
+        """Hex sha-256 of the tokenizer.json in use; None where none was read from a file."""
+        return self._prompts.tokenizer_sha256
+
     def prepare(
         self, row: Row, *, augment: Callable[[Image.Image], Image.Image] | None = None
     ) -> Prepared:

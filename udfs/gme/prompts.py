@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,10 @@ CONTROL_TOKENS = (
     "<|image_pad|>",
 )
 _CHARS_PER_TOKEN = 16  # a first guess only; `Prompts.head` doubles it until the cut is exact
+# Where a text has no break, the whole of it is one word to the merges. What stands behind a token can change it, but
+# only from near by: a chain of merges that waits for its right neighbour needs an earlier merge at every step.
+_LOOKAHEAD = 512  # tokens
+_KEPT_INSTRUCTION = 4096  # characters; longer ones are tokenised each time rather than kept
 
 
 class Prompts:
@@ -32,6 +37,7 @@ class Prompts:
         tokenizer.encode_special_tokens = True  # "<|im_end|>" in a text is spelled out, not obeyed
         self._tokenizer = tokenizer
         self._profile = profile
+        self.tokenizer_sha256: str | None = None  # of the file that it was read from, if any
         ids = control_ids(tokenizer)
         self.end, self._open, self._close, self._vision, self._vision_end, self.image_pad = ids
         self._user = self._encode("user\n")
@@ -45,12 +51,14 @@ class Prompts:
     ) -> Prompts:
         """Read `tokenizer.json`; raises `CheckpointError` where it lacks a control token or contradicts `config`."""
         try:
-            tokenizer = Tokenizer.from_file(str(tokenizer_file))
+            data = tokenizer_file.read_bytes()
+            tokenizer = Tokenizer.from_buffer(data)
         except Exception as error:  # tokenizers raises a bare Exception
             raise CheckpointError(
                 f"{tokenizer_file} is not a readable tokenizer: {error}"
             ) from error
         prompts = cls(tokenizer, profile=profile)
+        prompts.tokenizer_sha256 = hashlib.sha256(data).hexdigest()
         wanted = config.get("image_token_id")
         if wanted is not None and wanted != prompts.image_pad:
             raise CheckpointError(
@@ -68,7 +76,9 @@ class Prompts:
         Raises `RowRejected("instruction_too_long")` where no room is left for the row itself.
         """
         task = instruction if is_query and instruction else self._profile.default_instruction
-        head = list(self._system(_valid(task)))
+        task = _valid(task)
+        kept = len(task) <= _KEPT_INSTRUCTION
+        head = list(self._system(task) if kept else self._system_turn(task))
         said = _valid(text or "")
         if image_tokens:
             image = [self._vision, *[self.image_pad] * image_tokens, self._vision_end]
@@ -87,13 +97,15 @@ class Prompts:
         """The first `limit` token ids of `text`, without tokenising much more of a long one than that.
 
         A prefix gives the same tokens as the whole but for its last pre-tokens; so it is long enough once the
-        wanted tokens end two pre-tokens before the prefix does.
+        wanted tokens end two pre-tokens before the prefix does, or many tokens where a word does not end.
         """
         chars = _CHARS_PER_TOKEN * (limit + 64)
         while len(text) > chars:
             part = self._tokenizer.encode(text[:chars], add_special_tokens=False)
             words = [-1 if word is None else word for word in part.word_ids]
             if len(words) > limit and (limit == 0 or words[limit - 1] + 2 < words[-1]):
+                return list(part.ids[:limit])
+            if len(words) > limit + _LOOKAHEAD:
                 return list(part.ids[:limit])
             chars *= 2
         return self._encode(text)[:limit]
@@ -102,7 +114,9 @@ class Prompts:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _system_turn(self, instruction: str) -> tuple[int, ...]:
-        head = [self._open, *self._encode("system\n" + instruction), self._close]
+        # One token more than there is room for is enough to see that there is none.
+        said = self.head("system\n" + instruction, self._profile.max_length + 1)
+        head = [self._open, *said, self._close]
         return (*head, *self._encode("\n"), self._open)
 
     def _cut_like_reference(self, head: list[int], said: str, *, protected: int) -> list[int]:

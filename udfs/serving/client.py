@@ -15,6 +15,7 @@ from udfs.serving.address import Address
 from udfs.serving.wire import Answer, Kind
 from udfs.specs import ModelSpec
 
+_ERROR_BYTES = 1024  # of a row's error in an answer, with what Arrow adds
 IN_FLIGHT = 2  # one request in the model, the next one waiting: decoding overlaps the model
 
 
@@ -26,13 +27,23 @@ class ServerClient:
     """One task's connection. Use it as a context manager, from one thread."""
 
     def __init__(
-        self, connection: socket.socket, address: Address, *, model: ModelSpec, deadline: float
+        self,
+        connection: socket.socket,
+        address: Address,
+        *,
+        model: ModelSpec,
+        tokenizer: str | None,
+        deadline: float,
     ) -> None:
-        """Say hello and wait until the model is loaded, at most until `deadline` (time.monotonic seconds)."""
+        """Say hello and wait until the model is loaded, at most until `deadline` (time.monotonic seconds).
+
+        `tokenizer` is the sha-256 of the tokenizer.json that rows are prepared with.
+        """
         self._socket = connection
         self._address = address
+        self._row_bytes = 4 * model.dim + _ERROR_BYTES
         try:
-            self.server = self._greet(model, deadline)
+            self.server = self._greet(model, tokenizer, deadline)
         except BaseException:
             connection.close()
             raise
@@ -54,7 +65,7 @@ class ServerClient:
     def stats(self) -> dict[str, Any]:
         """What the server counted: clients, requests, rows, windows, bytes, seconds, peak memory."""
         self._send(Kind.STATS, wire.encode_json({}))
-        return wire.decode_json(self._receive(Kind.STATS))
+        return wire.decode_json(self._receive(Kind.STATS, limit=wire.CONTROL_BYTES))
 
     def close(self) -> None:
         """Close the connection; the server forgets requests that it has not answered."""
@@ -66,12 +77,12 @@ class ServerClient:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _greet(self, model: ModelSpec, deadline: float) -> str:
-        hello = {"protocol": wire.PROTOCOL, "model_id": model.model_id}
+    def _greet(self, model: ModelSpec, tokenizer: str | None, deadline: float) -> str:
+        hello = {"protocol": wire.PROTOCOL, "model_id": model.model_id, "tokenizer": tokenizer}
         self._socket.settimeout(max(0.1, deadline - time.monotonic()))
         try:
             self._send(Kind.HELLO, wire.encode_json(hello))
-            answer = wire.decode_json(self._receive(Kind.HELLO))
+            answer = wire.decode_json(self._receive(Kind.HELLO, limit=wire.CONTROL_BYTES))
         except TimeoutError as exc:
             raise ServingError(
                 "the model server did not finish loading within serving.start_timeout_seconds; "
@@ -85,7 +96,8 @@ class ServerClient:
         return str(answer["server"])
 
     def _answer(self, rows: int) -> Answer:
-        answer = wire.decode_answer(self._receive(Kind.ANSWER))
+        limit = rows * self._row_bytes + wire.FAILURE_BYTES
+        answer = wire.decode_answer(self._receive(Kind.ANSWER, limit=limit))
         if len(answer.errors) != rows:
             raise ServingError(f"{rows} rows were asked for, {len(answer.errors)} were answered")
         return answer
@@ -99,22 +111,27 @@ class ServerClient:
 
     def _raise_last_words(self, broken: OSError) -> None:
         """A server that fails says why before it closes; that is worth more than "broken pipe"."""
+        limits = {
+            Kind.FAILURE: wire.FAILURE_BYTES,
+            Kind.ANSWER: wire.REQUEST_ROWS * self._row_bytes + wire.FAILURE_BYTES,
+            Kind.HELLO: wire.CONTROL_BYTES,
+            Kind.STATS: wire.CONTROL_BYTES,
+        }
         try:
             while True:
-                kind, size = wire.parse_head(self._read(wire.HEAD_SIZE))
+                kind, size = wire.parse_head(self._read(wire.HEAD_SIZE), limits=limits)
                 payload = self._read(size)
                 if kind is Kind.FAILURE:
                     wire.raise_failure(wire.decode_json(payload))
         except LostError as lost:
             raise lost from broken
 
-    def _receive(self, expected: Kind) -> memoryview:
-        kind, size = wire.parse_head(self._read(wire.HEAD_SIZE))
+    def _receive(self, expected: Kind, *, limit: int) -> memoryview:
+        limits = {expected: limit, Kind.FAILURE: wire.FAILURE_BYTES}
+        kind, size = wire.parse_head(self._read(wire.HEAD_SIZE), limits=limits)
         payload = self._read(size)
         if kind is Kind.FAILURE:
             wire.raise_failure(wire.decode_json(payload))
-        if kind is not expected:
-            raise ServingError(f"{expected.name} expected from the model server, found {kind.name}")
         return payload
 
     def _read(self, size: int) -> memoryview:

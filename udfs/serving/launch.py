@@ -23,9 +23,11 @@ _MAX_LOST = 3  # connections lost before the server spoke: a leaving server, the
 
 
 def open_server(
-    model: ModelSpec, serving: ServingSpec, *, watch: int | None = None
+    model: ModelSpec, serving: ServingSpec, *, tokenizer: str | None, watch: int | None = None
 ) -> ServerClient:
     """A connection to this executor's model server, started first if there is none.
+
+    `tokenizer` is the sha-256 of the tokenizer.json that the caller prepares rows with: the server compares it.
 
     The server ends with process `watch` (default: the parent of this process, for a Python worker Spark's daemon).
     CheckpointError or ServingError say why it could not start.
@@ -45,7 +47,9 @@ def open_server(
         connection = _connect(address)
         if connection is not None:
             try:
-                return ServerClient(connection, address, model=model, deadline=deadline)
+                return ServerClient(
+                    connection, address, model=model, tokenizer=tokenizer, deadline=deadline
+                )
             except LostError as exc:
                 lost += 1
                 if lost >= _MAX_LOST:

@@ -10,7 +10,7 @@ import uuid
 
 from udfs.errors import CheckpointError
 from udfs.gme.checkpoint import Checkpoint
-from udfs.gme.fingerprint import model_id
+from udfs.gme.fingerprint import model_id, tokenizer_sha256
 from udfs.serving.window import Loaded
 from udfs.specs import ModelSpec, ServingSpec
 
@@ -22,7 +22,7 @@ def load_model(
 ) -> Loaded:
     """The model, verified and on `device`; `threads` as in `EmbeddingModel.load`. CheckpointError says what is wrong."""
     started = time.monotonic()
-    verify(model)
+    checkpoint = verify(model)
     from udfs.gme.model import (
         EmbeddingModel,
     )  # torch: seconds, and only worth them for a right checkpoint
@@ -38,11 +38,18 @@ def load_model(
     seconds = time.monotonic() - started
     server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
     _LOG.info("loaded %s on %s in %.1f s as %s", model.model_id, device, seconds, server)
-    return Loaded(model=loaded, server=server, dim=loaded.dim)
+    return Loaded(
+        model=loaded,
+        server=server,
+        dim=loaded.dim,
+        vocabulary=loaded.vocabulary,
+        image_token=loaded.image_token,
+        tokenizer_sha256=tokenizer_sha256(checkpoint.tokenizer_file),
+    )
 
 
-def verify(model: ModelSpec) -> None:
-    """Raise CheckpointError unless the folder on this machine holds exactly the model of the spec."""
+def verify(model: ModelSpec) -> Checkpoint:
+    """The checkpoint; raises CheckpointError unless the folder on this machine holds exactly the model of the spec."""
     checkpoint = Checkpoint.read(model.path)
     found = checkpoint.weights_sha256()
     if found != model.weights_sha256:
@@ -56,3 +63,4 @@ def verify(model: ModelSpec) -> None:
             f"{model.path} on {socket.gethostname()} makes model_id {name}, but the driver resolved "
             f"{model.model_id}: its config, its tokenizer or this gme-lake differ from the driver's"
         )
+    return checkpoint

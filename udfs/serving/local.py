@@ -10,6 +10,7 @@ from functools import lru_cache
 from udfs.errors import ServingError
 from udfs.gme.prepare import Prepared
 from udfs.serving.device import task_device
+from udfs.serving.limits import check_tokenizer
 from udfs.serving.loading import load_model
 from udfs.serving.window import Loaded
 from udfs.serving.wire import Answer
@@ -19,9 +20,14 @@ from udfs.specs import ModelSpec, ServingSpec
 class LocalModel:
     """The interface of `ServerClient` without a server: no overlap, one model a Python worker."""
 
-    def __init__(self, model: ModelSpec, serving: ServingSpec) -> None:
-        """Load, or reuse what this process has loaded already."""
+    def __init__(self, model: ModelSpec, serving: ServingSpec, *, tokenizer: str | None) -> None:
+        """Load, or reuse what this process has loaded already.
+
+        `tokenizer` is the sha-256 of the tokenizer.json that rows are prepared with; ServingError unless it is the
+        model's.
+        """
         self._loaded = _load(model, serving)
+        check_tokenizer(tokenizer, self._loaded, model)
         self.server = self._loaded.server
 
     def embed_stream(self, requests: Iterable[list[Prepared]]) -> Iterator[Answer]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from udfs.errors import RowRejected
 from udfs.serving.wire import Answer
+from udfs.strings import printable
 
 
 class BatchResults:
@@ -34,7 +35,7 @@ class BatchResults:
 
     def reject(self, number: int, error: RowRejected) -> None:
         """Row `number` never reaches the model."""
-        self._status[number], self._error[number] = error.status, error.detail
+        self._status[number], self._error[number] = error.status, printable(error.detail)
 
     def accept(self, rows: list[int], tokens: list[int], answer: Answer) -> Self:
         """Put `answer` into the rows that were sent; they share its seconds by their `tokens`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from udfs.serving.window import WINDOW_BUDGETS, Loaded, ModelThread
 from udfs.specs import ModelProfile, ModelSpec, ServingSpec
 
 _MEET_SECONDS = 60.0  # for the worker that started the server to connect
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED)
 _LINGER_SECONDS = 0.5  # for failures to reach the clients before the process ends
 _LOG = logging.getLogger("udfs.serving.server")
 
@@ -93,7 +95,14 @@ class ModelServer:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                connection, _ = await loop.sock_accept(listener)
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as exc:
+                    if exc.errno not in _NO_DESCRIPTOR:
+                        raise
+                    _LOG.error("a client must wait: %s", exc)  # until another one leaves
+                    await asyncio.sleep(_LINGER_SECONDS)
+                    continue
                 self._admit(connection)
         finally:  # who comes now waits for the lock and starts the next server
             listener.close()
@@ -105,7 +114,8 @@ class ModelServer:
             connection,
             thread=self._thread,
             budget=self._budget,
-            model_id=self._options.model.model_id,
+            model=self._options.model,
+            serving=self._options.serving,
             stats=self._stats,
         )
         task = asyncio.create_task(session.run())

@@ -1,4 +1,4 @@
-"""One client's connection inside the model server: requests in, answers out, both bounded."""
+"""One client's connection inside the model server: requests in, answers out, both bounded in bytes and in time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from udfs.errors import ServingError
 from udfs.serving import wire
+from udfs.serving.limits import RequestLimits, check_tokenizer, frame_limit
 from udfs.serving.window import Loaded, ModelThread
 from udfs.serving.wire import Answer, Kind
+from udfs.specs import ModelSpec, ServingSpec
 
+_FAILURE_SECONDS = 5.0  # for a client to take the reason why it is refused
 _LOG = logging.getLogger(__name__)
 
 
@@ -43,7 +46,13 @@ class ByteBudget:
 
 
 class Session:
-    """Reads requests ahead while earlier answers are still computed or sent, so that no side waits for the other."""
+    """Reads requests ahead while earlier answers are still computed or sent, so that no side waits for the other.
+
+    A client may be silent between two frames as long as it likes. A frame that has begun must arrive within
+    `frame_timeout_seconds`, and an answer must be taken within `answer_timeout_seconds`. Bytes are reserved from a
+    frame's arrival until the model has answered it: neither a client that stops in a frame nor one that reads no
+    answer holds up the others.
+    """
 
     def __init__(
         self,
@@ -51,25 +60,28 @@ class Session:
         *,
         thread: ModelThread,
         budget: ByteBudget,
-        model_id: str,
+        model: ModelSpec,
+        serving: ServingSpec,
         stats: Callable[[], dict[str, Any]],
     ) -> None:
         self._socket = connection
         self._loop = asyncio.get_running_loop()
         self._thread = thread
         self._budget = budget
-        self._model_id = model_id
+        self._model = model
+        self._serving = serving
         self._stats = stats
         self._writing = asyncio.Lock()
+        self._cut = False  # a frame was left half written: nothing can follow it
         self._room = asyncio.Semaphore(wire.MAX_IN_FLIGHT)
-        self._answers: asyncio.Queue[tuple[asyncio.Future[Answer] | None, int]] = asyncio.Queue()
+        self._answers: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue()
 
     async def run(self) -> None:
         """Serve until the client closes. An error is answered with FAILURE and ends this connection only."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._greet()
-            tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._send())]
+            limits = await self._greet()
+            tasks = [asyncio.create_task(self._receive(limits)), asyncio.create_task(self._send())]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
@@ -84,67 +96,89 @@ class Session:
             self._forget()
             self._socket.close()
 
-    async def _greet(self) -> None:
-        kind, size = await self._head()
-        if kind is not Kind.HELLO or size > 4096:
-            raise ServingError(f"a HELLO expected first, found {kind.name} of {size:,} bytes")
-        hello = wire.decode_json(await self._body(size))
-        ours = {"protocol": wire.PROTOCOL, "model_id": self._model_id}
-        if hello != ours:
+    async def _greet(self) -> RequestLimits:
+        async with self._in_time("a HELLO"):
+            _, size = await self._head({Kind.HELLO: wire.CONTROL_BYTES})
+            hello = wire.decode_json(await self._body(size))
+        ours = {"protocol": wire.PROTOCOL, "model_id": self._model.model_id}
+        if {key: hello.get(key) for key in ours} != ours:
             raise ServingError(f"a client asked for {hello}, this server serves {ours}")
         loaded: Loaded = await asyncio.shield(self._thread.loaded)
         if self._thread.broken.done():
             raise ConnectionError("this server is about to leave")  # the client looks for the next
-        await self._write(
-            Kind.HELLO,
-            wire.encode_json(ours | {"server": loaded.server, "dim": loaded.dim}),
-        )
+        check_tokenizer(hello.get("tokenizer"), loaded, self._model)
+        answer = ours | {"server": loaded.server, "dim": loaded.dim}
+        await self._write(Kind.HELLO, wire.encode_json(answer))
+        return RequestLimits.of(loaded, self._model.profile)
 
-    async def _receive(self) -> None:
+    async def _receive(self, limits: RequestLimits) -> None:
+        kinds = {Kind.STATS: wire.CONTROL_BYTES, Kind.EMBED: frame_limit(self._model.profile)}
         while True:
-            kind, size = await self._head()
+            first = await self._body(1)  # whenever the client has something to say
+            async with self._in_time("the head of a frame"):
+                kind, size = await self._head(kinds, first=first)
             await self._room.acquire()
             if kind is Kind.STATS:
-                await self._body(size)
-                self._answers.put_nowait((None, 0))
-            elif kind is Kind.EMBED:
-                await self._budget.reserve(size)
-                try:
-                    rows = wire.decode_rows(await self._body(size))
-                    self._answers.put_nowait((self._thread.submit(rows), size))
-                except BaseException:
-                    self._budget.release(size)
-                    raise
+                async with self._in_time("a STATS"):
+                    await self._body(size)
+                self._answers.put_nowait(None)
             else:
-                raise ServingError(f"EMBED or STATS expected, found {kind.name}")
+                self._answers.put_nowait(await self._submit(size, limits))
+
+    async def _submit(self, size: int, limits: RequestLimits) -> asyncio.Future[Answer]:
+        """Read a request and hand it to the model; its bytes stay reserved until it is answered or forgotten."""
+        await self._budget.reserve(size)
+        try:
+            async with self._in_time(f"an EMBED of {size:,} bytes"):
+                body = await self._body(size)
+            rows = wire.decode_rows(body)
+            limits.check(rows)
+            answer = self._thread.submit(rows)
+        except BaseException:
+            self._budget.release(size)
+            raise
+        answer.add_done_callback(lambda _: self._budget.release(size))
+        return answer
 
     async def _send(self) -> None:
         while True:
-            future, size = await self._answers.get()
-            try:
-                answer = None if future is None else await future
-            finally:
-                self._budget.release(size)
-            if answer is None:
+            future = await self._answers.get()
+            if future is None:
                 await self._write(Kind.STATS, wire.encode_json(self._stats()))
             else:
-                await self._write(Kind.ANSWER, wire.encode_answer(answer))
+                await self._write(Kind.ANSWER, wire.encode_answer(await future))
             self._room.release()
 
     def _forget(self) -> None:
         while not self._answers.empty():
-            future, size = self._answers.get_nowait()
+            future = self._answers.get_nowait()
             if future is not None:
                 future.cancel()
-            self._budget.release(size)
 
     async def _fail(self, error: Exception) -> None:
         _LOG.error("a client is refused: %s", error)
-        with contextlib.suppress(OSError):  # nobody is left to hear it
-            await self._write(Kind.FAILURE, wire.encode_json(wire.failure(error)))
+        # A frame that was cut, or nobody left to hear it.
+        with contextlib.suppress(OSError, ServingError):
+            failure = wire.encode_json(wire.failure(error))
+            await self._write(Kind.FAILURE, failure, seconds=_FAILURE_SECONDS)
 
-    async def _head(self) -> tuple[Kind, int]:
-        return wire.parse_head(await self._body(wire.HEAD_SIZE))
+    @contextlib.asynccontextmanager
+    async def _in_time(self, what: str) -> AsyncIterator[None]:
+        """The time that a frame of the client has from its beginning to its end."""
+        seconds = self._serving.frame_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as exc:
+            raise ServingError(
+                f"{what} did not arrive whole within {seconds:g} s (serving.frame_timeout_seconds)"
+            ) from exc
+
+    async def _head(
+        self, limits: Mapping[Kind, int], *, first: memoryview | bytes = b""
+    ) -> tuple[Kind, int]:
+        rest = await self._body(wire.HEAD_SIZE - len(first))
+        return wire.parse_head(bytes(first) + bytes(rest), limits=limits)
 
     async def _body(self, size: int) -> memoryview:
         buffer = memoryview(bytearray(size))
@@ -156,7 +190,17 @@ class Session:
             done += count
         return buffer
 
-    async def _write(self, kind: Kind, payload: Any) -> None:
-        async with self._writing:  # a FAILURE may not cut an answer in two
-            await self._loop.sock_sendall(self._socket, wire.pack_head(kind, len(payload)))
-            await self._loop.sock_sendall(self._socket, payload)
+    async def _write(self, kind: Kind, payload: Any, *, seconds: float | None = None) -> None:
+        seconds = self._serving.answer_timeout_seconds if seconds is None else seconds
+        try:
+            async with asyncio.timeout(seconds), self._writing:
+                if self._cut:
+                    raise ServingError("the frame before was cut")
+                self._cut = True
+                await self._loop.sock_sendall(self._socket, wire.pack_head(kind, len(payload)))
+                await self._loop.sock_sendall(self._socket, payload)
+                self._cut = False
+        except TimeoutError as exc:
+            raise ServingError(
+                f"a client did not take {kind.name} within {seconds:g} s (serving.answer_timeout_seconds)"
+            ) from exc

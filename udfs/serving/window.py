@@ -30,11 +30,17 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory. `server` ("host:pid:uuid") is made at the load, so it names the load."""
+    """A model in memory. `server` ("host:pid:uuid") is made at the load, so it names the load.
+
+    Token ids are below `vocabulary`; `image_token` is the one that stands for a piece of the row's picture.
+    """
 
     model: Model
     server: str
     dim: int
+    vocabulary: int
+    image_token: int
+    tokenizer_sha256: str
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -15,8 +16,11 @@ import pyarrow as pa
 from udfs.errors import CheckpointError, GmeLakeError, ServingError
 from udfs.gme.prepare import Prepared
 
-PROTOCOL = 1
-MAX_PAYLOAD = 1 << 30  # bytes; a longer frame is a damaged head or another program's socket
+PROTOCOL = 2
+REQUEST_BYTES = 8 << 20  # prepared rows of one request; its last row may exceed it
+REQUEST_ROWS = 256  # so that the answer to a request of short texts stays small too
+CONTROL_BYTES = 4096  # payload of a HELLO or STATS
+FAILURE_BYTES = 65_536  # payload of a FAILURE; a longer message is cut
 MAX_IN_FLIGHT = (
     4  # unanswered requests of one connection; the server reads no further until it answered
 )
@@ -60,21 +64,30 @@ class Answer:
 
 
 def pack_head(kind: Kind, size: int) -> bytes:
-    """The head of a frame with `size` bytes of payload; ServingError where the payload is too long."""
-    if size > MAX_PAYLOAD:
-        raise ServingError(f"a frame of {size:,} bytes was asked for; the limit is {MAX_PAYLOAD:,}")
+    """The head of a frame with `size` bytes of payload."""
     return _HEAD.pack(_MAGIC, kind, size)
 
 
-def parse_head(head: bytes | memoryview) -> tuple[Kind, int]:
-    """Kind and payload size; ServingError on anything that is not this protocol."""
+def parse_head(head: bytes | memoryview, *, limits: Mapping[Kind, int]) -> tuple[Kind, int]:
+    """Kind and payload size of a frame; `limits` has the kinds that may come now, and the most bytes of each.
+
+    ServingError for anything else: memory is only taken for a frame that is expected and small enough.
+    """
     magic, kind, size = _HEAD.unpack(head)
-    if magic != _MAGIC or size > MAX_PAYLOAD or kind not in Kind.__members__.values():
+    if magic != _MAGIC or kind not in Kind.__members__.values():
         raise ServingError(
-            f"not a frame of the model server: {bytes(head)!r} (magic {_MAGIC!r} and at most "
-            f"{MAX_PAYLOAD:,} bytes expected); is another program using the socket?"
+            f"not a frame of the model server: {bytes(head)!r} (magic {_MAGIC!r} expected); is another program "
+            "using the socket?"
         )
-    return Kind(kind), size
+    kind = Kind(kind)
+    if kind not in limits:
+        wanted = " or ".join(known.name for known in limits)
+        raise ServingError(f"{wanted} expected, found {kind.name}")
+    if size > limits[kind]:
+        raise ServingError(
+            f"a frame {kind.name} of {size:,} bytes was announced; the limit is {limits[kind]:,}"
+        )
+    return kind, size
 
 
 def encode_rows(rows: list[Prepared]) -> pa.Buffer:
@@ -106,6 +119,8 @@ def decode_rows(payload: Any) -> list[Prepared]:
     """Prepared rows as views of `payload`; ServingError where columns or sizes do not fit."""
     batch = _read(payload, _ROWS)
     ids = batch.column(0)
+    if ids.null_count or ids.values.null_count:
+        raise ServingError("a request has null token ids")
     flat = ids.values.to_numpy(zero_copy_only=True)
     bounds = ids.offsets.to_numpy()
     rows = []
@@ -163,6 +178,9 @@ def failure(error: BaseException) -> dict[str, Any]:
     """What a FAILURE frame says about `error`."""
     known = isinstance(error, GmeLakeError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
+    limit = FAILURE_BYTES // 16  # JSON may write a character in 12 bytes
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} … {text[-limit // 2 :]}"  # a log's last words matter, too
     return {"error": type(error).__name__, "message": text}
 
 
@@ -172,9 +190,13 @@ def raise_failure(message: dict[str, Any]) -> None:
     raise kind(str(message.get("message")))
 
 
-def _patches(cell: pa.Buffer, grid: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _patches(cell: pa.Buffer, grid: tuple[int | None, int | None]) -> npt.NDArray[np.uint8]:
     flat = np.frombuffer(cell, np.uint8)
-    if flat.size != grid[0] * grid[1] * int(np.prod(PATCH_SHAPE)):
+    if (
+        grid[0] is None
+        or grid[1] is None
+        or flat.size != grid[0] * grid[1] * int(np.prod(PATCH_SHAPE))
+    ):
         raise ServingError(f"{flat.size:,} patch bytes do not fit a grid of {grid} patches")
     return flat.reshape(-1, *PATCH_SHAPE)
 
@@ -193,6 +215,7 @@ def _write(batch: pa.RecordBatch) -> pa.Buffer:
 def _read(payload: Any, schema: pa.Schema | None) -> pa.RecordBatch:
     try:
         batch = pa.ipc.open_stream(pa.py_buffer(payload)).read_next_batch()
+        batch.validate(full=True)  # offsets that lead out of the payload would be followed
     except (pa.ArrowException, OSError, StopIteration) as exc:
         raise ServingError(f"a frame does not hold one Arrow record batch: {exc}") from exc
     if schema is not None and not batch.schema.equals(schema):

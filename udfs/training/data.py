@@ -15,7 +15,8 @@ import pyarrow as pa
 from udfs.errors import LakeError, SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.image_files import read_image
-from udfs.storage import join
+from udfs.storage import located
+from udfs.strings import arrow_strings, python_values, require_utf8
 from udfs.training.pictures import random_cut
 from udfs.training.plan import Ints, Plan, Term, step_rng
 from udfs.training.spec import Direction, PairsSpec
@@ -119,11 +120,13 @@ class TablePairs:
         """Model input of an item; raises RowRejected where its picture cannot be read."""
         text, image, uri = self._content(item)
         if image is None and uri is not None:
-            where = join(self._spec.image_base, uri) if self._spec.image_base else uri
-            image = read_image(where, max_bytes=self._spec.max_image_bytes)
+            where = located(self._spec.image_base, uri)
+            image = read_image(where, spec=self._spec.reading)
         is_query = item.side == "query"
-        instruction = self._table["instruction"][item.pair].as_py() if is_query else None
+        instruction = self._value("instruction", item.pair) if is_query else None
         told = instruction if self._instructions else None
+        for what, value in (("text", text), ("instruction", told)):
+            require_utf8(value, what=f"{item.side}'s {what}")
         augment = partial(random_cut, least=self._spec.crop, seed=item.cut)
         return self._preparer.prepare(
             Row(text, image, told, is_query), augment=augment if self._spec.crop < 1 else None
@@ -138,25 +141,26 @@ class TablePairs:
 
     def _negatives(self, pair: int, rng: np.random.Generator) -> list[int]:
         """Numbers of the hard negatives that a step takes of a pair."""
-        given = len(self._table["negatives"][pair].as_py() or [])
+        given = len(self._value("negatives", pair) or [])
         count = min(given, self._spec.negatives)
         return [int(number) for number in rng.choice(given, size=count, replace=False)]
 
     def _content(self, item: PairItem) -> tuple[str | None, bytes | None, str | None]:
         if isinstance(item.side, int):
-            side = self._table["negatives"][item.pair].as_py()[item.side]
+            side = self._value("negatives", item.pair)[item.side]
             return side["text"], side["image"], side["image_uri"]
-        text, image, uri = (
-            self._table[f"{item.side}_{name}"][item.pair].as_py() for name, _ in _SIDE
-        )
+        text, image, uri = (self._value(f"{item.side}_{name}", item.pair) for name, _ in _SIDE)
         return text, image, uri
+
+    def _value(self, column: str, pair: int) -> Any:
+        return python_values(self._table[column].slice(pair, 1))[0]
 
     def _identity(self, item: PairItem) -> int:
         name = None
         if item.side == "positive":
-            name = self._table["positive_id"][item.pair].as_py()
+            name = self._value("positive_id", item.pair)
         elif isinstance(item.side, int):
-            name = self._table["negatives"][item.pair].as_py()[item.side]["id"]
+            name = self._value("negatives", item.pair)[item.side]["id"]
         content: Any = self._content(item) if name is None else name
         return int.from_bytes(
             hashlib.blake2b(repr(content).encode(), digest_size=8).digest(), "big", signed=True
@@ -180,11 +184,11 @@ def _normalised(batch: pa.RecordBatch, *, first: int) -> pa.RecordBatch:
         if not query or not positive:
             side = "positive" if query else "query"
             raise LakeError(f"row {first + row} of the pairs table has no {side} text or image")
-    given = columns["direction"].to_pylist()
+    given = python_values(columns["direction"])
     names = [
         name or f"{query}2{positive}" for name, query, positive in zip(given, *found, strict=True)
     ]
-    columns["direction"] = pa.array(names, pa.string())
+    columns["direction"] = arrow_strings(names)
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=PAIRS_SCHEMA)
 
 
@@ -199,7 +203,7 @@ def _modalities(columns: dict[str, pa.Array], side: str) -> list[str]:
 
 def _rows_by_direction(table: pa.Table, *, seed: int, share: float) -> dict[Direction, Ints]:
     """Row numbers of each direction; with `share` < 1 a part of them that grows with it."""
-    directions = np.array(table["direction"].to_pylist())
+    directions = np.array(python_values(table["direction"]))
     rows = {}
     for name in sorted(set(directions)):
         order = np.random.default_rng(seed).permutation(np.flatnonzero(directions == name))

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from udfs.strings import python_rows
+
 # `right_keys`, `right_ids`: contents and positive_ids of all right answers of the query. `found`: best first.
 NEGATIVES_INPUT = (
     "pair bigint, status string, query_key string, own_key string, own_ids array<string>, "
@@ -117,7 +119,7 @@ def choose_batches(
 ) -> Iterator[pa.RecordBatch]:
     """`choose_negatives` for NEGATIVES_INPUT batches; NEGATIVES_OUTPUT rows. None for a pair whose status is not ok."""
     for batch in batches:
-        rows = [_chosen_row(row, spec) for row in batch.to_pylist()]
+        rows = [_chosen_row(row, spec) for row in python_rows(batch)]
         yield pa.RecordBatch.from_pylist(rows, schema=_OUTPUT)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from udfs.drawing.tasks import ATTRIBUTES, VALUES
 from udfs.drawing.words import change_text, description, query_text, title
+from udfs.strings import is_utf8, python_values
 from udfs.training.drawn import INSTRUCTIONS
 from udfs.training.pictures import train_combinations
 from udfs.training.spec import DrawnSpec, PairsSpec
@@ -31,4 +32,6 @@ def training_texts(drawn: DrawnSpec | None, pairs: PairsSpec | None, *, seed: in
         with pa.memory_map(str(Path(pairs.path))) as source:
             table = pa.ipc.open_file(source).read_all()
         for name in ("instruction", "query_text", "positive_text"):
-            yield from (text for text in table[name].to_pylist() if text)
+            for text in python_values(table[name]):
+                if text and is_utf8(text):  # the others are no rows to train on either
+                    yield text

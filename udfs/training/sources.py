@@ -10,7 +10,8 @@ import pyarrow as pa
 from udfs.errors import SettingsError
 from udfs.gme.prepare import Row, RowPreparer
 from udfs.image_files import read_image
-from udfs.storage import join
+from udfs.storage import located
+from udfs.strings import python_rows, require_utf8
 from udfs.training.data import TablePairs
 from udfs.training.drawn import DrawnPairs
 from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
@@ -95,7 +96,7 @@ def open_report(spec: TrainSpec) -> dict[str, Evaluation]:
 def pairs_tasks(spec: PairsSpec, *, instructions: bool = True) -> Evaluation:
     """Every query of a pairs file against the positives of all, one task a direction."""
     with pa.memory_map(spec.path) as source:
-        pairs = pa.ipc.open_file(source).read_all().to_pylist()
+        pairs = python_rows(pa.ipc.open_file(source).read_all())
     rows: dict[tuple[object, ...], tuple[Row, str]] = {}
     tasks: dict[str, RetrievalTask] = {}
     for pair in pairs:
@@ -115,9 +116,11 @@ def pairs_tasks(spec: PairsSpec, *, instructions: bool = True) -> Evaluation:
 def _row(pair: dict[str, object], side: str, spec: PairsSpec) -> Row:
     text, image, uri = (pair[f"{side}_{name}"] for name in ("text", "image", "image_uri"))
     if image is None and uri is not None:
-        where = join(spec.image_base, str(uri)) if spec.image_base else str(uri)
-        image = read_image(where, max_bytes=spec.max_image_bytes)
+        where = located(spec.image_base, str(uri))
+        image = read_image(where, spec=spec.reading)
     is_query = side == "query"
+    for name, value in (("text", text), ("instruction", pair["instruction"])):
+        require_utf8(value, what=f"{side}'s {name}")  # type: ignore[arg-type]
     return Row(text, image, pair["instruction"] if is_query else None, is_query)  # type: ignore[arg-type]
 
 

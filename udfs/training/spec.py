@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from udfs.drawing.splits import HELD_OUT_SEED
-from udfs.specs import GME, Dtype, ModelProfile
+from udfs.specs import GME, READ_ANYWHERE, Dtype, ModelProfile, ReadSpec
 
 Direction = str  # "t2i", "i2i", "it2i", …: modalities of the query, 2, modalities of the positive
 
@@ -34,7 +34,7 @@ class PairsSpec:
     crop: float = (
         1.0  # least share of a picture's area that a random cut keeps; 1: pictures as they are
     )
-    max_image_bytes: int = 67_108_864
+    reading: ReadSpec = READ_ANYWHERE
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,6 @@ def spec_key(spec: TrainSpec) -> str:
         validate_every=0,
         validation=None,
         drawn=replace(spec.drawn, cache="") if spec.drawn else None,
+        pairs=replace(spec.pairs, reading=READ_ANYWHERE) if spec.pairs else None,
     )
     return hashlib.sha256(repr(fixed).encode()).hexdigest()[:16]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from jobs.driver.progress import rows_from_executors
 from jobs.stages.embedding.accounts import require_few_rejected
 from jobs.stages.embedding.commit import commit
 from jobs.stages.embedding.reuse import stage_reused
@@ -123,8 +124,10 @@ def _stage_embedded(
         F.lit(None).cast("string").alias("instruction"),
         F.lit(False).alias("is_query"),
     )
-    embed = functools.partial(embed_batches, spec=job.spec)
-    inputs.mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(f"{folder}/embedded")
+    told = f"{folder}/progress"
+    embed = functools.partial(embed_batches, spec=replace(job.spec, progress=told))
+    with rows_from_executors(job.progress, told):
+        inputs.mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(f"{folder}/embedded")
     embedded = rows.sparkSession.read.parquet(f"{folder}/embedded")
     # The same row twice in one micro-batch was embedded twice; both vectors are the same.
     return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])

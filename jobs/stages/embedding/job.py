@@ -85,7 +85,11 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
     name = f"{run.job}/{model_id}"
     staging = lake.folder("staging", run.run_id)
     spec = EmbedSpec(
-        model.spec, settings.serving.spec(), max_image_bytes=settings.embed.max_image_bytes
+        model.spec,
+        settings.serving.spec(),
+        source.reading,
+        max_row_seconds=settings.embed.max_task_seconds_per_row,
+        notes=f"{staging}/slow-rows",
     )
     with claim(run, name=name, timeout=settings.embed.claim_seconds) as held:
         for dead in killed_runs(lake, name, but=run.run_id):
@@ -171,6 +175,7 @@ def _embed_window(
         lost = stage_lost_contents(job)
     total = ids.rows if stream.window.start is None else rows
     progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
+    job = replace(job, progress=progress)
     run.counts.update({"embedded": 0, "copied": 0, "rejected": 0})
     try:
         reached = stream.run(functools.partial(_one_batch, job, stream, ids, lost, progress))

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import hashlib
 from dataclasses import dataclass
-from string import Formatter
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import (
     Lake,
-    absolute,
     absolute_uris,
-    delta_table,
     is_path,
     read_table,
+    table_given,
     table_version,
 )
+from jobs.driver.reading import read_spec
+from jobs.driver.sql import identifier, qualified
+from jobs.stages.embedding.checks import (
+    Columns,
+    check_contents,
+    check_id,
+    check_written,
+    image_kind,
+    table_properties,
+)
+from jobs.stages.embedding.template import template_columns, text_expression
 from udfs.errors import LakeError
+from udfs.specs import READ_ANYWHERE, ReadSpec
 from udfs.stamp import STAMP_OUTPUT, stamp_images
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from jobs.driver.settings import SourceSettings
+    from jobs.driver.settings import Settings, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -38,28 +48,32 @@ class Source:
     image_kind: str
     has_cdf: bool
     version: int
+    reading: ReadSpec = READ_ANYWHERE
 
     @classmethod
     def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:
-        """Check the table (default: of the lake's settings) and its columns.
+        """Check the table and its columns; without `settings`, of the lake's settings, all that embedding it needs.
 
+        With the `settings` that an earlier run had the table is only read: nothing of what a run writes is checked.
         Raises LakeError with the columns that exist.
         """
-        settings = settings or lake.settings.source
+        to_embed, settings = settings is None, settings or lake.settings.source
         if not settings.table:
             raise LakeError("source.table is not set: give the name or path of the table to embed")
-        table = absolute(settings.table) if is_path(settings.table) else settings.table
+        table = table_given(settings.table)
         version = table_version(lake.spark, table)
-        schema = dict(read_table(lake.spark, table).dtypes)
-        for column in {settings.id, *template_columns(settings.text)}:
-            _require(column, schema, table)
-        return cls(
-            table,
-            settings,
-            _image_kind(settings, schema, table),
-            _has_cdf(lake, table),
-            version,
-        )
+        properties = table_properties(lake, table)
+        columns = Columns.read(lake, table)
+        for column in (settings.id, *template_columns(settings.text)):
+            columns.type_of(column)
+        kind = image_kind(settings, columns)
+        if to_embed:
+            check_id(columns, settings.id)
+            check_contents(columns, settings)
+            check_written(columns, lake.settings.embed, settings, properties)
+        has_cdf = properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
+        reading = read_spec(lake.spark, _with(lake.settings, settings), table, settings.image_base)
+        return cls(table, settings, kind, has_cdf, version, reading)
 
     @property
     def has_files(self) -> bool:
@@ -87,7 +101,9 @@ class Source:
         """The change feed of versions `start` to `end`, both included; reading it raises where it is not all there."""
         reader = spark.read.format("delta").option("readChangeFeed", "true")
         reader = reader.option("startingVersion", start).option("endingVersion", end)
-        return reader.load(self.table) if is_path(self.table) else reader.table(self.table)
+        return (
+            reader.load(self.table) if is_path(self.table) else reader.table(qualified(self.table))
+        )
 
     def stream(
         self, spark: SparkSession, *, files: int, size: str, start: int | None = None
@@ -108,7 +124,9 @@ class Source:
             reader = reader.option("skipChangeCommits", "true")
         if start is not None:
             reader = reader.option("startingVersion", start)
-        return reader.load(self.table) if is_path(self.table) else reader.table(self.table)
+        return (
+            reader.load(self.table) if is_path(self.table) else reader.table(qualified(self.table))
+        )
 
     def rows(self, frame: DataFrame) -> DataFrame:
         """What the model sees: id, text, and image (bytes) or image_uri; at least one of these is null."""
@@ -116,11 +134,11 @@ class Source:
 
         kind, settings = self.image_kind, self.settings
         has_bytes, has_uri = kind in {"bytes", "both"}, kind in {"uri", "both"}
-        image = F.col(settings.image or "") if has_bytes else F.lit(None).cast("binary")
+        image = F.col(identifier(settings.image or "")) if has_bytes else F.lit(None).cast("binary")
         uri = F.lit(None).cast("string")
         if has_uri:
             column = settings.image_uri if kind == "both" else settings.image
-            uri = absolute_uris(F.col(column or ""), base=self.settings.image_base)
+            uri = absolute_uris(F.col(identifier(column or "")), base=self.settings.image_base)
         return frame.select(
             self.id_column().alias("id"),
             text_expression(settings.text).alias("text"),
@@ -152,7 +170,8 @@ class Source:
         columns = ["id", "row_hash", "commit_version"]
         if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
-        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp_images, STAMP_OUTPUT)
+        stamp = functools.partial(stamp_images, spec=self.reading)
+        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp, STAMP_OUTPUT)
         both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
         return stamped.select(*columns, F.sha2(both, 256).alias("content_hash"))
 
@@ -160,41 +179,7 @@ class Source:
         """The row id as string."""
         from pyspark.sql import functions as F
 
-        return F.col(self.settings.id).cast("string")
-
-
-def template_columns(template: str) -> list[str]:
-    """Columns a text template names, in order. Raises LakeError where it is not a valid template."""
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise LakeError(
-            f"source.text={template!r}: not a template ({error}); write {{column}}"
-        ) from None
-    for _, name, spec, conversion in parts:
-        if name is not None and (not name or spec or conversion):
-            raise LakeError(f"source.text={template!r}: expected plain {{column}} fields only")
-    return [name for _, name, _, _ in parts if name]
-
-
-def text_expression(template: str) -> Column:
-    """The template as a SQL expression: nulls are empty, ends are trimmed, nothing left is null."""
-    from pyspark.sql import functions as F
-
-    parts: list[Column] = []
-    for literal, name, _, _ in Formatter().parse(template):
-        if literal:
-            parts.append(F.lit(literal))
-        if name:
-            parts.append(F.coalesce(F.col(name).cast("string"), F.lit("")))
-    if not parts:
-        return F.lit(None).cast("string")
-    named = [F.col(name).isNotNull() for name in template_columns(template)]
-    some = named[0] if named else F.lit(True)
-    for present in named[1:]:
-        some = some | present
-    trimmed = F.trim(F.concat(*parts))
-    return F.when(some & (trimmed != ""), trimmed)
+        return F.col(identifier(self.settings.id)).cast("string")
 
 
 def row_hash(image: Column) -> Column:
@@ -205,37 +190,5 @@ def row_hash(image: Column) -> Column:
     return F.sha2(F.concat_ws("|", text, F.coalesce(image, F.lit("-"))), 256)
 
 
-def _require(column: str, schema: dict[str, str], table: str) -> None:
-    if column in schema:
-        return
-    close = difflib.get_close_matches(column, list(schema), n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise LakeError(f"column {column} is not in {table}{hint} It has: {', '.join(schema)}")
-
-
-def _image_kind(settings: SourceSettings, schema: dict[str, str], table: str) -> str:
-    column = settings.image
-    if settings.image_uri is not None:
-        _require(settings.image_uri, schema, table)
-        both = {c: schema.get(c or "") for c in (column, settings.image_uri)}
-        if list(both.values()) != ["binary", "string"]:
-            raise LakeError(
-                f"source.image_uri={settings.image_uri} stands beside an image column of bytes: expected binary and "
-                f"string, {table} has {both}"
-            )
-        return "both"
-    if column is None:
-        return "none"
-    _require(column, schema, table)
-    kinds = {"binary": "bytes", "string": "uri"}
-    if schema[column] not in kinds:
-        raise LakeError(
-            f"column {column} of {table} is {schema[column]}: expected binary (image bytes) or string (path/URI)"
-        )
-    return kinds[schema[column]]
-
-
-def _has_cdf(lake: Lake, table: str) -> bool:
-    row = delta_table(lake.spark, table).detail().select("properties").first()
-    properties = (row[0] if row else None) or {}
-    return str(properties.get("delta.enableChangeDataFeed", "false")).lower() == "true"
+def _with(settings: Settings, source: SourceSettings) -> Settings:
+    return settings.model_copy(update={"source": source})

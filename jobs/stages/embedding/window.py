@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gme_lake")
 
 _IDENTITY_BYTES = 1 << 20
+_BASE_INDEX = -1  # of Delta's offsets: nothing of the version was given yet
 Batch = Callable[["DataFrame", int], None]
 
 
@@ -80,6 +81,14 @@ def choose_window(
     return Window(key, True, start), changed
 
 
+@dataclass(frozen=True)
+class Offset:
+    """All versions up to `before` were given, and of version `amid`, where there is one, some or all rows."""
+
+    before: int
+    amid: int | None
+
+
 class WindowStream:
     """The stream over a window, with its folder in the lake: `streams/<model_id>`."""
 
@@ -98,17 +107,23 @@ class WindowStream:
         """
         opened = self._open()
         try:
-            self._stream(one_batch)
+            drained = self._stream(one_batch)
         except StreamError as error:
             if not opened:
                 raise
             log.warning("the unfinished stream of an earlier run is begun anew: %.300s", error)
             self._begin()
-            self._stream(one_batch)
-        reached = self._reached()
-        if reached is None or reached < self._state.version:
+            drained = self._stream(one_batch)
+        offset = self._offset()
+        if offset.amid == self._state.version and not drained:
+            # The files of a version's changes are numbered, and no number says that it is the last one: asked again,
+            # a stream that has had them all gives nothing.
+            drained = self._stream(one_batch)
+            offset = self._offset()
+        reached = offset.amid if drained and offset.amid is not None else offset.before
+        if reached < self._state.version:
             raise LakeError(
-                f"the stream over {self._job.source.table} ended at version {'none' if reached is None else reached} of "
+                f"the stream over {self._job.source.table} ended at version {reached if reached >= 0 else 'none'} of "
                 f"{self._state.version}: something has stopped it (another query of this application, or a stop of all "
                 "streams). What was committed stays; run again to continue"
             )
@@ -172,7 +187,8 @@ class WindowStream:
             "run_id": self._job.run.run_id,
         }
 
-    def _stream(self, one_batch: Batch) -> None:
+    def _stream(self, one_batch: Batch) -> bool:
+        """Run the stream to the source's present end; whether there was nothing more to give from the start."""
         failures: list[BaseException] = []
 
         def watched(frame: DataFrame, batch_id: int) -> None:
@@ -198,6 +214,7 @@ class WindowStream:
             )
             try:
                 query.awaitTermination()
+                progress = query.lastProgress
             finally:
                 query.stop()
         except Exception as error:
@@ -210,20 +227,25 @@ class WindowStream:
             failures
         ):  # Spark reports a query that is stopped while its batch fails as an orderly end
             raise failures[0]
+        if progress is None:  # stopped before it looked
+            return False
+        (source,) = progress["sources"]
+        return bool(source["startOffset"] == source["endOffset"])
 
-    def _reached(self) -> int | None:
-        """The last version of which every row was given to a batch that ended, by the checkpoint's own files.
+    def _offset(self) -> Offset:
+        """How far the stream came, by the checkpoint's own files.
 
         Spark writes offsets/N before batch N and commits/N after it; an offset's last line is Delta's JSON.
         """
         done = [int(n) for n in storage.names(f"{self.folder}/checkpoint/commits") if n.isdigit()]
         if not done:
-            return None
+            return Offset(-1, None)
         file = f"{self.folder}/checkpoint/offsets/{max(done)}"
         offset = json.loads(storage.read_bytes(file, max_bytes=_IDENTITY_BYTES).splitlines()[-1])
         if offset["reservoirId"] != self._state.table_id:
             raise LakeError(
                 f"{self._job.source.table} was made again while this run read it; run again to embed the new table"
             )
-        # The version that comes next, or amid which the stream is.
-        return int(offset["reservoirVersion"]) - 1
+        version = int(offset["reservoirVersion"])
+        amid = not offset["isStartingVersion"] and offset["index"] != _BASE_INDEX
+        return Offset(version - 1, version if amid else None)

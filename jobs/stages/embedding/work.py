@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jobs.driver.claims import Claim
     from jobs.driver.lake import Lake
+    from jobs.driver.progress import RowProgress
     from jobs.driver.runs import Run
 
 
@@ -27,6 +28,7 @@ class Embedding:
     staging: str
     claim: Claim
     retry_rejected: bool = False
+    progress: RowProgress | None = None
 
     @property
     def model_id(self) -> str:

@@ -9,8 +9,10 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import Lake
+from jobs.driver.reading import read_spec
 from jobs.driver.runs import Run, recorded
 from jobs.driver.sections import LakeSettings, SourceSettings
+from jobs.driver.sql import identifier, literal, name_parts
 from jobs.driver.tables import Table
 from jobs.stages.embedding.job import EmbedReport, embed_table
 from jobs.stages.evaluating.tasks import TaskData
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from jobs.driver.registry import ResolvedModel
+    from jobs.driver.settings import Settings
 
+_READING = ("roots", "connect_seconds", "first_byte_seconds", "file_seconds", "tries", "threads")
 # `id` is unique over all corpora: the corpus's name, a slash, the document's own id.
 STAGED = Table(
     "documents",
@@ -62,9 +66,10 @@ class Suite:
         """The suite under the lake's root that is named after its corpora; it is there again for the next model."""
         name = _digest(",".join(sorted({task.corpus for task in tasks})))
         settings = lake.settings
+        parts = name_parts(settings.lake.schema_)
         own = LakeSettings(
             root=lake.folder("evaluation", name),
-            schema=f"{settings.lake.schema_}_evaluation_{name}",
+            schema=identifier(*parts[:-1], f"{parts[-1]}_evaluation_{name}"),
             managed=settings.lake.managed,
         )
         changed = {
@@ -74,7 +79,11 @@ class Suite:
         suite = cls(Lake(lake.spark, settings.model_copy(update=changed)), tasks)
         suite.lake.open_table(STAGED)
         source = SourceSettings(
-            table=suite.lake.name(STAGED.name), text="{text}", image_uri="image_uri"
+            table=suite.lake.name(STAGED.name),
+            text="{text}",
+            image_uri="image_uri",
+            schemes=list(read_spec(lake.spark, settings, *_places(settings)).schemes or ()),
+            **{name: getattr(settings.source, name) for name in _READING},
         )
         suite.lake.settings = suite.lake.settings.model_copy(update={"source": source})
         return suite
@@ -89,7 +98,8 @@ class Suite:
         stale = sorted(c for c, s in there if c in signed and signed[c] != s)
         if stale:
             known = " OR ".join(
-                f"(corpus = '{c}' AND signature <> '{signed[c]}')" for c in sorted(set(stale))
+                f"(corpus = {literal(c)} AND signature <> {literal(signed[c])})"
+                for c in sorted(set(stale))
             )
             self.lake.spark.sql(f"DELETE FROM {table} WHERE {known}")
         missing = [corpus for corpus in wanted if (corpus, signed[corpus]) not in there]
@@ -121,6 +131,13 @@ class Suite:
             "status",
             "embedding",
         )
+
+
+def _places(settings: Settings) -> list[str | None]:
+    """Tables and folders that the documents come from; their pictures may lie in the same kinds of storage."""
+    mine, evaluate = settings.mine, settings.evaluate
+    by_task = evaluate.tasks or mine.tasks or settings.train.tasks
+    return [mine.pairs, mine.image_base, evaluate.data if by_task else None]
 
 
 def _staged(documents: DataFrame, corpus: str, signature: str) -> DataFrame:

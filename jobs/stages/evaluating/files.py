@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jobs.driver.sql import identifier
 from udfs import storage
 from udfs.errors import LakeError
 
@@ -79,7 +80,7 @@ def first_of(frame: DataFrame, names: Sequence[str], *, file: str) -> Column:
             f"{file} has no column {' or '.join(names)}; it has: {', '.join(frame.columns)}"
         )
     missing = F.raise_error(F.lit(f"{file} has a row without {' or '.join(names)}"))
-    return F.coalesce(*(F.col(f"`{name}`").cast("string") for name in have), missing)
+    return F.coalesce(*(F.col(identifier(name)).cast("string") for name in have), missing)
 
 
 def joined_text(frame: DataFrame, names: Sequence[str]) -> Column:
@@ -88,7 +89,7 @@ def joined_text(frame: DataFrame, names: Sequence[str]) -> Column:
 
     if not names:
         return F.lit(None).cast("string")
-    joined = F.concat_ws(" ", *(F.col(f"`{name}`").cast("string") for name in names))
+    joined = F.concat_ws(" ", *(F.col(identifier(name)).cast("string") for name in names))
     return F.nullif(F.btrim(joined, F.lit(_SPACE)), F.lit(""))
 
 

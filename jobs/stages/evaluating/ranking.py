@@ -6,6 +6,7 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
+from jobs.driver.reading import read_spec
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.searching.job import QUERIES_PER_TASK
 from udfs.ann.rank import RANK_OUTPUT, RankSpec, rank_block
@@ -50,8 +51,13 @@ def embedded_queries(
     lake = suite.lake
     wanted = ("key", "text", "image", "image_uri", "instruction")
     inputs = queries.select(*wanted, F.lit(True).alias("is_query"))
-    limit = lake.settings.embed.max_image_bytes
-    spec = EmbedSpec(model.spec, lake.settings.serving.spec(), max_image_bytes=limit)
+    spec = EmbedSpec(
+        model.spec,
+        lake.settings.serving.spec(),
+        read_spec(lake.spark, lake.settings),
+        max_row_seconds=lake.settings.embed.max_task_seconds_per_row,
+        notes=f"{folder}-slow-rows",
+    )
     tasks = math.ceil(queries.count() / QUERIES_PER_TASK)
     embed = functools.partial(embed_batches, spec=spec)
     with clear_task_errors():

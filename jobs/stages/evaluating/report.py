@@ -55,6 +55,24 @@ class EvaluationReport:
             for title, rows in parts.items()
         }
 
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        through = self.indexed
+        return {
+            **vars(self.evaluation),
+            "lines": self.lines,
+            "floors": self.floors,
+            "against": self.against,
+            "differences": self.differences,
+            "indexed": through
+            and {
+                **vars(through.evaluation),
+                "lines": through.lines,
+                "differences": through.differences,
+            },
+            "page": self.page,
+        }
+
 
 def log_figures(run: Run, report: EvaluationReport) -> None:
     """Figures of every line as MLflow metrics, e.g. `task.photos.ndcg_at_10` with `.low` and `.high`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from jobs.driver.evaluation_report import Example, Shown, TaskExamples
+from jobs.driver.reading import read_spec
 from jobs.stages.evaluating.examples import pick_queries
 from jobs.stages.previews import Preview, previews
 
@@ -110,7 +111,7 @@ def _asked(
         (row.task, row.query_id): row.instruction
         for row in rows.select("task", "query_id", "instruction").collect()
     }
-    small = previews(suite.lake, rows)
+    small = previews(rows, reading=read_spec(suite.lake.spark, suite.lake.settings))
     return {name: (small[_KEY.join(name)], told[name]) for name in told}
 
 
@@ -119,4 +120,7 @@ def _documents(suite: Suite, ids: set[str]) -> dict[str, Preview]:
 
     spark = suite.lake.spark
     wanted = F.broadcast(spark.createDataFrame([(name,) for name in sorted(ids)], "id string"))
-    return previews(suite.lake, suite.documents().join(wanted, "id"))
+    return previews(
+        suite.documents().join(wanted, "id"),
+        reading=read_spec(suite.lake.spark, suite.lake.settings),
+    )

@@ -49,6 +49,10 @@ class Extension:
         spec = self.base.spec
         return f"{self.fresh:,} new rows and {self.gone:,} gone are added to index {spec.index_id}"
 
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        return {"index_id": self.base.spec.index_id, "fresh": self.fresh, "gone": self.gone}
+
 
 def newest_base(
     lake: Lake, indexes: Iterable[Any], spec: IndexSpec, *, settings: IndexSettings

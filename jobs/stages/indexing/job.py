@@ -55,6 +55,18 @@ class IndexReport:
         )
         return "\n  ".join([head, *map(str, self.predictions)])
 
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        return {
+            **vars(self.spec),
+            "built": self.built,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "kept": self.kept,
+            "predictions": self.predictions,
+            "added_to": self.extension and self.extension.values(),
+        }
+
 
 def build_index(
     lake: Lake, run: Run, *, model: ResolvedModel, planned: PlannedIndex | None = None

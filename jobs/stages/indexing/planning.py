@@ -51,6 +51,16 @@ class PlannedIndex:
             shape += f": {self.extension}; nothing is trained"
         return f"plan of index {self.spec.index_id}: {self.cost or shape}"
 
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        return {
+            **vars(self.spec),
+            "rows": self.rows,
+            "cost": self.cost,
+            "added_to": self.extension and self.extension.values(),
+            "exists": self.existing is not None,
+        }
+
 
 def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     """Plan the index of the model's vectors at the newest version of `vectors`, with its cost unless it exists.

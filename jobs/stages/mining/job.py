@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, is_path, read_table
+from jobs.driver.lake import is_path, read_table, table_given
+from jobs.driver.sql import literal, qualified
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.evaluating.corpora import Searched, Suite
 from jobs.stages.evaluating.tasks import TaskData
@@ -80,7 +81,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
         with run.stage("write"), clear_task_errors():
             made = with_negatives(pairs, chosen, candidates)
             writer = made.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-            writer.save(output) if is_path(output) else writer.saveAsTable(output)
+            writer.save(output) if is_path(output) else writer.saveAsTable(qualified(output))
     finally:
         storage.remove_folder(staging)
     run.counts.update(counts)
@@ -125,7 +126,7 @@ def _queries(pairs: DataFrame, settings: MineSettings) -> DataFrame:
         "query_id",
         *(f"query_{name} AS {name}" for name in sides),
         "instruction",
-        f"{settings.depth} AS k",
+        f"{literal(settings.depth)} AS k",
     )
     return located(rows, image_base=settings.image_base)
 
@@ -173,7 +174,7 @@ def _checked_output(lake: Lake) -> str:
     if not settings.output:
         raise SettingsError("mine.output is not set: give the Delta table (name or path) to write")
     output, pairs = (
-        absolute(table) if is_path(table) else table for table in (settings.output, settings.pairs)
+        table_given(table) if table else "" for table in (settings.output, settings.pairs)
     )
     if output == pairs:
         raise SettingsError(
@@ -181,7 +182,9 @@ def _checked_output(lake: Lake) -> str:
         )
     by_path = is_path(output)
     exists = (
-        DeltaTable.isDeltaTable(spark, output) if by_path else spark.catalog.tableExists(output)
+        DeltaTable.isDeltaTable(spark, output)
+        if by_path
+        else spark.catalog.tableExists(qualified(output))
     )
     missing = set(COLUMNS) - set(read_table(spark, output).columns) if exists else set()
     if missing:

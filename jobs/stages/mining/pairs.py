@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, is_path, table_version
+from jobs.driver.lake import absolute, table_given, table_version
 from jobs.stages.evaluating.layouts import read_task
 from jobs.stages.evaluating.pairs import task_pairs
 from jobs.stages.evaluating.tasks import EvaluationTask, load_tasks
@@ -85,8 +85,7 @@ def located(rows: DataFrame, *, image_base: str) -> DataFrame:
 
 
 def _table(lake: Lake, run: Run) -> DataFrame:
-    table = lake.settings.mine.pairs
-    table = absolute(table) if is_path(table) else table
+    table = table_given(lake.settings.mine.pairs)
     if table.endswith(".parquet"):
         return read_pairs(lake.spark, table)
     version = table_version(lake.spark, table)

@@ -52,6 +52,21 @@ class RecallReport:
             )
         return "\n".join(lines)
 
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        spec, asked = self.spec, self.asked
+        return {
+            "index_id": spec.index_id,
+            "model_id": spec.model_id,
+            "vectors_version": spec.vectors_version,
+            "factory": spec.plan.factory,
+            "origin": asked.origin,
+            "queries": len(asked.query_ids),
+            "refused": asked.refused,
+            "figures": [one.row() | {"k": one.recall.k} for one in self.figures],
+            "files": self.files,
+        }
+
 
 def index_to_measure(lake: Lake, registry: Registry) -> tuple[IndexSpec, ResolvedModel]:
     """The index of `recall.index`, or the one of the registered model built last, and its model.

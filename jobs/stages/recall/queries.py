@@ -6,7 +6,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.driver.lake import absolute, is_path, read_table
+from jobs.driver.lake import read_table, table_given
+from jobs.driver.sql import identifier
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.indexing.vectors import indexed_vectors
 from jobs.stages.searching.job import embedded_queries
@@ -115,10 +116,10 @@ def _held_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
                 f"recall.segments={settings.segments}: held-out rows have segments in the source table only; "
                 "set source.table (and source.id), or recall.queries"
             )
-        table = absolute(source.table) if is_path(source.table) else source.table
+        table = table_given(source.table)
         raw = read_table(lake.spark, table)
         columns = _segment_columns(raw, settings.segments, table)
-        named = raw.select(F.col(source.id).cast("string").alias("query_id"), *columns)
+        named = raw.select(F.col(identifier(source.id)).cast("string").alias("query_id"), *columns)
         labels = labels.join(named.dropDuplicates(["query_id"]), "query_id", "left")
     return _written(lake, spec, vectors, labels, ("held_out", 0))
 
@@ -170,4 +171,4 @@ def _segment_columns(frame: DataFrame, names: list[str], where: str) -> list[Col
         raise LakeError(
             f"recall.segments: {where} has no column {', '.join(missing)}; it has {', '.join(frame.columns)}"
         )
-    return [F.col(f"`{name}`").cast("string").alias(name) for name in names]
+    return [F.col(identifier(name)).cast("string").alias(name) for name in names]

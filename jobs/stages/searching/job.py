@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, is_path, read_table
+from jobs.driver.lake import is_path, read_table, table_given
+from jobs.driver.sql import qualified
 from jobs.driver.tasks import clear_task_errors
-from jobs.stages.searching.queries import read_queries
+from jobs.stages.searching.queries import query_reading, read_queries
 from jobs.stages.searching.scatter import scattered, shard_parts
 from jobs.stages.searching.target import Target, search_spec
 from udfs import storage
@@ -66,7 +67,7 @@ def search_table(lake: Lake, run: Run, *, target: Target, model: ResolvedModel) 
         clear_task_errors(),
     ):
         writer = results.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-        writer.save(output) if is_path(output) else writer.saveAsTable(output)
+        writer.save(output) if is_path(output) else writer.saveAsTable(qualified(output))
     counts = _count(read_table(lake.spark, output), queries, k=settings.k)
     run.counts.update(counts)
     return SearchReport(target.index_id, output, counts)
@@ -119,8 +120,13 @@ def embedded_queries(
     """SEARCH_INPUT rows of all queries, embedded once into files."""
     from pyspark.sql import functions as F
 
-    limit = lake.settings.embed.max_image_bytes
-    spec = EmbedSpec(model.spec, lake.settings.serving.spec(), max_image_bytes=limit)
+    spec = EmbedSpec(
+        model.spec,
+        lake.settings.serving.spec(),
+        query_reading(lake),
+        max_row_seconds=lake.settings.embed.max_task_seconds_per_row,
+        notes=f"{folder}-slow-rows",
+    )
     inputs = queries.select(
         F.col("query_id").alias("key"),
         *("text", "image", "image_uri", "instruction"),
@@ -141,12 +147,12 @@ def _checked_output(lake: Lake) -> str:
     output = lake.settings.search.output
     if not output:
         raise LakeError("search.output is not set: give the Delta table (name or path) for results")
-    output = absolute(output) if is_path(output) else output
+    output = table_given(output)
     spark = lake.spark
     exists = (
         DeltaTable.isDeltaTable(spark, output)
         if is_path(output)
-        else spark.catalog.tableExists(output)
+        else spark.catalog.tableExists(qualified(output))
     )
     if exists:
         missing = set(SEARCH_OUTPUT_ARROW.names) - set(read_table(spark, output).columns)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, absolute_uris, is_path, read_table, table_version
+from jobs.driver.lake import absolute, absolute_uris, read_table, table_given, table_version
+from jobs.driver.reading import read_spec
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from jobs.driver.lake import Lake
     from jobs.driver.settings import SearchSettings
+    from udfs.specs import ReadSpec
 
 QUERIES = "query_id string, text string, image binary, image_uri string, instruction string, k int"
 _KINDS = {
@@ -40,6 +43,13 @@ def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
     return queries
 
 
+def query_reading(lake: Lake) -> ReadSpec:
+    """How the pictures of queries are read: of whichever job's queries."""
+    search, recall, mine = lake.settings.search, lake.settings.recall, lake.settings.mine
+    places = (search.queries, search.image_base, recall.queries, recall.image_base)
+    return read_spec(lake.spark, lake.settings, *places, mine.pairs, mine.image_base)
+
+
 def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:
     """Any table with the columns of a query as QUERIES; an `image` of strings is a path or URI."""
     from pyspark.sql import functions as F
@@ -64,7 +74,7 @@ def read_raw(spark: SparkSession, queries: str) -> DataFrame:
 
     suffix = next((s for s in _FILES if queries.lower().endswith(s)), None)
     if suffix is None:
-        table = absolute(queries) if is_path(queries) else queries
+        table = table_given(queries)
         return read_table(spark, table, version=table_version(spark, table))
     try:
         return spark.read.format(_FILES[suffix]).load(absolute(queries))

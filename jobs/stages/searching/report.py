@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.driver.lake import read_table
+from jobs.driver.lake import cause, read_table
 from jobs.driver.report import Hit, QueryResult, write_search_report
-from jobs.stages.searching.queries import read_queries
+from jobs.stages.previews import Preview, previews
+from jobs.stages.searching.queries import query_reading, read_queries
 from jobs.stages.searching.rows import embedded_source
-from udfs.preview import PREVIEW_INPUT, PREVIEW_OUTPUT, preview_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jobs.driver.lake import Lake
     from jobs.driver.runs import Run
     from jobs.stages.searching.target import Target
+
+log = logging.getLogger("gme_lake")
 
 QUERIES_SHOWN = 50
 HITS_SHOWN = 10
@@ -41,10 +43,11 @@ def query_results(
 ) -> list[QueryResult]:
     """Queries (columns QUERIES) with their collected result rows, in order of query_id.
 
-    Pictures are made small in tasks; only rows that are hits are read from the source table.
+    Pictures are made small in tasks; only rows that are hits are read from the source table. Where it cannot be read, hits
+    have no text and no picture.
     """
-    asked = _previews(queries.withColumnRenamed("query_id", "id"), lake)
-    found = _previews(_hit_rows(lake, {row.id for row in hits if row.rank}, model_id), lake)
+    asked = previews(queries.withColumnRenamed("query_id", "id"), reading=query_reading(lake))
+    found = _hit_previews(lake, {row.id for row in hits if row.rank}, model_id)
     results = []
     for query_id in sorted({row.query_id for row in hits}):
         mine = [row for row in hits if row.query_id == query_id]
@@ -75,30 +78,27 @@ def write_page(path: str | Path, results: list[QueryResult], *, target: Target, 
     return write_search_report(path, title="Search results", queries=results, facts=facts)
 
 
-def _hit(row: Any, found: dict[str, tuple[str | None, bytes | None]]) -> Hit:
+def _hit(row: Any, found: dict[str, Preview]) -> Hit:
     text, image = found.get(row.id, (None, None))
     return Hit(row.rank, row.id, row.score, text, image)
 
 
-def _hit_rows(lake: Lake, ids: set[str], model_id: str) -> DataFrame | None:
-    """PREVIEW_INPUT rows of the source table that the model's vectors were made from; None where it is unknown."""
+def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview]:
+    """Text and small picture by id from the source table that the model's vectors were made from, as far as it is known.
+
+    Hits are worth having without them: where the table is gone or was changed, a warning says so.
+    """
     from pyspark.sql import functions as F
 
-    source = embedded_source(lake, model_id=model_id) if ids else None
-    if source is None:
-        return None
-    wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")
-    rows = source.rows(source.read(lake.spark, version=source.version))
-    return rows.join(F.broadcast(wanted), "id")
-
-
-def _previews(rows: DataFrame | None, lake: Lake) -> dict[str, tuple[str | None, bytes | None]]:
-    """Text and small picture by id."""
-    if rows is None:
+    if not ids:
         return {}
-    preview = functools.partial(
-        preview_batches, max_image_bytes=lake.settings.embed.max_image_bytes
-    )
-    inputs = rows.select(*(column.split()[0] for column in PREVIEW_INPUT.split(", ")))
-    made = inputs.mapInArrow(preview, PREVIEW_OUTPUT).collect()
-    return {row.id: (row.text, None if row.image is None else bytes(row.image)) for row in made}
+    try:
+        source = embedded_source(lake, model_id=model_id)
+        if source is None:
+            return {}
+        wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")
+        rows = source.rows(source.read(lake.spark, version=source.version))
+        return previews(rows.join(F.broadcast(wanted), "id"), reading=source.reading)
+    except Exception as error:  # gone, changed, not readable: Spark has a word for each
+        log.warning("hits are shown without their texts and pictures: %s", cause(error))
+        return {}

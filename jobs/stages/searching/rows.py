@@ -7,7 +7,9 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jobs.driver.lake import cause
 from jobs.driver.settings import SourceSettings
+from jobs.driver.sql import identifier
 from jobs.driver.tasks import clear_task_errors
 from jobs.stages.embedding.history import source_runs
 from jobs.stages.embedding.source import Source
@@ -24,14 +26,20 @@ if TYPE_CHECKING:
     from udfs.specs import IndexSpec, SearchSpec
 
 
-def embedded_source(lake: Lake, *, model_id: str) -> Source | None:
-    """The source table that the model's vectors were made from, as its last run read it; None where that is unknown."""
+def embedded_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
+    """The source table that the model's vectors were made from, as its last run read it; None where that is unknown.
+
+    With `ids_only` its text and pictures are not looked at. Raises LakeError where the table, or a column, is gone.
+    """
     runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
     run = runs.select("settings", "source_table").first()
     if run is None:
         return None
     settings = {**json.loads(run.settings)["source"], "table": run.source_table}
-    return Source.open(lake, settings=SourceSettings(**settings))
+    if ids_only:
+        settings |= {"text": "", "image": None, "image_uri": None}
+    known = {name: settings[name] for name in SourceSettings.model_fields if name in settings}
+    return Source.open(lake, settings=SourceSettings(**known))
 
 
 def restricted(
@@ -45,7 +53,7 @@ def restricted(
     settings = lake.settings.search
     if settings.filter is None and settings.group_by is None:
         return spec
-    source = embedded_source(lake, model_id=index.model_id)
+    source = embedded_source(lake, model_id=index.model_id, ids_only=True)
     if source is None:
         raise LakeError(
             "search.filter and search.group_by are about the source table, but no run of embed-table for model "
@@ -79,9 +87,8 @@ def _matching(lake: Lake, source: Source, predicate: str) -> DataFrame:
     try:
         return table.where(F.expr(predicate)).select(source.id_column().alias("id"))
     except AnalysisException as error:
-        said = (error.getMessage() or str(error)).strip().splitlines()[0]
         raise LakeError(
-            f"search.filter={predicate!r} is no condition on {source.table}: {said} Its columns are "
+            f"search.filter={predicate!r} is no condition on {source.table}: {cause(error)}. Its columns are "
             f"{', '.join(table.columns)}"
         ) from None
 
@@ -97,7 +104,7 @@ def _values(lake: Lake, source: Source, column: str) -> DataFrame:
         raise LakeError(
             f"search.group_by={column} must be a column of plain values in {source.table}; {found}"
         )
-    value = F.col(f"`{column}`").cast("string")
+    value = F.col(identifier(column)).cast("string")
     return table.groupBy(source.id_column().alias("id")).agg(F.min(value).alias("value"))
 
 

@@ -45,6 +45,22 @@ class TuneReport:
             lines.append(f"  search at it with search.recall={self.goal.recall:g}")
         return "\n".join(lines)
 
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        spec, nearest = self.best.manifest.spec, self.best.nearest.point
+        return {
+            "met": self.met,
+            "goal": self.goal,
+            "index_id": spec.index_id,
+            "factory": spec.plan.factory,
+            "committed": self.best.committed,
+            "bytes_per_vector": self.best.bytes,
+            "nprobe": nearest.nprobe,
+            "k_factor": nearest.k_factor,
+            "unseen": [one.row() | {"k": one.recall.k} for one in self.unseen],
+            "points": self.points if self.met else (),
+        }
+
     def _choice(self) -> str:
         return f"target {self.goal} is met by {_shape(self.best)}, {_point(self.best.nearest, self.trial)}"
 

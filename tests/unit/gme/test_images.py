@@ -13,7 +13,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from tests.shared import DATA, shared
 from udfs.errors import ImageRejected
-from udfs.gme.images import MAX_PIXELS, REASONS, decode_image
+from udfs.gme.image_headers import jpeg_scans, kind_of
+from udfs.gme.images import MAX_PIXELS, MAX_SCANS, REASONS, decode_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 TABLE = DATA / "images" / "expected.csv"
@@ -88,6 +89,16 @@ def test_transparency_over_white_or_dropped():
     assert decode_image(data, background="drop").getpixel((0, 0)) == (10, 20, 30)
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_scaled_or_left_to_pillow(form):
+    samples = np.array([[0, 100, 255, 256, 1000, 65535]], dtype=np.uint16)
+    data = encoded(Image.fromarray(samples), form)
+    assert np.asarray(decode_image(data))[0, :, 0].tolist() == [0, 0, 0, 1, 3, 255]
+    as_gme = Image.open(io.BytesIO(data)).convert("RGB")
+    assert np.asarray(as_gme)[0, :, 0].tolist() == [0, 100, 255, 255, 255, 255]
+    np.testing.assert_array_equal(decode_image(data, background="drop"), as_gme)
+
+
 def test_orientation_is_applied_only_when_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -143,3 +154,79 @@ def test_damaged_bytes_decode_or_are_rejected_with_a_known_reason(data):
         assert result.status == f"image_{result.reason}"
     else:
         assert result.mode == "RGB"
+
+
+# Parameters of the last scan of a progressive grey JPEG: refine AC coefficients 1 to 63, bit 0; then no bits at all.
+_EMPTY_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10"
+
+
+def of_many_scans(scans, *, size=64):
+    """A progressive JPEG to which scans are added, each of ten bytes."""
+    data = encoded(Image.new("L", (size, size), 99), "JPEG", progressive=True)
+    return data[:-2] + _EMPTY_SCAN * (scans - jpeg_scans(data).scans) + data[-2:]
+
+
+def test_scans_are_counted_from_the_markers():
+    picture = Image.effect_noise((120, 80), 60)
+    for options, scans in [({}, 1), ({"progressive": True}, 6)]:
+        found = jpeg_scans(encoded(picture, "JPEG", **options))
+        assert (found.scans, found.width, found.height) == (scans, 120, 80)
+    colours = jpeg_scans(encoded(picture.convert("RGB"), "JPEG", progressive=True))
+    assert 8 <= colours.scans <= 12
+    # Neither a thumbnail in EXIF nor what stands behind the end is a scan of the picture.
+    inner = encoded(picture, "JPEG", progressive=True)
+    exif = b"Exif\x00\x00" + inner
+    plain = encoded(picture, "JPEG")
+    app1 = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    assert jpeg_scans(plain[:2] + app1 + plain[2:] + inner).scans == 1
+    assert jpeg_scans(of_many_scans(500)).scans == 500
+
+
+def test_a_jpeg_of_thousands_of_scans_is_rejected_before_it_is_decoded():
+    assert outcome(of_many_scans(MAX_SCANS)).size == (64, 64)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    found = outcome(of_many_scans(100_000, size=8000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 2
+    assert found.reason == "too_many_scans"
+    assert "100000 scans" in found.detail
+    large = outcome(of_many_scans(60, size=8000))  # 60 x 64 million pixels
+    assert large.reason == "too_many_scans"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_can_be_looked_at_for_scans(data):
+    assert jpeg_scans(b"\xff\xd8\xff" + data).scans <= 100
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"SECRET text", "text"),
+        (b"<html>SECRET", "an HTML page"),
+        (b" <?xml version='1'?><svg>SECRET", "SVG"),
+        (b"%PDF SECRET", "a PDF file"),
+        (b"PK\x03\x04SECRET", "a zip archive"),
+        (b"\x00\x00\x00\x18ftypheicSECRET", "HEIC"),
+        (b"\x01\x02\xffSECRET", "unknown bytes"),
+        ("é".encode() * 600, "text"),
+    ],
+)
+def test_no_byte_of_a_file_stands_in_the_reason(data, kind):
+    found = outcome(data)
+    assert found.reason == "unsupported_format"
+    assert kind in found.detail
+    assert f"{len(data)} bytes" in found.detail
+    assert "SECRET" not in found.detail
+    assert kind in kind_of(data)
+
+
+def test_what_pillow_quotes_is_left_out():
+    data = bytearray(encoded(Image.new("RGB", (40, 40))))
+    at = data.index(b"IDAT")
+    for secret in (b"SECR", b"S\xffCR"):
+        data[at : at + 4] = secret
+        found = outcome(bytes(data))
+        assert isinstance(found, ImageRejected)
+        assert "SECR" not in found.detail
+        assert "CR" not in found.detail

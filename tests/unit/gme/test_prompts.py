@@ -103,6 +103,75 @@ def test_the_head_of_a_long_text_is_exact(block, limit):
     assert PROMPTS.head(text, limit) == PROMPTS._encode(text)[:limit]
 
 
+# Merges of long runs and of periods, as large vocabularies have them: what stands behind can change a token.
+RUNS = Prompts(
+    train_tokenizer(
+        [c * 2**n for c in "a=-_" for n in range(8)]
+        + ["ababab", "abcabcabc" * 3, "aab" * 9, "ba" * 20] * 9,
+        vocab=700,
+    ),
+    profile=GME,
+)
+words = st.one_of(
+    st.tuples(st.text("ab=-_c", min_size=1, max_size=9), st.integers(1, 9000)).map(
+        lambda pair: pair[0] * (pair[1] // len(pair[0]) + 1)
+    ),
+    st.tuples(st.text("abc", min_size=1, max_size=40), st.randoms(use_true_random=False)).map(
+        lambda pair: "".join(pair[1].choices(pair[0], k=6000))
+    ),
+    st.text("ab \n=é", max_size=30),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(parts=st.lists(words, min_size=1, max_size=4), limit=st.integers(0, 60))
+@pytest.mark.parametrize("prompts", [PROMPTS, RUNS], ids=["plain", "runs"])
+def test_the_head_of_a_text_without_breaks_is_exact(prompts, parts, limit):
+    text = "".join(parts)
+    assert prompts.head(text, limit) == prompts._encode(text)[:limit]
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 5_000_000, "中" * 1_700_000, "=" * 5_000_000, "ab" * 2_500_000]
+)
+def test_a_huge_text_without_a_break_costs_no_more_than_its_head(text, monkeypatch):
+    for prompts in (PROMPTS, RUNS):
+        given = []
+        really = prompts._tokenizer
+
+        class Counting:
+            def encode(self, text, **options):
+                given.append(len(text))
+                return really.encode(text, **options)
+
+        monkeypatch.setattr(prompts, "_tokenizer", Counting())
+        found = ids(text, prompts=prompts)
+        assert len(found) == GME.max_length
+        assert sum(given) < 700_000
+        short = text[:700_000]
+        monkeypatch.undo()
+        assert found == ids(short, prompts=prompts)
+
+
+def test_a_huge_instruction_is_tokenised_no_further_than_it_is_too_long():
+    given = []
+    prompts = with_length(110)
+    really = prompts._encode
+    prompts._encode = lambda text: given.append(len(text)) or really(text)
+    with pytest.raises(RowRejected, match="instruction"):
+        ids("a", prompts=prompts, instruction="x" * 5_000_000, is_query=True)
+    assert sum(given) < 1000
+    reference = with_length(110, REFERENCE)
+    assert (
+        ids("a", prompts=reference, instruction="x" * 50_000, is_query=True)
+        == (
+            ids(
+                "a", prompts=with_length(10**6, REFERENCE), instruction="x" * 50_000, is_query=True
+            )[:110]
+        )
+    )
+
+
 def test_text_that_is_not_valid_unicode_is_still_embedded():
     assert ids("\ud800 a") == ids("\ufffd a")
     assert ids("\ud83d\ude00") == ids("😀")

@@ -15,6 +15,11 @@ from udfs.serving.server import Options, main_with
 from udfs.serving.window import Loaded
 
 DIM = 4
+VOCABULARY = 100_000
+IMAGE_TOKEN = 99_999
+TOKENIZER = "7" * 64
+# First tokens of rows that misbehave.
+REJECTED, SLOW, BROKEN = 99_001, 99_002, 99_003
 
 
 class FakeModel:
@@ -25,11 +30,11 @@ class FakeModel:
         errors: list[str | None] = [None] * len(rows)
         for number, row in enumerate(rows):
             first = int(row.input_ids[0])
-            if first == -1:
+            if first == REJECTED:
                 errors[number] = "out_of_memory: of this row: alone"
-            if first == -2:
+            if first == SLOW:
                 time.sleep(0.3)
-            if first == -3:
+            if first == BROKEN:
                 raise RuntimeError("CUDA error: an illegal memory access")
             patches = 0 if row.patches is None else int(row.patches.sum())
             vectors[number] = [first, row.tokens, patches, len(rows)]
@@ -46,7 +51,14 @@ def load(options: Options) -> Loaded:
     if options.model.path == "slow":
         time.sleep(0.5)
     print("threads", os.environ["OMP_NUM_THREADS"], flush=True)
-    return Loaded(FakeModel(), server=f"fake:{os.getpid()}:{uuid.uuid4().hex}", dim=DIM)
+    return Loaded(
+        FakeModel(),
+        server=f"fake:{os.getpid()}:{uuid.uuid4().hex}",
+        dim=DIM,
+        vocabulary=VOCABULARY,
+        image_token=IMAGE_TOKEN,
+        tokenizer_sha256=TOKENIZER,
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.shared import shared
 from tests.unit.serving.conftest import until
 from udfs import embed
 from udfs.embed import EMBED_OUTPUT_ARROW, embed_batches
-from udfs.errors import CheckpointError
+from udfs.errors import CheckpointError, ServingError
 from udfs.serving import launch
 from udfs.specs import REFERENCE, EmbedSpec, ServingSpec
 
@@ -111,6 +112,20 @@ def test_other_weights_than_the_driver_resolved_are_refused(spec: EmbedSpec) -> 
     other = dataclasses.replace(spec.model, model_id="f" * 16)
     with pytest.raises(CheckpointError, match="makes model_id"):
         _run([_batch([{"key": "a", "text": "a"}])], dataclasses.replace(spec, model=other))
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """A task that comes later reads a file that was replaced meanwhile; what a server says is tested with it."""
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    serving = ServingSpec(placement="worker", device="cpu", threads=1)
+    own = embed_spec(folder, serving=serving)
+    batch = _batch([{"key": "a", "text": "a red mug"}])
+    assert _run([batch], own)[0].column("status").to_pylist() == ["ok"]
+    with (folder / "tokenizer.json").open("a") as file:
+        file.write("\n")
+    embed._preparer.cache_clear()
+    with pytest.raises(ServingError, match=r"tokenizer.json of sha-256 .* but that of model"):
+        _run([batch], own)
 
 
 def test_a_consumer_that_stops_early_leaves_a_usable_server(spec: EmbedSpec) -> None:

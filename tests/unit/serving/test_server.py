@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.unit.serving.conftest import MODEL, SERVING, servers, until
+from tests.unit.serving.fake_server import BROKEN, IMAGE_TOKEN, REJECTED, SLOW, TOKENIZER
 from udfs.errors import CheckpointError, ServingError
 from udfs.gme.prepare import Prepared
 from udfs.serving.address import server_address
@@ -27,9 +28,10 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 def _rows(*first: int, tokens: int = 3, patches: int = 0) -> list[Prepared]:
-    grid = (patches, 1) if patches else None
+    grid = (2, patches // 2) if patches else None
     pixels = np.ones((patches, 3, 14, 14), np.uint8) if patches else None
-    return [Prepared(np.full(tokens, i, np.int32), pixels, grid) for i in first]
+    places = [IMAGE_TOKEN] * (patches // 4)
+    return [Prepared(np.array([i] * tokens + places, np.int32), pixels, grid) for i in first]
 
 
 def _pid(client: ServerClient) -> int:
@@ -39,19 +41,19 @@ def _pid(client: ServerClient) -> int:
 @pytest.fixture
 def connect(watched: Watched) -> Callable[..., ServerClient]:
     def connect(model: ModelSpec = MODEL, serving: ServingSpec = SERVING) -> ServerClient:
-        return open_server(model, serving, watch=watched.pid)
+        return open_server(model, serving, tokenizer=TOKENIZER, watch=watched.pid)
 
     return connect
 
 
 def test_answers_come_in_order_with_bad_rows_beside_good_ones(connect) -> None:
     with connect() as client:
-        requests = [_rows(1, -1, 2), _rows(3, tokens=7), _rows(4, patches=2)]
+        requests = [_rows(1, REJECTED, 2), _rows(3, tokens=7), _rows(4, patches=8)]
         one, two, three = client.embed_stream(iter(requests))
     assert one.errors == [None, "out_of_memory: of this row: alone", None]
-    assert one.vectors[:, 0].tolist() == [1, -1, 2]
+    assert one.vectors[:, 0].tolist() == [1, REJECTED, 2]
     assert two.vectors[0, :2].tolist() == [3, 7]
-    assert three.vectors[0, :3].tolist() == [4, 3, 2 * 588]
+    assert three.vectors[0, :3].tolist() == [4, 3 + 2, 8 * 588]
     assert {answer.server for answer in (one, two, three)} == {client.server}
 
 
@@ -60,7 +62,7 @@ def test_racing_workers_share_one_server_and_one_window(connect) -> None:
 
     def requests(number: int) -> Iterator[list[Prepared]]:
         if number == 0:
-            yield _rows(-2)  # keeps the model busy, and is sent before the others send theirs
+            yield _rows(SLOW)  # keeps the model busy, and is sent before the others send theirs
         busy.wait(timeout=10)
         if number != 0:
             yield _rows(number)
@@ -105,7 +107,7 @@ def test_a_client_may_send_ahead_and_the_server_holds_bounded_bytes(connect) -> 
 
 def test_a_request_above_the_queue_limit_still_passes(connect) -> None:
     with connect(serving=dataclasses.replace(SERVING, queue_bytes=1000)) as client:
-        answers = list(client.embed_stream(iter([_rows(5, patches=50), _rows(6, patches=50)])))
+        answers = list(client.embed_stream(iter([_rows(5, patches=52), _rows(6, patches=52)])))
     assert [answer.vectors[0, 0] for answer in answers] == [5, 6]
 
 
@@ -113,7 +115,7 @@ def test_a_client_that_leaves_early_harms_nobody(connect) -> None:
     with connect() as other:
         for _ in range(3):
             leaver = connect()
-            stream = leaver.embed_stream(iter([_rows(-2), _rows(1), _rows(2)]))
+            stream = leaver.embed_stream(iter([_rows(SLOW), _rows(1), _rows(2)]))
             next(stream)
             leaver.close()
         assert next(other.embed_stream(iter([_rows(9)]))).vectors[0, 0] == 9
@@ -122,7 +124,7 @@ def test_a_client_that_leaves_early_harms_nobody(connect) -> None:
 
 def test_a_killed_server_is_an_error_and_the_next_worker_starts_another(connect) -> None:
     with connect() as client, pytest.raises(ServingError, match="was lost"):
-        stream = client.embed_stream(iter([_rows(1), _rows(2), _rows(-2), _rows(3)]))
+        stream = client.embed_stream(iter([_rows(1), _rows(2), _rows(SLOW), _rows(3)]))
         next(stream)
         os.kill(_pid(client), signal.SIGKILL)
         list(stream)
@@ -133,7 +135,7 @@ def test_a_killed_server_is_an_error_and_the_next_worker_starts_another(connect)
 
 def test_a_failed_model_is_told_and_replaced(connect) -> None:
     with connect() as client, pytest.raises(ServingError, match="illegal memory access"):
-        list(client.embed_stream(iter([_rows(-3)])))
+        list(client.embed_stream(iter([_rows(BROKEN)])))
     with connect() as again:
         assert again.server != client.server
         assert next(again.embed_stream(iter([_rows(1)]))).vectors[0, 0] == 1
@@ -217,7 +219,13 @@ def test_the_server_refuses_another_model_and_another_protocol(connect) -> None:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(path)
         with pytest.raises(ServingError, match=r"asked for .*ffff.* serves .*0123456789abcdef"):
-            ServerClient(connection, client._address, model=wrong, deadline=time.monotonic() + 5)
+            ServerClient(
+                connection,
+                client._address,
+                model=wrong,
+                tokenizer=TOKENIZER,
+                deadline=time.monotonic() + 5,
+            )
 
 
 def test_the_model_gets_its_own_threads(connect, folder: Path, monkeypatch) -> None:

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.embed_specs import SMALL_IMAGES
 from udfs.errors import CheckpointError, ServingError
 from udfs.gme.prepare import Prepared
 from udfs.serving import wire
+from udfs.serving.limits import frame_limit
 from udfs.serving.wire import Answer, Kind
 
 grids = st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -46,18 +48,32 @@ def test_an_answer_returns_as_it_went() -> None:
     assert (back.errors, back.server, back.model_seconds) == (answer.errors, "host:1:abc", 0.1)
 
 
-def test_a_frame_of_another_program_is_refused() -> None:
-    with pytest.raises(ServingError, match="not a frame of the model server"):
-        wire.parse_head(b"HTTP/1.1 200 ")
-    with pytest.raises(ServingError, match="not a frame"):
-        wire.parse_head(b"GMEL\x09" + bytes(8))
-    with pytest.raises(ServingError, match="at most"):
-        wire.parse_head(b"GMEL\x02" + b"\xff" * 8)
+def test_a_frame_of_another_program_or_another_time_is_refused() -> None:
+    limits = {Kind.EMBED: 1000, Kind.STATS: 10}
+    assert wire.parse_head(wire.pack_head(Kind.EMBED, 1000), limits=limits) == (Kind.EMBED, 1000)
+    for head in (b"HTTP/1.1 200 ", b"GMEL\x09" + bytes(8)):
+        with pytest.raises(ServingError, match="not a frame of the model server"):
+            wire.parse_head(head, limits=limits)
+    with pytest.raises(ServingError, match="EMBED or STATS expected, found HELLO"):
+        wire.parse_head(wire.pack_head(Kind.HELLO, 1), limits=limits)
+    for kind, limit in limits.items():
+        with pytest.raises(ServingError, match=f"{kind.name} of .* bytes .* limit is {limit:,}"):
+            wire.parse_head(wire.pack_head(kind, limit + 1), limits=limits)
 
 
-def test_a_frame_over_the_limit_is_not_sent() -> None:
-    with pytest.raises(ServingError, match="limit"):
-        wire.pack_head(Kind.EMBED, wire.MAX_PAYLOAD + 1)
+def test_the_largest_request_that_a_worker_sends_fits_its_limit() -> None:
+    """Rows are added until REQUEST_BYTES are reached, so the last one may come on top of nearly as many."""
+    tokens = SMALL_IMAGES.max_image_tokens
+    largest = Prepared(
+        np.full(SMALL_IMAGES.max_length, 1, np.int32),
+        np.zeros((4 * tokens, 3, 14, 14), np.uint8),
+        (2, 2 * tokens),
+    )
+    below = (wire.REQUEST_BYTES - 1) // (wire.REQUEST_ROWS - 1)
+    others = [Prepared(np.full(below // 4, 1, np.int32))] * (wire.REQUEST_ROWS - 1)
+    assert sum(row.nbytes for row in others) < wire.REQUEST_BYTES
+    size = len(wire.encode_rows([*others, largest]))
+    assert wire.REQUEST_BYTES < size <= frame_limit(SMALL_IMAGES)
 
 
 def test_damaged_payloads_are_refused() -> None:
@@ -74,6 +90,22 @@ def test_damaged_payloads_are_refused() -> None:
         )
     with pytest.raises(ServingError, match="not JSON"):
         wire.decode_json(b"{")
+
+
+def test_offsets_that_lead_out_of_the_payload_are_refused() -> None:
+    data = bytearray(wire.encode_rows([_row([1, 2, 3], (2, 2), 0)]))
+    patches = np.int64(4 * 588).tobytes()
+    assert data.count(patches) >= 1
+    at = data.rindex(patches)  # the end of the picture's bytes, among the offsets
+    data[at : at + 8] = np.int64(1 << 40).tobytes()
+    with pytest.raises(ServingError, match="does not hold one Arrow record batch"):
+        wire.decode_rows(data)
+
+
+def test_a_failure_fits_its_frame_and_keeps_the_last_words() -> None:
+    told = wire.failure(CheckpointError("first " + "\U0001f600" * 100_000 + " last"))
+    assert len(wire.encode_json(told)) <= wire.FAILURE_BYTES
+    assert told["message"].startswith("first ") and told["message"].endswith(" last")
 
 
 def test_failures_keep_their_kind() -> None:

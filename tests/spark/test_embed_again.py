@@ -1,0 +1,288 @@
+"""embed_table the second time: whatever happened to the source, the lake or the last run, `vectors` is what a clean run makes.
+
+About a minute and a half on two cores: each test is a few runs over a table of some rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.driver import claims
+from jobs.driver.lake import now
+from jobs.driver.runs import Run
+from tests.spark.conftest import picture, source_rows
+from tests.spark.sources import assert_clean, expected_hashes
+from udfs.errors import LakeError
+
+pytestmark = pytest.mark.spark
+
+A = "source.text={title}"
+B = "source.text={title} {description}"
+
+
+def test_a_template_changed_and_changed_back_gives_the_first_vectors_without_a_model(shop):
+    shop.write(source_rows(range(6)), cdf=True)
+    lake, _ = shop.embed(A)
+    first = shop.vectors(lake)
+    shop.embed(B)
+    assert_clean(shop, B)
+    _, report = shop.embed(A)
+    assert_clean(shop, A)
+    assert not report.unchanged and report.counts["embedded"] == 0
+    assert report.counts["copied"] == 6, (
+        "what the model made before is in the change feed of vectors"
+    )
+    again = shop.vectors(lake)
+    assert all(again[i].embedding == row.embedding for i, row in first.items())
+    assert shop.embed(A)[1].unchanged
+
+
+@pytest.mark.parametrize("commits", [2, 1], ids=["as many versions", "fewer versions"])
+def test_a_table_made_again_is_looked_at_as_a_whole(shop, commits):
+    shop.write(source_rows(range(4)), cdf=True)
+    shop.write(source_rows(range(4, 8)))
+    shop.embed("embed.max_deleted=1")
+    shutil.rmtree(shop.table)
+    changed = [("p0", "another title", None, None, 0.0), *source_rows(range(1, 5))]
+    for part in [changed, source_rows([20])][:commits]:
+        shop.write(part, cdf=True)
+    _, report = shop.embed("embed.max_deleted=1")
+    assert_clean(shop)
+    assert not report.unchanged and report.counts["deleted"] == 3
+
+
+@pytest.mark.parametrize("cdf", [True, False])
+def test_a_stream_that_is_stopped_from_outside_is_no_success(shop, monkeypatch, cdf):
+    import jobs.stages.embedding.job as job
+
+    shop.write(source_rows(range(6)), files=3, cdf=cdf)
+    real = job.embed_changes
+
+    def stops_the_stream(*args, **named):
+        looked = real(*args, **named)
+        streams = shop.spark.streams.active
+        threading.Thread(target=lambda: [query.stop() for query in streams]).start()
+        time.sleep(1)
+        return looked
+
+    monkeypatch.setattr(job, "embed_changes", stops_the_stream)
+    with pytest.raises(LakeError, match=r"ended at version none of 0: something has stopped it"):
+        shop.embed("embed.files_per_batch=1")
+    monkeypatch.setattr(job, "embed_changes", real)
+    lake, report = shop.embed("embed.files_per_batch=1")
+    assert_clean(shop)
+    assert 0 < report.counts["embedded"] < 6, "what the stopped run had committed stays"
+    states = [row.status for row in lake.read("runs").orderBy("started_at").collect()]
+    assert states == ["failed", "succeeded"]
+
+
+def test_a_run_that_died_after_its_commit_is_continued_though_a_picture_changed(
+    shop, monkeypatch, tmp_path
+):
+    import jobs.stages.embedding.changes as changes
+
+    for n in range(4):
+        (tmp_path / f"{n}.png").write_bytes(picture(n))
+    rows = [(f"p{n}", f"thing {n}", f"{n}.png") for n in range(4)]
+    frame = shop.spark.createDataFrame(rows, "id string, title string, image string")
+    frame.repartition(2).write.format("delta").save(shop.table)
+    sets = [A, f"source.image_base={tmp_path}", "embed.files_per_batch=1"]
+    real = changes.commit
+
+    def dies_after(*args, **named):
+        real(*args, **named)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(changes, "commit", dies_after)
+    with pytest.raises(RuntimeError, match="power cut"):
+        shop.embed(*sets)
+    monkeypatch.setattr(changes, "commit", real)
+    lake = shop.lake(*sets)
+    before = shop.vectors(lake)
+    assert 0 < len(before) < 4
+    changed = next(iter(before))
+    (tmp_path / f"{changed[1:]}.png").write_bytes(picture(50))
+    _, report = shop.embed(*sets)
+    after = shop.vectors(lake)
+    assert set(after) == {"p0", "p1", "p2", "p3"}
+    assert after[changed].vector_id != before[changed].vector_id
+    assert report.counts["embedded"] == 4 - len(before) + 1
+
+
+@pytest.mark.parametrize("damage", ["no offsets", "an empty offset", "no identity", "not JSON"])
+def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(shop, monkeypatch, damage):
+    import jobs.stages.embedding.job as job
+
+    shop.write(source_rows(range(4)), files=2)
+    real = job.embed_changes
+
+    def dies_on_the_second(task, rows, *, name, lost):
+        if name == "batch-1":
+            raise OSError(28, "No space left on device")
+        return real(task, rows, name=name, lost=lost)
+
+    monkeypatch.setattr(job, "embed_changes", dies_on_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        shop.embed("embed.files_per_batch=1")
+    monkeypatch.setattr(job, "embed_changes", real)
+    (stream,) = (Path(shop.lake().root) / "streams").iterdir()
+    offsets = sorted((stream / "checkpoint" / "offsets").iterdir())
+    if damage == "no offsets":
+        for file in offsets:
+            file.unlink()
+    elif damage == "an empty offset":
+        for file in offsets:
+            file.write_text("")
+    elif damage == "no identity":
+        (stream / "identity.json").unlink()
+    else:
+        (stream / "identity.json").write_text("{")
+    shop.embed("embed.files_per_batch=1")
+    assert_clean(shop)
+    assert not stream.exists(), "a checkpoint lasts no longer than its window"
+
+
+def test_a_change_feed_that_is_gone_is_compared_instead(shop, caplog):
+    shop.write(source_rows(range(5)), cdf=True)
+    shop.embed()
+    for turn in range(2):
+        shop.spark.sql(f"UPDATE delta.`{shop.table}` SET title = 'turn {turn}' WHERE id = 'p1'")
+        shop.spark.sql(f"DELETE FROM delta.`{shop.table}` WHERE id = 'p{turn + 3}'")
+        shutil.rmtree(Path(shop.table) / "_change_data", ignore_errors=True)
+        with caplog.at_level("WARNING", "gme_lake"):
+            _, report = shop.embed("embed.max_deleted=.5")
+        assert "change feed" in caplog.text and "every row is compared instead" in caplog.text
+        caplog.clear()
+        assert_clean(shop)
+        assert report.counts["embedded"] == 1 and report.counts["deleted"] == 1
+    shop.write(source_rows([9]))
+    _, report = shop.embed()
+    assert_clean(shop)
+    assert report.counts["embedded"] == 1
+
+
+def test_contents_that_the_model_has_embedded_before_are_copied(shop):
+    shop.write(source_rows(range(6)), cdf=True)
+    lake, _ = shop.embed()
+    before = shop.vectors(lake)
+    shop.write(source_rows(range(10, 14)), mode="overwrite")
+    shop.embed("embed.max_deleted=1")
+    assert_clean(shop)
+    shop.spark.sql(f"RESTORE TABLE delta.`{shop.table}` TO VERSION AS OF 0")
+    _, report = shop.embed("embed.max_deleted=1")
+    assert_clean(shop)
+    assert report.counts["embedded"] == 0 and report.counts["copied"] == 6
+    after = shop.vectors(lake)
+    assert all(after[i].embedding == row.embedding for i, row in before.items())
+
+
+def test_one_of_two_rows_that_came_and_went_between_runs_leaves_the_other(shop):
+    shop.write(source_rows(range(3)), cdf=True)
+    shop.embed()
+    shop.write([("p1", "another p1", None, None, 0.0), ("p7", "came and went", None, None, 0.0)])
+    shop.spark.sql(
+        f"DELETE FROM delta.`{shop.table}` WHERE title IN ('another p1', 'came and went')"
+    )
+    _, report = shop.embed()
+    assert_clean(shop)
+    assert report.counts["source_rows"] == 3
+
+
+def test_rows_that_somebody_took_from_vectors_come_back(shop):
+    shop.write(source_rows(range(5)), cdf=True)
+    lake, _ = shop.embed()
+    shop.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id = 'p2'")
+    _, report = shop.embed()
+    assert_clean(shop)
+    assert report.counts["embedded"] + report.counts["copied"] == 1
+    assert shop.embed()[1].unchanged
+
+
+def test_more_gone_or_rejected_than_settings_allow_ends_the_run_and_deletes_nothing(shop):
+    shop.write(source_rows(range(4)), cdf=True)
+    lake, _ = shop.embed()
+    shop.spark.sql(f"DELETE FROM delta.`{shop.table}`")
+    for _ in range(2):
+        with pytest.raises(LakeError, match=r"4 of 4 vector rows .*100.0%.*embed.max_deleted=0.2"):
+            shop.embed()
+    assert len(shop.vectors(lake)) == 4
+    shop.write(source_rows(range(2)))
+    shop.embed("embed.max_deleted=.5")
+    assert_clean(shop)
+
+    empty = [(f"e{n}", None, None, None, 0.0) for n in range(120)]
+    shop.write(empty)
+    for _ in range(2):
+        with pytest.raises(LakeError, match=r"120 of 12\d rows .*embed.max_rejected=0.05"):
+            shop.embed()
+    assert len(shop.vectors(lake)) == 2, "a micro-batch of rejected rows is not committed"
+    shop.embed("embed.max_rejected=1")
+    assert_clean(shop)
+
+
+def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_followed(
+    shop, monkeypatch
+):
+    import jobs.stages.embedding.job as job
+
+    shop.write(source_rows(range(4)), files=2)
+    real, refused = job.embed_changes, []
+
+    def beside_another(*args, **named):
+        if not refused:
+            refused.append("")
+            with pytest.raises(LakeError, match=r"another run of embed-table .* is active") as said:
+                shop.embed()
+            refused.append(str(said.value))
+        return real(*args, **named)
+
+    monkeypatch.setattr(job, "embed_changes", beside_another)
+    lake, report = shop.embed("embed.files_per_batch=1")
+    assert len(refused) == 2 and report.counts["embedded"] == 4
+    assert_clean(shop)
+    monkeypatch.setattr(job, "embed_changes", real)
+
+    # A run that was killed: it has begun, holds the claim, and will never end.
+    model_id = lake.read("vectors").first().model_id
+    newest = max(r.claim for r in lake.read("run_events").collect() if r.claim)
+    this = claims.Holder.this()
+    elsewhere = replace(this, machine="another-host")
+    for number, (holder, wait) in enumerate(
+        [(replace(this, pid=2**22 + 1), 60.0), (elsewhere, 2.0)], start=1
+    ):
+        dead = Run(lake, "embed_table", started_at=now() - timedelta(seconds=10))
+        row = {**dead._row("running"), "model_id": model_id, "holder": str(holder)}
+        lake.append("run_events", [{**row, "claim": newest + number}])
+        left = Path(lake.root) / "staging" / dead.run_id
+        left.mkdir(parents=True)
+        newest += 1
+        shop.write(source_rows([20 + number]))
+        shop.embed(f"embed.claim_seconds={wait}")
+        assert_clean(shop)
+        assert not left.exists()
+        runs = {r.run_id: r for r in lake.read("runs").collect()}
+        assert runs[dead.run_id].status == "killed"
+
+    alive = Run(lake, "embed_table")
+    row = {**alive._row("running"), "model_id": model_id, "holder": str(elsewhere)}
+    row["claim"] = newest + 10
+    lake.append("run_events", [row])
+    shop.write(source_rows([30]))
+    beating = threading.Timer(
+        1.5, lambda: lake.append("run_events", [{**row, "beat_at": now() + timedelta(seconds=1)}])
+    )
+    beating.start()
+    with pytest.raises(LakeError, match=r"active in this lake: run .* on another-host"):
+        shop.embed("embed.claim_seconds=20")
+    beating.join()
+    lake.append("run_events", [{**row, "status": "failed", "ended_at": now()}])
+    shop.embed()
+    assert_clean(shop)
+    assert expected_hashes(shop)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embedding.accounts import require_few_rejected
 from jobs.stages.embedding.commit import commit
-from jobs.stages.embedding.reuse import stage_reused
+from jobs.stages.embedding.reuse import LostContents, stage_reused
 from jobs.stages.embedding.work import Embedding, stored_contents
 from udfs.embed import EMBED_OUTPUT, embed_batches
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -55,14 +55,14 @@ class Vacuum:
     marked: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     releases: int = 1
-    retain: timedelta = NOTHING
+    retain_hours: float = 0
 
     def __str__(self) -> str:
         head = f"{len(self.indexes)} index(es), {len(self.folders)} folder(s), {self.bytes:,} bytes"
         lines = [head, *self.folders]
         if self.marked:
-            hours = self.retain.total_seconds() / 3600
-            lines.append(f"marked unused, for removal in {hours:g} hours: {', '.join(self.marked)}")
+            marked = ", ".join(self.marked)
+            lines.append(f"marked unused, for removal in {self.retain_hours:g} hours: {marked}")
         return "\n  ".join(lines)
 
 
@@ -119,7 +119,7 @@ def plan_vacuum(lake: Lake, *, releases: int, retain: timedelta) -> Vacuum:
         marked=tuple(found["marked"]),
         kept=tuple(kept),
         releases=releases,
-        retain=retain,
+        retain_hours=retain / timedelta(hours=1),
     )
 
 
@@ -151,15 +151,12 @@ def vacuum(lake: Lake, run: Run, planned: Vacuum) -> Vacuum:
             "bytes_removed": removed,
         }
     )
-    return Vacuum(
+    return replace(
+        planned,
         indexes=tuple(i for i in planned.indexes if i in claimed),
         folders=tuple(sorted(folders)),
         bytes=removed,
         left=tuple(i for i in planned.left if i in claimed),
-        marked=planned.marked,
-        kept=planned.kept,
-        releases=planned.releases,
-        retain=planned.retain,
     )
 
 
@@ -175,7 +172,7 @@ def remove_within(lake: Lake, folder: str) -> int:
 
 def _claimed(lake: Lake, run: Run, due: Collection[str], planned: Vacuum) -> set[str]:
     """Those of `due` that are this run's to remove: claimed, and after that still named by nothing."""
-    claimed = claim(lake, run, due, unused_since=now() - planned.retain)
+    claimed = claim(lake, run, due, unused_since=now() - timedelta(hours=planned.retain_hours))
     rows = {row.index_id: row for row in lake.read("indexes").collect()}
     needed = claimed & _needed(lake, rows, releases=planned.releases)
     if needed:

@@ -196,11 +196,15 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     before = current_release(lake)
     manifest = read_manifest(lake, committed_index(lake, old))
 
+    def committed():
+        with recorded(Run(lake, "build_index")) as run:
+            commit.commit_index(lake, run, manifest)
+
     def refused():
         with pytest.raises(LakeError, match=f"index {old} is being removed by vacuum-indexes"):
             promoted()
         with pytest.raises(LakeError, match="is being removed"):
-            commit.commit_index(lake, Run(lake, "build_index"), manifest)
+            committed()
 
     # Killed before each deletion: the next vacuum finishes; meanwhile nothing can be made of what is left.
     planned = plan_vacuum(lake, releases=1, retain=NOW)
@@ -239,7 +243,7 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     # A vacuum from claim to end while a promote, or a build, has looked and not held: nothing is appended.
     assert current_release(lake) == before
     with pytest.raises(IndexDataError, match=r"was not committed: .* is gone"):
-        commit.commit_index(lake, Run(lake, "build_index"), manifest)
+        committed()
     again = build(open_lake("index.seed=0"), model)[0].spec.index_id
     third = build(open_lake("index.seed=2", "index.extend=false"), model)[0]
     assert (again, third.built) == (old, False)

@@ -1,13 +1,16 @@
 """Where rollbacks go, one after another, by the rows of `releases` alone; and how a model is named to be promoted."""
 
+import json
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 
 from jobs.driver import releases
+from jobs.driver.printing import json_line
 from jobs.driver.releases import Release, rollback_targets
 from jobs.driver.settings import load_settings
+from jobs.stages.vacuuming import Vacuum
 from udfs.errors import RegistryError
 
 
@@ -97,3 +100,13 @@ def test_a_model_is_named_by_alias_version_or_the_beginning_of_its_id(monkeypatc
     else:
         with pytest.raises(RegistryError, match=found):
             releases.model_named(lake, registry, name)
+
+
+def test_what_a_vacuum_says_can_be_printed_as_json():
+    done = Vacuum(("a",), ("/lake/indexes/a",), 12, marked=("b",), retain_hours=168)
+    assert str(done).splitlines() == [
+        "1 index(es), 1 folder(s), 12 bytes",
+        "  /lake/indexes/a",
+        "  marked unused, for removal in 168 hours: b",
+    ]
+    assert json.loads(json_line(vars(done)))["marked"] == ["b"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from udfs.errors import IndexDataError
 from udfs.search import open_index
+from udfs.strings import printable
 
 FACTS_OUTPUT = "rows bigint, last_vector_id bigint"
 K_FACTOR = 2
@@ -37,4 +38,4 @@ class IndexHits:
         # More rows are asked for than are wanted, in case some are gone: a few more than those are enough candidates.
         found = searcher.search(np.array([query], dtype=np.float32), k=k, k_factor=K_FACTOR)
         for row_id, vector_id, score in zip(found.ids[0], found.I[0], found.D[0], strict=True):
-            yield row_id, int(vector_id), float(score)
+            yield printable(row_id), int(vector_id), float(score)

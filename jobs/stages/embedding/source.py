@@ -20,7 +20,7 @@ from jobs.driver.lake import (
 )
 from jobs.driver.reading import read_spec
 from udfs.errors import LakeError
-from udfs.specs import READ_ANYWHERE, ReadSpec
+from udfs.specs import ReadSpec
 from udfs.stamp import STAMP_OUTPUT, stamp_images
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Source:
     image_kind: str
     has_cdf: bool
     version: int
-    reading: ReadSpec = READ_ANYWHERE
+    reading: ReadSpec
 
     @classmethod
     def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:

@@ -84,7 +84,7 @@ def test_bad_rows_get_their_reasons_and_good_ones_their_vectors(shop, tmp_path, 
         "embed.max_task_seconds_per_row=6",
         "source.first_byte_seconds=50",
     ]
-    lake, report = shop.embed(*settings)
+    lake, _ = shop.embed(*settings)
 
     found = {}
     for row in lake.read("vectors").withColumn("raw", F.hex("id")).collect():
@@ -127,3 +127,12 @@ def test_bad_rows_get_their_reasons_and_good_ones_their_vectors(shop, tmp_path, 
     assert hits["FE" + b"kite".hex().upper(), 1] == ("FFC3A9", "ok")
     assert hits["FE" + b"odd".hex().upper(), None] == (None, "not_utf8")
     assert len(hits) == 4
+
+    # What rows may name follows from where the table lies, by name too; a view lies nowhere.
+    from jobs.driver.reading import read_spec, storage_schemes
+
+    plain = shop.lake().settings.model_copy(update={"source": type(lake.settings.source)()})
+    assert read_spec(shop.spark, plain, shop.table).schemes == ("dbfs", "file", "https", "data")
+    assert read_spec(shop.spark, plain, "s3a://bucket/t").schemes == ("s3", "https", "data")
+    assert storage_schemes(shop.spark, lake.name("vectors")) == {"file", "dbfs"}
+    assert storage_schemes(shop.spark, lake.name("current_vectors")) == {"dbfs"}

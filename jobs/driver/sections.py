@@ -41,7 +41,8 @@ class SourceSettings(Section):
     id: str = Field("id", description="column with the row id")
     text: str = Field(
         "{title} {description}",
-        description="template of the text; {column} stands for a column, nulls are empty, ends are trimmed",
+        description="template of the text; {column} stands for a column, nulls are empty, ends are trimmed; empty: no "
+        "texts",
     )
     image: str | None = Field(
         "image", description="column with image bytes, or a path/URI; null: no pictures"
@@ -102,9 +103,9 @@ class EmbedSettings(Section):
     write_back: Literal["view", "columns", "none"] = Field(
         "view", description="view: <source>_with_vectors; columns: MERGE into the source table"
     )
-    vector_column: str = Field("embedding", description="write_back columns: the vector column")
+    vector_column: str = Field("embedding", description="write_back: name of the vector's column")
     model_column: str = Field(
-        "embedding_model", description="write_back columns: the model_id column"
+        "embedding_model", description="write_back: name of the model_id's column"
     )
     max_image_bytes: int = Field(
         67_108_864, ge=1, description="larger image files are rejected unread"

@@ -91,6 +91,11 @@ class ModelSettings(Section):
     checkpoint: str = Field("", description="register-model: checkpoint folder, or a cached hub id")
     profile: str = Field("gme", description="register-model: profile name from conf/models.yaml")
     dtype: Dtype = Field("float32", description="register-model: dtype of the weights when loaded")
+    trial: bool = Field(
+        True,
+        description="register-model: embed one row first, which loads the model on this machine; false where its "
+        "memory is too small for it",
+    )
 
 
 class EmbedSettings(Section):

@@ -126,7 +126,8 @@ def _stream(
             )
         except Exception as error:
             failures.append(error)
-            raise
+            # Spark looks through its text with a regular expression that overflows the JVM's stack on a long one.
+            raise RuntimeError("the micro-batch failed") from None
         _count(job.run.counts, looked, progress)
 
     stream = source.stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -13,6 +14,7 @@ from udfs.places import PlaceRefusedError, permitted
 from udfs.specs import ReadSpec
 from udfs.strings import printable, require_utf8, without_quotes
 
+_PASSWORD = re.compile(r"(?<=:)//[^/@]*:[^/@]*@")
 _SHOWN = 200  # characters of a path in a message
 
 
@@ -64,8 +66,8 @@ def stamp_images_of(uris: Iterable[str], *, spec: ReadSpec) -> Iterator[str]:
 
 
 def shown_path(uri: str) -> str:
-    """A path as a message shows it: of a long one, such as a data URI, the beginning."""
-    uri = printable(uri)
+    """A path as a message shows it: without a password, and of a long one, such as a data URI, the beginning."""
+    uri = _PASSWORD.sub("//…@", printable(uri), count=1)
     limit = 40 if is_data_uri(uri) else _SHOWN
     return uri if len(uri) <= limit else f"{uri[:limit]}… ({len(uri)} characters)"
 

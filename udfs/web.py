@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tenacity import (
     RetryCallState,
@@ -34,6 +35,7 @@ MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {404, 410}
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
+_DRAINED = 65_536  # bytes of a redirect's body that are read
 _KEPT = 8  # open connections of a thread
 _SAFE = "%/:@!$&'()*+,;=~-._?[]"  # what stays as it is in a path or query; % is taken as an escape
 _SILENT_FILES = (
@@ -229,10 +231,14 @@ def _exchanged(
     if parts.query:
         target += "?" + quote(parts.query, safe=_SAFE)
     headers = {"User-Agent": "gme-lake", "Accept": "*/*", "Accept-Encoding": "identity"}
+    if parts.username is not None:
+        named = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {b64encode(named.encode()).decode()}"
     connection.request(method, target, headers=headers)
     response = connection.getresponse()
     if response.status in _REDIRECTS and (location := response.getheader("Location")):
-        return _Elsewhere(location), False
+        response.read(_DRAINED)  # what it says about it; the connection may serve the next request
+        return _Elsewhere(location), _is_reusable(response)
     if response.status in _GONE:
         raise FileNotFoundError(_said(response))
     if response.status in _BUSY:
@@ -240,7 +246,12 @@ def _exchanged(
     if not 200 <= response.status < 300:
         raise WebError(_said(response), status=response.status)
     found = use(response)
-    return found, response.isclosed() and not response.will_close
+    return found, _is_reusable(response)
+
+
+def _is_reusable(response: HTTPResponse) -> bool:
+    """Whether the answer was read to its end, and the server keeps the connection open."""
+    return response.isclosed() and not response.will_close
 
 
 def _said(response: HTTPResponse) -> str:

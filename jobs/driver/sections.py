@@ -61,7 +61,7 @@ class SourceSettings(Section):
     schemes: Names | None = Field(
         None,
         description="kinds of places that image paths may name, e.g. s3,https (file: local paths; dbfs: Databricks' "
-        "volumes); null: those of the table and of roots, https and data",
+        "volumes); null: those of the table and of roots, https and data, but not http",
     )
     roots: Names = Field(
         default_factory=list,

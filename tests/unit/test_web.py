@@ -137,6 +137,15 @@ class Server(BaseHTTPRequestHandler):
     def moved(self, rest):
         self.answer(301, Location="/good")
 
+    def named(self, rest):
+        good = self.headers.get("Authorization") == "Basic YSBiOmM6ZA=="  # "a b:c:d"
+        self.answer(
+            302, b"moved", Location=f"http://{self.headers['Host']}/unnamed"
+        ) if good else self.answer(401)
+
+    def unnamed(self, rest):
+        self.answer(500) if self.headers.get("Authorization") else self.good(rest)
+
     def to_file(self, rest):
         self.answer(302, Location="file:///etc/passwd")
 
@@ -321,6 +330,17 @@ def test_connections_are_kept_and_one_that_was_closed_is_made_anew(site):
     # What a server says beyond the length that it gave is nobody's answer.
     assert read_image(f"{site}/long", spec=SPEC) == BODY[:100]
     assert read_image(f"{site}/good", spec=SPEC) == BODY
+
+
+def test_a_name_and_password_in_the_url_go_to_that_url_alone(site):
+    named = site.replace("//", "//a%20b:c%3Ad@")
+    Server.connections.clear()
+    assert read_image(f"{named}/named", spec=SPEC) == BODY
+    assert len(Server.connections) <= 1  # the redirect's connection served the next request too
+    assert "401" in rejected(f"{site}/named")[1]
+    detail = rejected(f"{named}/status/403")[1]
+    assert "c%3Ad" not in detail
+    assert "//…@127.0.0.1" in detail
 
 
 def test_a_slow_picture_does_not_hold_up_its_neighbours(site):

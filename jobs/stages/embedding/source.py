@@ -85,7 +85,12 @@ class Source:
         """Names the column mapping: another mapping is another stream over the same table."""
         s = self.settings
         names = [s.id, s.text, s.image or "", s.image_base or "", self.image_kind]
-        mapping = "\x1f".join([*names, s.image_uri] if s.image_uri else names)
+        if s.image_uri:
+            names.append(s.image_uri)
+        if self.has_files and (s.schemes is not None or s.roots):
+            # Other limits: rows that were refused under the old ones must be looked at again.
+            names.append(f"schemes={s.schemes} roots={s.roots}")
+        mapping = "\x1f".join(names)
         return hashlib.sha256(mapping.encode()).hexdigest()[:12]
 
     def read(self, spark: SparkSession, *, version: int) -> DataFrame:

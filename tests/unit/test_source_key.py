@@ -1,0 +1,23 @@
+"""What makes a run look at every row of its source again."""
+
+from jobs.driver.sections import SourceSettings
+from jobs.stages.embedding.source import Source
+from udfs.specs import READ_ANYWHERE
+
+
+def key(kind="uri", **settings):
+    source = SourceSettings(table="t", **settings)
+    return Source("t", source, kind, False, 0, READ_ANYWHERE).columns_key
+
+
+def test_other_limits_for_paths_are_another_mapping():
+    assert key() == key(tries=5) == key(threads=1)
+    keys = {key(), key(schemes=["file"]), key(schemes=["file", "s3"]), key(roots=["/a"])}
+    assert len(keys) == 4
+    assert key("bytes", roots=["/a"]) == key("bytes")
+
+
+def test_lists_are_given_with_commas():
+    settings = SourceSettings.model_validate({"schemes": "s3, https", "roots": "/a,s3://b/c"})
+    assert settings.schemes == ["s3", "https"]
+    assert settings.roots == ["/a", "s3://b/c"]

@@ -39,18 +39,29 @@ class Lake:
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark = spark
         self.settings = settings
-        schema = readable(*_schema_parts(settings.lake.schema_))
-        self.schema = schema
+        self.schema = readable(*_schema_parts(settings.lake.schema_))
         self.root = absolute(settings.lake.root)
         if found := _PATTERN.search(self.root):
             raise LakeError(
                 f"lake.root={self.root}: Spark reads {found[0]} in the path of files as a pattern; give a folder without "
                 "any of [ ] { } * ? and backslash"
             )
-        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        self._make_schema()
         # A first commit is seconds of waiting for small files; the tables do not depend on each other.
         with ThreadPoolExecutor(len(TABLES)) as threads:
             list(threads.map(self.open_table, TABLES))
+
+    def _make_schema(self) -> None:
+        from pyspark.errors import AnalysisException
+
+        schema = readable(*_schema_parts(self.settings.lake.schema_))
+        try:
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        except AnalysisException as error:
+            raise LakeError(
+                f"lake.schema={schema} cannot be used: {cause(error)}. Give the name of a schema, or of catalog and "
+                "schema, that this session's catalogs take"
+            ) from error
 
     def name(self, table: str) -> str:
         """Qualified name in SQL and for Spark's functions, e.g. gme.vectors, or `my-shop`.vectors."""
@@ -257,9 +268,7 @@ def _at_path(path: str) -> str:
     """What lies where a Delta table was expected."""
     try:
         found, exists = storage.names(path), storage.exists(path)
-    except (
-        Exception
-    ) as error:  # what file libraries raise for odd places; Delta has found nothing there
+    except Exception as error:  # file libraries raise anything for odd places
         return f"{path} is not a Delta table: no _delta_log found there ({cause(error)})"
     if path.endswith(".parquet") or any(n.endswith(".parquet") or "=" in n for n in found):
         return (

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.driver.settings import load_settings
 from jobs.driver.sql import qualified
+from jobs.stages.embedding.source import Source
 from tests.spark.conftest import source_rows
 from tests.spark.index_vectors import released
 from tests.spark.test_search import QUERIES, own_content, release, search
@@ -71,11 +73,11 @@ def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
         assert titles or said[0].startswith("hits are shown without their texts and pictures: ")
 
     def is_refused(*words: str, sets: tuple[str, ...] = ()) -> None:
-        vectors = shop.lake().version("vectors")
+        vectors = lake.version("vectors")
         with pytest.raises(LakeError) as refused:
             shop.embed(*sets)
         assert all(word in str(refused.value) for word in words), refused.value
-        assert shop.lake().version("vectors") == vectors
+        assert lake.version("vectors") == vectors
         warned()
 
     spark.sql(f"ALTER TABLE {table} ADD COLUMNS (Vector_ID STRING)")
@@ -140,8 +142,9 @@ def test_what_is_no_source_is_said_to_be_what_it_is(shop, tmp_path):
         (name, ("source.text={titel}",), r"; did you mean title\? It has: id, title"),
         (name, ("embed.vector_column=Price",), "already has a column price"),
     ):
+        lake.settings = load_settings(sets=[f"source.table={table}", *sets], env={})
         with pytest.raises(LakeError, match=words):
-            replace(shop, table=table).embed(*sets)
+            Source.open(lake)
     assert lake.version("vectors") == 0
     # Names are found whatever their case, as Spark finds them; ids of any plain type.
     again = replace(shop, table=f"`{lake.schema}`.PRODUCTS")

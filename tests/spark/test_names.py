@@ -129,7 +129,16 @@ def test_a_lake_of_odd_names_from_end_to_end(shop, tmp_path):
     assert len(found["q"]) == 2
 
 
-def test_a_lake_in_a_catalog_whose_name_has_a_hyphen(spark, open_lake):
+def test_schemas_and_catalogs_have_hyphens_where_they_may(spark, open_lake):
+    for schema, words in (
+        ("gme-shop", "Valid names only contain"),
+        ("no-cat.gme", "REQUIRES_SINGLE_PART"),
+    ):
+        with pytest.raises(LakeError, match=f"lake.schema=.* cannot be used: .*{words}"):
+            open_lake(f"lake.schema={schema}")
+    for sets, words in (("schema=a..b", "no name of a table"), ("root=/tmp/[x]", "as a pattern")):
+        with pytest.raises(LakeError, match=words):
+            open_lake(f"lake.{sets}")
     name = "spark.sql.catalog.my-cat"
     spark.conf.set(name, "org.apache.spark.sql.delta.catalog.DeltaCatalog")
     try:

@@ -25,7 +25,7 @@ from udfs.ann.opened import (
     read_gone,
 )
 from udfs.ann.plan import inner_index
-from udfs.ann.vectors import Floats, Ints, unit_vectors
+from udfs.ann.vectors import Floats, Ints, clamped, unit_vectors
 from udfs.ann.within import EXACT_ROWS, RowSet, exact_within, widened
 from udfs.errors import IndexDataError
 
@@ -127,8 +127,8 @@ class Searcher:
         """The k best rows for each query, of those `within` where it is given.
 
         `xq` float32 (q, dim), unit vectors. `nprobe` lists are read (default: the plan's) and
-        k · `k_factor` candidates re-ranked by their exact inner product in float16 (default: the plan's,
-        and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do. The fewer
+        k · `k_factor` candidates re-ranked by their exact inner product (default: the plan's, and at least 200), to
+        within SCORE_TOLERANCE and never beyond 1; where the plan keeps no vectors for that, scores are of the codes. Where the lists read hold fewer than k rows, nprobe is doubled until they do. The fewer
         rows are `within`, the more lists are read, and nprobe is doubled until they hold all candidates. Up to 20,000
         rows, unless they are most of the index, and any number where there are no inverted lists, are searched exactly.
         Raises IndexDataError for another dimension, NaN, or queries not of norm 1.
@@ -186,6 +186,7 @@ class Searcher:
             D, rows = self._rerank(asked.xq, rows)
         elif plan.metric == "l2":
             D = np.float32(1) - D / np.float32(2)  # squared distance of unit vectors
+        D = clamped(D)
         vector_ids = np.where(rows == MISSING, MISSING, self._vector_ids(rows))
         order = top_order(D, vector_ids, k, keep_max=True)
         return np.take_along_axis(D, order, axis=1), np.take_along_axis(rows, order, axis=1)

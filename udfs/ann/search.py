@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +24,7 @@ from udfs.ann.opened import (
     read_gone,
 )
 from udfs.ann.plan import inner_index
+from udfs.ann.threads import faiss_threads
 from udfs.ann.vectors import Floats, Ints, clamped, unit_vectors
 from udfs.ann.within import EXACT_ROWS, RowSet, exact_within, widened
 from udfs.errors import IndexDataError
@@ -88,7 +88,6 @@ class Searcher:
         the numbers of those to open, as `Manifest.all_shards` has them (default: all).
         Raises IndexDataError for missing or damaged files, or an index of another model.
         """
-        faiss.omp_set_num_threads(threads)
         root = str(root)
         manifest = Manifest.read(root)
         built_for = manifest.spec.model_id
@@ -133,16 +132,22 @@ class Searcher:
         rows, unless they are most of the index, and any number where there are no inverted lists, are searched exactly.
         Raises IndexDataError for another dimension, NaN, or queries not of norm 1.
         """
-        plan, spec = self.manifest.spec.plan, self.manifest.spec
+        spec = self.manifest.spec
         if min(k, 1 if nprobe is None else nprobe, 1 if k_factor is None else k_factor) < 1:
             raise ValueError(f"k, nprobe and k_factor start at 1; got {k}, {nprobe} and {k_factor}")
         xq = unit_vectors(xq, spec.dim, what=f"queries to index {spec.index_id}")
+        with faiss_threads(self._threads):
+            return self._search(xq, k=k, nprobe=nprobe, k_factor=k_factor, within=within)
+
+    def _search(
+        self, xq: Floats, *, k: int, nprobe: int | None, k_factor: int | None, within: RowSet | None
+    ) -> SearchResult:
+        plan = self.manifest.spec.plan
         within = self.alive if within is None else within
         rows = self.rows if within is None else within.rows
         k = min(k, rows)
         candidates = min(self.candidates(k, k_factor), rows)
         nprobe = nprobe or plan.nprobe
-        faiss.omp_set_num_threads(self._threads)
         few = rows <= EXACT_ROWS and rows < FEW_SHARE * self.rows
         if within is not None and (few or not self._source.has_lists):
             if not self._source.has_lists or plan.refine == "fp16":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -115,7 +116,7 @@ class Source:
             uri = absolute_uris(F.col(column or ""), base=self.settings.image_base)
         return frame.select(
             self.id_column().alias("id"),
-            text_expression(settings.text).alias("text"),
+            text_expression(settings.text, timestamps=_timestamps(frame)).alias("text"),
             image.alias("image"),
             (F.when(image.isNull(), uri) if has_bytes else uri).alias("image_uri"),
             *[c for c in ("_change_type", "_commit_version") if c in frame.columns],
@@ -169,8 +170,11 @@ def template_columns(template: str) -> list[str]:
     return [name for _, name, _, _ in parts if name]
 
 
-def text_expression(template: str) -> Column:
-    """The template as a SQL expression: nulls are empty, ends are trimmed, nothing left is null."""
+def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Column:
+    """The template as a SQL expression: nulls are empty, ends are trimmed, nothing left is null.
+
+    Columns that are `timestamps` are written in UTC: in a session of another time zone a row must not change its text.
+    """
     from pyspark.sql import functions as F
 
     parts: list[Column] = []
@@ -178,7 +182,8 @@ def text_expression(template: str) -> Column:
         if literal:
             parts.append(F.lit(literal))
         if name:
-            parts.append(F.coalesce(F.col(name).cast("string"), F.lit("")))
+            column = _in_utc(F.col(name)) if name in timestamps else F.col(name)
+            parts.append(F.coalesce(column.cast("string"), F.lit("")))
     if not parts:
         return F.lit(None).cast("string")
     named = [F.col(name).isNotNull() for name in template_columns(template)]
@@ -187,6 +192,22 @@ def text_expression(template: str) -> Column:
         some = some | present
     trimmed = F.trim(F.concat(*parts))
     return F.when(some & (trimmed != ""), trimmed)
+
+
+def _timestamps(frame: DataFrame) -> set[str]:
+    from pyspark.sql.types import TimestampType
+
+    return {
+        field.name for field in frame.schema.fields if isinstance(field.dataType, TimestampType)
+    }
+
+
+def _in_utc(column: Column) -> Column:
+    """A timestamp as the date and time that it is in UTC, whatever the session's time zone."""
+    from pyspark.sql import functions as F
+
+    epoch = F.expr("TIMESTAMP_NTZ'1970-01-01 00:00:00'")
+    return F.timestamp_add("MICROSECOND", F.unix_micros(column), epoch)
 
 
 def row_hash(image: Column) -> Column:

@@ -23,7 +23,7 @@ def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
             spark.conf.set(name, zone)
             assert open_session(settings) is spark and spark.conf.get(name) == zone
             rows = spark.sql(
-                "SELECT micros AS id, 'a mug' AS title, timestamp_micros(micros) AS made, DATE'2024-03-10' AS day "
+                "SELECT micros AS id, 'a mug' AS title, timestamp_micros(micros) AS Made, DATE'2024-03-10' AS day "
                 "FROM VALUES (1710054000123456L), (0L), (NULL) AS t(micros)"
             )
             written.append([row.text for row in source.rows(rows).collect()])

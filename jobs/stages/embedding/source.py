@@ -173,7 +173,7 @@ def template_columns(template: str) -> list[str]:
 def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Column:
     """The template as a SQL expression: nulls are empty, ends are trimmed, nothing left is null.
 
-    Columns that are `timestamps` are written in UTC: in a session of another time zone a row must not change its text.
+    Columns that are `timestamps` (lower case) are written in UTC: in a session of another time zone a row must not change its text.
     """
     from pyspark.sql import functions as F
 
@@ -182,7 +182,7 @@ def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Colum
         if literal:
             parts.append(F.lit(literal))
         if name:
-            column = _in_utc(F.col(name)) if name in timestamps else F.col(name)
+            column = _in_utc(F.col(name)) if name.lower() in timestamps else F.col(name)
             parts.append(F.coalesce(column.cast("string"), F.lit("")))
     if not parts:
         return F.lit(None).cast("string")
@@ -197,9 +197,8 @@ def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Colum
 def _timestamps(frame: DataFrame) -> set[str]:
     from pyspark.sql.types import TimestampType
 
-    return {
-        field.name for field in frame.schema.fields if isinstance(field.dataType, TimestampType)
-    }
+    types = {field.name.lower(): field.dataType for field in frame.schema.fields}
+    return {name for name, kind in types.items() if isinstance(kind, TimestampType)}
 
 
 def _in_utc(column: Column) -> Column:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.ann.ranked import MAX_ROUNDS, Ranked
+from udfs.ann.vectors import SCORE_TOLERANCE
 from udfs.specs import MAX_K, SearchSpec
 from udfs.strings import arrow_strings
 
@@ -62,7 +63,7 @@ def answered(query_id: str, found: Ranked, k: int, spec: SearchSpec) -> Answer:
         return Answer(query_id, None, "no_rows", reason)
     if spec.min_score is not None:
         best = float(found.D[0])
-        above = found.take(spec.min_score <= found.D)
+        above = found.take(spec.min_score - SCORE_TOLERANCE <= found.D)
         if not len(above.D):
             reason = f"no row scores {spec.min_score} or more; the best scores {best:.4f}"
             return Answer(query_id, None, "no_rows", reason)

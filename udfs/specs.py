@@ -155,4 +155,6 @@ class SearchSpec:
     allowed: str | None = None  # vector_ids that may be found; None: all
     groups: str | None = None  # group of each vector_id, of which max_per are found at most
     max_per: int | None = None
-    min_score: float | None = None  # rows with a lower inner product are left out
+    min_score: float | None = (
+        None  # rows with an inner product lower by more than 1e-5 are left out
+    )

@@ -350,5 +350,5 @@ def absolute_uris(uri: Column, *, base: str | None) -> Column:
 
 
 def now() -> datetime:
-    """The current time, UTC, without timezone as Spark takes it in a UTC session."""
+    """The current time with its time zone, UTC: Spark takes it as the same moment in a session of any time zone."""
     return datetime.now(UTC)

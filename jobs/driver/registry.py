@@ -171,11 +171,9 @@ class Registry:
                 yield int(version.version), self._tags(version)
 
     def _tags(self, version: Any) -> Mapping[str, str]:
+        if "model_id" not in version.tags:
+            version = self.client.get_model_version(version.name, str(version.version))
         tags: Mapping[str, str] = version.tags
-        if "model_id" in tags:
-            return tags
-        whole = self.client.get_model_version(version.name, str(version.version))
-        tags = whole.tags
         return tags
 
     def _log_version(self, spec: ModelSpec, name: str) -> str:

@@ -218,7 +218,10 @@ class SearchSettings(Section):
         "category = 'shoes' AND price < 50",
     )
     min_score: float | None = Field(
-        None, ge=-1, le=1, description="lowest inner product of a result; k bounds their number"
+        None,
+        ge=-1,
+        le=1,
+        description="lowest inner product of a result, to within .00001 (1: exact copies); k bounds their number",
     )
     group_by: str | None = Field(
         None,

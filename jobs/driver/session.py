@@ -17,7 +17,6 @@ RUNTIME_CONF = {
     # Spark 4.2.0 hangs on a plain Python UDF over columnar input.
     "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.session.timeZone": "UTC",
     # Rows with pictures: bound an Arrow batch by bytes, not by 10,000 rows.
     "spark.sql.execution.arrow.maxBytesPerBatch": "8m",
 }
@@ -25,6 +24,7 @@ RUNTIME_CONF = {
 LOCAL_CONF = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # 50-task jobs for Delta snapshots and 200-task shuffles cost seconds on a laptop.
@@ -41,8 +41,8 @@ _COLLECTOR = re.compile(r"-XX:\+Use\w+GC\b")
 def open_session(settings: Settings) -> SparkSession:
     """The session a job works in.
 
-    A session given by spark-submit, Databricks or a notebook keeps its own settings; only what results depend
-    on is set. Otherwise a local one is started, with Delta's jars.
+    A session given by spark-submit, Databricks or a notebook keeps its own settings, its time zone too: nothing here
+    depends on it. Only what Python functions over Arrow need is set. Otherwise a local one is started, with Delta's jars.
     """
     from pyspark.sql import SparkSession
 

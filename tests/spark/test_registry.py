@@ -3,7 +3,6 @@
 import io
 import json
 import multiprocessing
-import os
 import shutil
 
 import numpy as np
@@ -103,7 +102,7 @@ def test_unity_catalogs_rules_are_kept(checkpoint, tracking_uri, catalog):
     assert (first.version, other.version) == ("1", "2")
     assert registry.find(spec.model_id) == first and registry.find(half.model_id) == other
     assert opened("model.name=main.gme.shelf", "model.version=2").resolve() == other
-    with pytest.raises(RegistryError, match="no version of model main.gme.shelf has model_id"):
+    with pytest.raises(RegistryError, match=r"no version of model main\.gme\.shelf has"):
         registry.find("0" * 16)
 
     # Somebody else registers the same model after we looked and before we write.
@@ -145,21 +144,14 @@ def _register_at(start, lake, checkpoint, said):
         said.put(Registry(settings).register(spec, alias="champion").version)
     except BaseException as error:
         said.put(f"{type(error).__name__}: {error}"[:500])
-    finally:
-        said.close()
-        said.join_thread()
-        os._exit(0)  # what the parent holds is not this process's to end
 
 
 def test_three_register_a_model_in_a_new_lake_at_once(checkpoint, tmp_path, monkeypatch):
     """The tables of the store are made once, and so is the version."""
-    import mlflow  # forked, the others need not import it
-
-    from jobs.driver import registry as _  # noqa: F401
-
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    known = mlflow.get_tracking_uri()
-    context = multiprocessing.get_context("fork")
+    # Forked from a process that has imported MLflow, which takes seconds, and knows nothing of this one's Spark.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow", "tests.spark.test_registry"])
     start, said = context.Barrier(3), context.Queue()
     arguments = (start, str(tmp_path / "lake"), str(checkpoint), said)
     runs = [context.Process(target=_register_at, args=arguments) for _ in range(3)]
@@ -168,7 +160,6 @@ def test_three_register_a_model_in_a_new_lake_at_once(checkpoint, tmp_path, monk
     assert [said.get(timeout=120) for _ in runs] == ["1", "1", "1"]
     for run in runs:
         run.join(timeout=30)
-    assert mlflow.get_tracking_uri() == known
 
 
 def test_a_broken_checkpoint_is_not_registered(checkpoint, tmp_path):

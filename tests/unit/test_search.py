@@ -161,3 +161,20 @@ def test_what_spark_is_handed_travels_by_reference():
         pickled = cloudpickle.dumps(thing)
         assert len(pickled) < 1000
         assert b"udfs" in pickled and pickle.loads(pickled) is not None
+
+
+@pytest.mark.parametrize("factory", ["IVF{nlist},SQ8", "Flat"])
+def test_a_lowest_score_of_1_gives_all_exact_copies_and_nothing_else(factory, tmp_path):
+    """At the width of the 7B model; halves of a vector are up to 5e-4 longer or shorter than it."""
+    dim, copies = 3584, 5
+    xb = np.repeat(clustered(200, dim), copies, axis=0)
+    build(tmp_path, xb, default_plan(len(xb), dim, factory=factory, shards=2))
+    spec = SearchSpec(str(tmp_path), "model-a", k=10, nprobe=10_000, min_score=1)
+    asked = [(f"q{n}", None, "ok", None, xb[n * copies]) for n in range(200)]
+    (found,) = search_batches(iter([queries(*asked)]), spec=spec)
+    rows = found.to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    for n in range(200):
+        mine = [r["vector_id"] - FIRST_VECTOR_ID for r in rows if r["query_id"] == f"q{n}"]
+        assert sorted(mine) == list(range(n * copies, (n + 1) * copies))
+    assert max(row["score"] for row in rows) <= 1

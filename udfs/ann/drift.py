@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from udfs.ann.files import FileRecord, verified_path
 from udfs.ann.plan import inner_index, transforms
+from udfs.ann.threads import faiss_threads
 from udfs.ann.vectors import Floats, floats_of
 
 SAMPLE_ROWS = 4096  # the mean of as many squared errors is known to about a hundredth
@@ -57,10 +58,10 @@ def drift_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DriftSpec
 ) -> Iterator[pa.RecordBatch]:
     """`quantizer_error` of the DRIFT_INPUT rows of one partition; one DRIFT_OUTPUT row, none where there are no rows."""
-    faiss.omp_set_num_threads(1)
     found = [floats_of(b.column("embedding"), spec.dim, what="new vectors") for b in batches]
     x = np.concatenate([np.empty((0, spec.dim), np.float32), *found])
     data = verified_path(spec.root, spec.quantizer, cache_dir=None).read_bytes()
-    error = quantizer_error(data, x)
+    with faiss_threads(1):
+        error = quantizer_error(data, x)
     if error is not None:
         yield pa.record_batch([[error]], schema=_DRIFT_ARROW)

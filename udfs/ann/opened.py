@@ -54,10 +54,16 @@ class OpenShard:
     gone: NDArray[np.bool_] | None = None
 
     def gather(self, local_rows: Ints) -> Floats:
-        """Re-rank vectors (n, dim) of ascending local rows: the file is read forwards."""
+        """Re-rank vectors (n, dim), unit vectors, of ascending local rows: the file is read forwards.
+
+        Rounding to halves changes a vector's length by up to 5e-4 but hardly its direction (1 - cosine below 1.2e-7),
+        so with length 1 restored its inner products are those of the float32 vector, to what float32 sums leave.
+        """
         if self.refine is None:
             raise IndexDataError("this index was built without re-rank vectors (refine: none)")
-        return floats_of_halves(np.take(self.refine.view(np.ndarray), local_rows, axis=0))
+        x = floats_of_halves(np.take(self.refine.view(np.ndarray), local_rows, axis=0))
+        x /= np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
+        return x
 
     def vectors(self, local_rows: Ints) -> Floats:
         """The best vectors kept (n, dim) of ascending local rows: those for re-ranking, else decoded codes.

@@ -23,6 +23,30 @@ K_FACTOR = (
 )
 
 
+# What the searches here do right: inverted lists read nprobe, all rows can be found, codes are added without ids.
+_INNER = {
+    faiss.IndexFlat,
+    faiss.IndexFlatIP,
+    faiss.IndexFlatL2,
+    faiss.IndexPQ,
+    faiss.IndexPQFastScan,
+    faiss.IndexRaBitQ,
+    faiss.IndexScalarQuantizer,
+    faiss.IndexHNSWFlat,
+    faiss.IndexIVFFlat,
+    faiss.IndexIVFPQ,
+    faiss.IndexIVFPQFastScan,
+    faiss.IndexIVFScalarQuantizer,
+    faiss.IndexIVFRaBitQ,
+}
+_COARSE = {faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexFlatL2, faiss.IndexHNSWFlat}
+_ROTATIONS = {faiss.OPQMatrix, faiss.PCAMatrix, faiss.RandomRotationMatrix}
+_SUPPORTED = (
+    "any of OPQ, PCA, PCAR, RR; then Flat, SQ, PQ (x4fs too), RaBitQ or HNSW; or IVF lists (IVF{nlist}, "
+    "IVF{nlist}_HNSW32) of Flat, SQ, PQ (x4fs too) or RaBitQ"
+)
+
+
 @dataclass(frozen=True)
 class FactoryTraits:
     """What a factory string means for a width of `dim`, read off the empty faiss index."""
@@ -101,9 +125,12 @@ def nlist_by_rule(rows: int) -> int:
 
 
 def factory_traits(factory: str, dim: int) -> FactoryTraits:
-    """Builds the empty index and reads its shape. Raises SettingsError where faiss cannot build it."""
+    """Builds the empty index and reads its shape. Raises SettingsError where faiss cannot build it, or it is of a kind
+    that is not searched here.
+    """
     index = build_empty(factory, dim, metric="l2")
     inner = inner_index(index)
+    _require_supported(index, factory)
     rotated = isinstance(index, faiss.IndexPreTransform)
     ivf = isinstance(inner, faiss.IndexIVF)
     fast = isinstance(inner, faiss.IndexIVFFastScan | faiss.IndexFastScan)
@@ -163,6 +190,22 @@ def require_train_rows(rows: int, traits: FactoryTraits, factory: str) -> None:
             f"{factory} has a codebook of {traits.centroids} centroids and needs {needed} rows to train on "
             f"({MIN_ROWS_PER_CENTROID} each); there are {rows}. Lower nlist, choose 4-bit codes (x4fs) or Flat"
         )
+
+
+def _require_supported(index: Any, factory: str) -> None:
+    """Only what is known to work: of other kinds nprobe would have no effect, or a task would die over them."""
+    inner = inner_index(index)
+    parts = [(transform, _ROTATIONS) for transform in transforms(index)] + [(inner, _INNER)]
+    if isinstance(inner, faiss.IndexIVF):
+        parts.append((faiss.downcast_index(inner.quantizer), _COARSE))
+    for part, known in parts:
+        whitened = isinstance(part, faiss.PCAMatrix) and part.eigen_power != 0
+        if type(part) not in known or whitened:
+            name = type(part).__name__ + (" with whitening" if whitened else "")
+            raise SettingsError(
+                f"index.factory={factory}: faiss's {name} is not supported here; supported are {_SUPPORTED}. "
+                "Re-ranking and row ids need nothing in the factory: index.refine does the one, the other is always there"
+            )
 
 
 def _metric(factory: str) -> Literal["ip", "l2"]:

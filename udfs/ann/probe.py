@@ -22,6 +22,7 @@ from udfs.ann.plan import (
     transforms,
 )
 from udfs.ann.shard import ShardWriter
+from udfs.ann.threads import faiss_threads
 from udfs.ann.train import KMEANS_ITERATIONS, OPQ_ITERATIONS, opq_rows, train_opq
 from udfs.ann.usage import resident_bytes
 from udfs.ann.vectors import Floats
@@ -69,7 +70,11 @@ def probe(plan: IndexPlan, dim: int) -> Speed:
     Everything is what the build does, on fewer rows of noise: constants fitted on one machine were off by a factor of
     two on the next. Raises SettingsError for a factory that faiss cannot build.
     """
-    faiss.omp_set_num_threads(1)
+    with faiss_threads(1):
+        return _probe(plan, dim)
+
+
+def _probe(plan: IndexPlan, dim: int) -> Speed:
     index = build_empty(plan.factory, dim, metric=plan.metric)
     inner = inner_index(index)
     rows = int(np.clip(_PRODUCTS / (2 * inner.d * max(plan.nlist, 1)), *_ROWS))

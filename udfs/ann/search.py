@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +24,8 @@ from udfs.ann.opened import (
     read_gone,
 )
 from udfs.ann.plan import inner_index
-from udfs.ann.vectors import Floats, Ints, unit_vectors
+from udfs.ann.threads import faiss_threads
+from udfs.ann.vectors import Floats, Ints, clamped, unit_vectors
 from udfs.ann.within import EXACT_ROWS, RowSet, exact_within, widened
 from udfs.errors import IndexDataError
 
@@ -90,7 +90,6 @@ class Searcher:
         manifest's file must be, as `indexes` says.
         Raises IndexDataError for missing or damaged files, or an index of another model.
         """
-        faiss.omp_set_num_threads(threads)
         root = str(root)
         manifest = Manifest.read(root, sha256=manifest_sha256)
         built_for = manifest.spec.model_id
@@ -129,22 +128,28 @@ class Searcher:
         """The k best rows for each query, of those `within` where it is given.
 
         `xq` float32 (q, dim), unit vectors. `nprobe` lists are read (default: the plan's) and
-        k · `k_factor` candidates re-ranked by their exact inner product in float16 (default: the plan's,
-        and at least 200). Where the lists read hold fewer than k rows, nprobe is doubled until they do. The fewer
+        k · `k_factor` candidates re-ranked by their exact inner product (default: the plan's, and at least 200), to
+        within SCORE_TOLERANCE and never beyond 1; where the plan keeps no vectors for that, scores are of the codes. Where the lists read hold fewer than k rows, nprobe is doubled until they do. The fewer
         rows are `within`, the more lists are read, and nprobe is doubled until they hold all candidates. Up to 20,000
         rows, unless they are most of the index, and any number where there are no inverted lists, are searched exactly.
         Raises IndexDataError for another dimension, NaN, or queries not of norm 1.
         """
-        plan, spec = self.manifest.spec.plan, self.manifest.spec
+        spec = self.manifest.spec
         if min(k, 1 if nprobe is None else nprobe, 1 if k_factor is None else k_factor) < 1:
             raise ValueError(f"k, nprobe and k_factor start at 1; got {k}, {nprobe} and {k_factor}")
         xq = unit_vectors(xq, spec.dim, what=f"queries to index {spec.index_id}")
+        with faiss_threads(self._threads):
+            return self._search(xq, k=k, nprobe=nprobe, k_factor=k_factor, within=within)
+
+    def _search(
+        self, xq: Floats, *, k: int, nprobe: int | None, k_factor: int | None, within: RowSet | None
+    ) -> SearchResult:
+        plan = self.manifest.spec.plan
         within = self.alive if within is None else within
         rows = self.rows if within is None else within.rows
         k = min(k, rows)
         candidates = min(self.candidates(k, k_factor), rows)
         nprobe = nprobe or plan.nprobe
-        faiss.omp_set_num_threads(self._threads)
         few = rows <= EXACT_ROWS and rows < FEW_SHARE * self.rows
         if within is not None and (few or not self._source.has_lists):
             if not self._source.has_lists or plan.refine == "fp16":
@@ -188,6 +193,7 @@ class Searcher:
             D, rows = self._rerank(asked.xq, rows)
         elif plan.metric == "l2":
             D = np.float32(1) - D / np.float32(2)  # squared distance of unit vectors
+        D = clamped(D)
         vector_ids = np.where(rows == MISSING, MISSING, self._vector_ids(rows))
         order = top_order(D, vector_ids, k, keep_max=True)
         return np.take_along_axis(D, order, axis=1), np.take_along_axis(rows, order, axis=1)

@@ -18,6 +18,7 @@ from udfs import storage
 from udfs.ann.files import FileRecord, record_file
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import publish_record
+from udfs.ann.threads import faiss_threads
 from udfs.ann.vectors import Floats, Ints, halves_of_floats, unit_vectors
 from udfs.errors import IndexDataError
 
@@ -51,10 +52,9 @@ class ShardWriter:
         refine: Literal["fp16", "none"] = "fp16",
         threads: int = 1,
     ) -> None:
-        faiss.omp_set_num_threads(threads)  # Spark's forked workers inherit a guess
         self._index = faiss.deserialize_index(np.frombuffer(quantizer, dtype=np.uint8))
         self._quantizer_sha256 = hashlib.sha256(quantizer).hexdigest()
-        self._shard, self._root = shard, root
+        self._shard, self._root, self._threads = shard, root, threads
         self._work = Path(tempfile.mkdtemp(prefix=f"{shard_name(shard)}-", dir=work_dir))
         self._rows = pa.ipc.new_file(str(self._path(ROWS_SUFFIX)), ROWS_SCHEMA)
         self._refine: BinaryIO | None = None
@@ -85,9 +85,10 @@ class ShardWriter:
             )
         if not vector_ids.size:
             return
-        self._index.add(xb)
-        if self._refine is not None:
-            self._refine.write(halves_of_floats(xb).data)
+        with faiss_threads(self._threads):
+            self._index.add(xb)
+            if self._refine is not None:
+                self._refine.write(halves_of_floats(xb).data)
         columns = [pa.array(vector_ids), names.cast(pa.string())]
         self._rows.write_batch(pa.record_batch(columns, schema=ROWS_SCHEMA))
         self._seen.append(vector_ids.copy())

@@ -17,6 +17,7 @@ from udfs.ann.files import FileRecord, verified_path
 from udfs.ann.manifest import ShardRecord
 from udfs.ann.resume import publish_quantizer
 from udfs.ann.shard import ShardWriter
+from udfs.ann.threads import faiss_threads
 from udfs.ann.train import train_quantizer
 from udfs.ann.usage import UsageMeter
 from udfs.ann.vectors import Floats, Ints, floats_of
@@ -70,7 +71,9 @@ def train_batches(
             xt[rows : rows + len(found)] = found
             rows += len(found)
     data = train_quantizer(xt[:rows], spec.plan, threads=1)
-    record = publish_quantizer(data, spec.root, rows=rows, error=quantizer_error(data, xt[:rows]))
+    with faiss_threads(1):
+        error = quantizer_error(data, xt[:rows])
+    record = publish_quantizer(data, spec.root, rows=rows, error=error)
     values = [json.dumps(asdict(record)), meter.core_seconds, meter.peak_bytes]
     yield pa.record_batch([[value] for value in values], schema=_TRAIN_ARROW)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -17,6 +15,7 @@ from udfs.ann.plan import (
     require_train_rows,
     transforms,
 )
+from udfs.ann.threads import faiss_threads
 from udfs.ann.vectors import Floats, unit_vectors
 from udfs.errors import IndexDataError
 from udfs.specs import IndexPlan
@@ -47,17 +46,6 @@ def train_quantizer(xt: Floats, plan: IndexPlan, *, threads: int) -> bytes:
     if not index.is_trained or index.ntotal:
         raise IndexDataError(f"{plan.factory} was trained on {len(xt)} rows but is not trained")
     return bytes(faiss.serialize_index(index).tobytes())
-
-
-@contextmanager
-def faiss_threads(threads: int) -> Iterator[None]:
-    """Pins faiss to `threads` OpenMP threads: Spark's workers and forks need it set, not guessed."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def train_opq(transform: Any, xt: Floats, *, bits: int, iterations: int = OPQ_ITERATIONS) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.ann.exact import MISSING, exact_topk
+from udfs.ann.exact import MISSING, exact_topk, top_order
 from udfs.ann.opened import OpenShard
-from udfs.ann.vectors import Floats, Ints, named_in
+from udfs.ann.vectors import Floats, Ints, clamped, named_in
 
 EXACT_ROWS = 20_000  # up to here exact search costs .3 ms a query, and inverted lists miss rows
 _WIDENING = (
@@ -110,4 +110,7 @@ def exact_within(
     ]
     D = np.concatenate([np.empty((0, k), np.float32), *(d for d, _ in found)])
     I = np.concatenate([np.empty((0, k), np.int64), *(i for _, i in found)])
+    D = clamped(D)  # may tie what did not: places are in the order of vector_ids
+    best = top_order(D, I, k, keep_max=True)
+    D, I = np.take_along_axis(D, best, axis=1), np.take_along_axis(I, best, axis=1)
     return D, np.where(I == MISSING, MISSING, globals_[order[I]])

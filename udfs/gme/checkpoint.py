@@ -62,14 +62,11 @@ class Checkpoint:
             return None
         said = _read_json(file)
         size = said.get("size") or {}
-        pixels = (
-            said.get("min_pixels", size.get("shortest_edge")),
-            said.get("max_pixels", size.get("longest_edge")),
-        )
-        if not all(isinstance(value, int) for value in pixels):
+        low = said.get("min_pixels", size.get("shortest_edge"))
+        high = said.get("max_pixels", size.get("longest_edge"))
+        if not (isinstance(low, int) and isinstance(high, int)):
             return None
-        low, high = (round(value / TOKEN_PIXELS) for value in pixels)
-        return low, high
+        return round(low / TOKEN_PIXELS), round(high / TOKEN_PIXELS)
 
     def weights_sha256(self) -> str:
         """Hex sha-256 over the weight files in the order of their names, read in pieces."""

@@ -32,10 +32,13 @@ _HARMLESS = {"lm_head.weight"}  # of untied (7B) checkpoints; an embedder has no
 class EmbeddingModel:
     """One loaded model on one device. Not thread-safe: one forward pass at a time."""
 
-    def __init__(self, model: Any, *, device: torch.device, budget: Budget) -> None:
+    def __init__(
+        self, model: Any, *, device: torch.device, budget: Budget, threads: int | None = None
+    ) -> None:
         self._model = model
         self._device = device
         self._budget = budget
+        self._threads = threads
         self.dim = int(model.config.text_config.hidden_size)
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
         self.image_token = int(model.config.image_token_id)
@@ -53,15 +56,14 @@ class EmbeddingModel:
     ) -> EmbeddingModel:
         """Load a checkpoint folder with stock transformers, no remote code.
 
-        `threads`: CPU threads of torch in this process; 0: all cores it may use; None: leave torch as it is.
+        `threads`: CPU threads of torch while this model works; 0: all cores it may use; None: what torch has.
         """
         from transformers import Qwen2VLModel
 
         check_weights(Checkpoint.read(path))  # says what is missing or cut; transformers says less
         place = resolve_device(device)
-        if threads is not None:
-            torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-        with _no_progress_bar():
+        threads = len(os.sched_getaffinity(0)) if threads == 0 else threads
+        with _no_progress_bar(), _torch_threads(threads):
             model, info = Qwen2VLModel.from_pretrained(
                 str(path),
                 dtype=getattr(torch, dtype),
@@ -74,7 +76,7 @@ class EmbeddingModel:
         model = model.eval().requires_grad_(False).to(place)
         model.visual.patch_embed = FoldedPatchEmbed.of(model.visual.patch_embed)
         budget = _budget(place, tokens=token_budget, patches=patch_budget)
-        return cls(model, device=place, budget=budget)
+        return cls(model, device=place, budget=budget, threads=threads)
 
     def embed(self, rows: Sequence[Prepared]) -> EncodedBatch:
         """Embed prepared rows, in their order, in model batches under the budget.
@@ -90,7 +92,8 @@ class EmbeddingModel:
         todo.reverse()
         while todo:
             batch = todo.pop()
-            found = self._try_forward([rows[row] for row in batch])
+            with _torch_threads(self._threads):
+                found = self._try_forward([rows[row] for row in batch])
             if found is not None:
                 vectors[batch] = found
             elif len(batch) > 1:
@@ -173,6 +176,20 @@ def _budget(device: torch.device, *, tokens: int, patches: int) -> Budget:
         return Budget(tokens, patches, waste=_GPU_WASTE)
     best = _CPU_BUDGET
     return Budget(min(tokens, best.tokens), min(patches, best.patches), waste=best.waste)
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """Give torch so many CPU threads for a while: a Python worker or a notebook has other uses for it."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

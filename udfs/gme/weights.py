@@ -101,7 +101,7 @@ def _expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         if "intermediate_size" in text:
             shape = (hidden, text["intermediate_size"])
             expected[f"layers.{layer}.mlp.down_proj.weight"] = shape
-    width = vision.get("embed_dim")
+    width = int(vision.get("embed_dim", 0))
     for layer in range(vision.get("depth", 0) if width else 0):
         expected[f"blocks.{layer}.attn.qkv.weight"] = (3 * width, width)
     return expected

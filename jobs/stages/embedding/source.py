@@ -25,7 +25,11 @@ from jobs.stages.embedding.checks import (
     image_kind,
     table_properties,
 )
-from jobs.stages.embedding.template import template_columns, text_expression
+from jobs.stages.embedding.template import (
+    template_columns,
+    text_expression,
+    timestamp_columns,
+)
 from udfs.errors import LakeError
 from udfs.specs import ReadSpec
 from udfs.stamp import STAMP_OUTPUT, stamp_images
@@ -146,7 +150,7 @@ class Source:
             uri = absolute_uris(F.col(identifier(column or "")), base=self.settings.image_base)
         return frame.select(
             self.id_column().alias("id"),
-            text_expression(settings.text).alias("text"),
+            text_expression(settings.text, timestamps=timestamp_columns(frame)).alias("text"),
             image.alias("image"),
             (F.when(image.isNull(), uri) if has_bytes else uri).alias("image_uri"),
             *[c for c in ("_change_type", "_commit_version") if c in frame.columns],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from jobs.driver.sql import identifier
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column
+    from pyspark.sql import Column, DataFrame
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -20,8 +20,12 @@ def template_columns(template: str) -> list[str]:
     return [column for _, column in _template_parts(template) if column]
 
 
-def text_expression(template: str) -> Column:
-    """The template as a SQL expression: nulls are empty, ends are trimmed, nothing left is null."""
+def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Column:
+    """The template as a SQL expression: nulls are empty, ends are trimmed, nothing left is null.
+
+    Columns that are `timestamps` (lower case) are written in UTC: in a session of another time zone a row must not
+    change its text.
+    """
     from pyspark.sql import functions as F
 
     parts: list[Column] = []
@@ -31,6 +35,7 @@ def text_expression(template: str) -> Column:
             parts.append(F.lit(words))
         if name:
             column = F.col(identifier(name))
+            column = _in_utc(column) if name.lower() in timestamps else column
             parts.append(F.coalesce(column.cast("string"), F.lit("")))
             named.append(column.isNotNull())
     if not parts:
@@ -40,6 +45,22 @@ def text_expression(template: str) -> Column:
         some = some | present
     trimmed = F.trim(F.concat(*parts))
     return F.when(some & (trimmed != ""), trimmed)
+
+
+def timestamp_columns(frame: DataFrame) -> set[str]:
+    """Names, in lower case, of the columns whose text depends on the session's time zone."""
+    from pyspark.sql.types import TimestampType
+
+    types = {field.name.lower(): field.dataType for field in frame.schema.fields}
+    return {name for name, kind in types.items() if isinstance(kind, TimestampType)}
+
+
+def _in_utc(column: Column) -> Column:
+    """A timestamp as the date and time that it is in UTC, whatever the session's time zone."""
+    from pyspark.sql import functions as F
+
+    epoch = F.expr("TIMESTAMP_NTZ'1970-01-01 00:00:00'")
+    return F.timestamp_add("MICROSECOND", F.unix_micros(column), epoch)
 
 
 def _template_parts(template: str) -> Iterator[tuple[str, str]]:

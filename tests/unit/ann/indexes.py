@@ -93,6 +93,12 @@ def kept_halves(x):
     return halves_of_floats(x).view("<f2").astype(np.float32)
 
 
+def ranked_halves(x):
+    """What candidates are re-ranked with: the halves, of length 1 again."""
+    kept = kept_halves(x)
+    return kept / np.linalg.norm(kept, axis=1, keepdims=True)
+
+
 def exact(xq, xb, k):
     vector_ids = np.arange(len(xb), dtype=np.int64) + FIRST_VECTOR_ID
     return exact_topk(xq, [(vector_ids, xb)], k)

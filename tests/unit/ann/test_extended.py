@@ -16,8 +16,8 @@ from tests.unit.ann.indexes import (
     clustered,
     extend,
     flip,
-    kept_halves,
     names_of,
+    ranked_halves,
 )
 from udfs.ann.drift import quantizer_error
 from udfs.ann.exact import exact_topk
@@ -62,7 +62,7 @@ def widest(searcher, xq, k, **options):
 
 def test_equals_exact_search_over_the_rows_that_are_left(extended):
     searcher, alive = extended
-    stored = kept_halves(X) if searcher.manifest.spec.plan.refine == "fp16" else X
+    stored = ranked_halves(X) if searcher.manifest.spec.plan.refine == "fp16" else X
     D, I = exact_topk(XQ, [(IDS[alive], stored[alive])], 20)
     found = widest(searcher, XQ, 20)
     assert searcher.rows == searcher.manifest.rows == alive.sum()
@@ -92,7 +92,7 @@ def test_later_changes_and_filters_add_to_what_is_gone(extended, data):
         pytest.skip("no vectors are kept to look rows up in")
     live = LiveSearcher(searcher, gone=IDS[gone], allowed=IDS[allowed])
     left = alive & ~gone & allowed
-    D, _ = exact_topk(XQ, [(IDS[left], kept_halves(X)[left])], max(min(9, left.sum()), 1))
+    D, _ = exact_topk(XQ, [(IDS[left], ranked_halves(X)[left])], max(min(9, left.sum()), 1))
     found = widest(live, XQ, 9)
     assert live.rows == left.sum() and named_in(found.I.ravel(), IDS[left]).all()
     np.testing.assert_allclose(found.D, D[:, : found.D.shape[1]], atol=1e-5)

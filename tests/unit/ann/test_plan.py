@@ -1,5 +1,6 @@
 """Plans follow the rule table, fit any width, and refuse what cannot be trained."""
 
+import re
 import time
 
 import faiss
@@ -8,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.ann.indexes import clustered
+from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, exact
 from udfs.ann.cost import estimate
 from udfs.ann.plan import MIN_ROWS_PER_CENTROID, build_empty, default_plan, factory_traits
 from udfs.ann.probe import Speed, probe
+from udfs.ann.search import Searcher
 from udfs.ann.shard import ShardWriter
 from udfs.ann.train import train_quantizer
+from udfs.ann.vectors import SCORE_TOLERANCE
 from udfs.errors import SettingsError
 
 
@@ -156,3 +159,71 @@ def test_any_factory_can_be_tried(factory, capfd):
     assert speed.encode_seconds > 0 and speed.worker_bytes > 10_000_000
     assert (speed.train_seconds(1000) > 0) is (factory != "Flat")
     assert "WARNING" not in capfd.readouterr().err
+
+
+# What `index.factory` may say; each is built and searched.
+SUPPORTED = [
+    "Flat",
+    "SQ8",
+    "PQ8x4fs",
+    "RaBitQ",
+    "HNSW16",
+    "OPQ8_16,PQ8x4fs",
+    "IVF{nlist},Flat",
+    "IVF{nlist},SQfp16",
+    "IVF{nlist},PQ8x4",
+    "IVF{nlist},PQ8x4fsr",
+    "IVF{nlist},RaBitQ",
+    "IVF{nlist}_HNSW8,PQ8x4fs",
+    "PCA16,IVF{nlist},Flat",
+    "PCAR16,IVF{nlist},SQ8",
+    "RR16,IVF{nlist},PQ8x4",
+    "OPQ8_16,RR16,IVF{nlist},PQ8x4fs",
+]
+REFUSED = {
+    "IVF16,PQ8x4,RFlat": "IndexRefineFlat",
+    "IVF16,PQ8x4,Refine(SQfp16)": "IndexRefine ",
+    "IDMap,Flat": "IndexIDMap ",
+    "IDMap2,IVF16,Flat": "IndexIDMap2",
+    "NSG16": "IndexNSGFlat",
+    "HNSW16,SQ8": "IndexHNSWSQ",
+    "LSH": "IndexLSH",
+    "RQ4x4": "IndexResidualQuantizer",
+    "IVF16,RQ4x4": "IndexIVFResidualQuantizer",
+    "IVF16,PQ8+4": "IndexIVFPQR",
+    "IVF16,FlatDedup": "IndexIVFFlatDedup",
+    "IMI2x4,PQ8x4": "MultiIndexQuantizer",
+    "IVF16(PQ4x8),PQ8x4": "IndexPQ",
+    "L2norm,IVF16,Flat": "NormalizationTransform",
+    "Pad40,IVF16,Flat": "RemapDimensionsTransform",
+    "PCAW16,IVF16,Flat": "PCAMatrix with whitening",
+}
+
+
+@pytest.mark.parametrize(("factory", "kind"), REFUSED.items())
+def test_kinds_of_index_that_are_not_searched_here_are_refused(factory, kind):
+    with pytest.raises(SettingsError, match=f"factory={re.escape(factory)}: faiss's {kind}"):
+        default_plan(20_000, 32, factory=factory)
+
+
+@pytest.mark.parametrize("factory", SUPPORTED)
+def test_supported_kinds_find_every_stored_vector_with_score_1(factory, tmp_path):
+    """nprobe is what decides how much is found, and min_score=1 keeps every exact copy."""
+    xb, xq = clustered(3000, 32), clustered(40, 32, seed=7)
+    nlist = 16 if "{nlist}" in factory else None
+    plan = default_plan(len(xb), 32, factory=factory, nlist=nlist, shards=2)
+    build(tmp_path, xb, plan)
+    searcher = Searcher.open(tmp_path)
+    found = searcher.search(xb, k=2, nprobe=max(plan.nlist, 1))
+    np.testing.assert_array_equal(found.I[:, 0], np.arange(len(xb)) + FIRST_VECTOR_ID)
+    assert (found.D[:, 0] >= 1 - SCORE_TOLERANCE).all() and found.D.max() <= 1
+    assert (found.D[:, 1] < 1 - SCORE_TOLERANCE).all()
+    _, I = exact(xq, xb, 10)
+
+    def recall(nprobe):
+        rows = zip(searcher.search(xq, k=10, nprobe=nprobe).I, I, strict=True)
+        return np.mean([np.isin(mine, true).mean() for mine, true in rows])
+
+    assert recall(max(plan.nlist, 1)) > 0.85
+    if plan.nlist:
+        assert recall(1) < recall(plan.nlist)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, kept_halves
+from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, ranked_halves
 from udfs.ann import ranked as ranked_module
 from udfs.ann import search as search_module
 from udfs.ann.groups import NO_GROUP, Groups
@@ -68,7 +68,7 @@ def limited_equals_the_definition(base, fresh, data):
     )  # fmt: skip
     plan = base.manifest.spec.plan
     options = RankOptions(max(plan.nlist, 1), ROWS, max_per)
-    stored = np.vstack([kept_halves(XB), XNEW])
+    stored = np.vstack([ranked_halves(XB), XNEW])
     stored = stored if plan.refine == "fp16" else np.vstack([XB, XNEW])
     for x, found in zip(XQ, rank(live, XQ, k=k, options=options), strict=True):
         scores = stored[allowed] @ x

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.unit.ann.indexes import build, clustered, exact, kept_halves, names_of, small_ivf_plan
+from tests.unit.ann.indexes import build, clustered, exact, names_of, ranked_halves, small_ivf_plan
 from udfs.ann.plan import default_plan
 from udfs.ann.recall import recall_at_k
 from udfs.ann.search import Searcher
@@ -45,7 +45,7 @@ def test_flat_gives_the_ids_of_exact_search(tmp_path, shards):
 def test_all_lists_and_all_candidates_are_exact_search(tmp_path, factory):
     plan = default_plan(ROWS, DIM, factory=factory, shards=2)
     build(tmp_path, XB, plan)
-    stored = XB if plan.refine == "none" else kept_halves(XB)
+    stored = XB if plan.refine == "none" else ranked_halves(XB)
     D, I = exact(XQ, stored, 10)
     found = Searcher.open(tmp_path).search(XQ, k=10, nprobe=max(plan.nlist, 1), k_factor=ROWS // 10)
     # Neighbours that tie but for the last bit may change places: the two sums add in another order.

@@ -1,11 +1,17 @@
 """Training is repeatable, leaves an empty index, and refuses samples that give a poor one."""
 
+import contextlib
+
 import faiss
 import numpy as np
 import pytest
 
-from tests.unit.ann.indexes import clustered, small_ivf_plan
+from tests.unit.ann.indexes import build, clustered, small_ivf_plan
+from udfs.ann.drift import DriftSpec, drift_batches
+from udfs.ann.manifest import Manifest
 from udfs.ann.plan import default_plan
+from udfs.ann.probe import probe
+from udfs.ann.search import Searcher
 from udfs.ann.train import train_quantizer
 from udfs.errors import IndexDataError, SettingsError
 
@@ -22,10 +28,29 @@ def test_same_sample_and_threads_give_the_same_bytes():
     assert other != first
 
 
-def test_threads_of_the_process_are_left_as_they_were():
+def test_threads_of_the_process_are_left_as_they_were(tmp_path):
+    """A notebook's own faiss goes on with what it had: after training, building, adding, searching, and errors."""
+    plan = default_plan(len(XT), 48, factory="IVF{nlist},SQ8")
     before = faiss.omp_get_max_threads()
-    train_quantizer(XT, default_plan(len(XT), 48, factory="IVF{nlist},SQ8"), threads=before + 1)
-    assert faiss.omp_get_max_threads() == before
+    faiss.omp_set_num_threads(before + 3)
+    try:
+        for step in (
+            lambda: train_quantizer(XT, plan, threads=before + 1),
+            lambda: build(tmp_path, XT, plan),
+            lambda: Searcher.open(tmp_path).search(XT[:3], k=2),
+            lambda: Searcher.open(tmp_path, threads=2).search(XT[:3, :7], k=2),
+            lambda: probe(plan, 48),
+            lambda: list(drift_batches(iter([]), spec=drift_spec(tmp_path))),
+        ):
+            with contextlib.suppress(IndexDataError):
+                step()
+            assert faiss.omp_get_max_threads() == before + 3
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def drift_spec(root):
+    return DriftSpec(str(root), Manifest.read(str(root)).quantizer, 48)
 
 
 def test_flat_needs_no_rows():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, kept_halves, names_of
+from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, names_of, ranked_halves
 from udfs.ann import search as search_module
 from udfs.ann.exact import exact_topk
 from udfs.ann.live import LiveSearcher
@@ -19,7 +19,7 @@ ROWS, NEW, DIM = 1500, 40, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=8), clustered(NEW, DIM, seed=2, clusters=8)
 XQ = clustered(6, DIM, seed=1, clusters=8)
 IDS = np.arange(ROWS + NEW, dtype=np.int64) + FIRST_VECTOR_ID
-STORED = np.vstack([kept_halves(XB), XNEW])
+STORED = np.vstack([ranked_halves(XB), XNEW])
 FACTORIES = ["Flat", "OPQ8_16,IVF{nlist},PQ8x4fs", "IVF{nlist},Flat", "HNSW16", "SQ8"]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from udfs.errors import SettingsError
 from udfs.gme import Encoder, Row
 from udfs.gme.budget import Budget
+from udfs.gme.model import EmbeddingModel
 from udfs.gme.prepare import RowPreparer
 from udfs.gme.scratch import write_scratch_checkpoint
 from udfs.specs import GME, ModelProfile
@@ -172,3 +173,11 @@ def test_importing_the_package_loads_no_torch():
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_threads_of_the_process_are_left_as_they_were(scratch):
+    before = torch.get_num_threads()
+    model = EmbeddingModel.load(scratch, device="cpu", threads=before + 1)
+    assert torch.get_num_threads() == before
+    model.embed([RowPreparer.load(scratch, profile=GME).prepare(Row("a mug"))])
+    assert torch.get_num_threads() == before

@@ -1,0 +1,41 @@
+"""A session that somebody else started stays as it is, and nothing that is written depends on its time zone."""
+
+import pytest
+
+TEMPLATE = "{title} of {made} and {day}"
+
+
+@pytest.mark.spark
+def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
+    from jobs.driver.lake import now
+    from jobs.driver.session import open_session
+    from jobs.driver.settings import load_settings
+    from jobs.stages.embedding.source import Source
+
+    settings = load_settings(sets=[f"source.text={TEMPLATE}"], env={})
+    source = Source("shop", settings.source, image_kind="none", has_cdf=False, version=0)
+    name = "spark.sql.session.timeZone"
+    own = spark.conf.get(name)
+    assert own == "UTC"  # of a session that we start
+    written = []
+    try:
+        for zone in ("UTC", "America/New_York", "Asia/Kathmandu"):
+            spark.conf.set(name, zone)
+            assert open_session(settings) is spark and spark.conf.get(name) == zone
+            rows = spark.sql(
+                "SELECT micros AS id, 'a mug' AS title, timestamp_micros(micros) AS Made, DATE'2024-03-10' AS day "
+                "FROM VALUES (1710054000123456L), (0L), (NULL) AS t(micros)"
+            )
+            written.append([row.text for row in source.rows(rows).collect()])
+            moment = now()
+            frame = spark.createDataFrame([(moment,)], "at timestamp")
+            micros = frame.selectExpr("unix_micros(at)").first()[0]
+            assert micros == round(moment.timestamp() * 1e6)
+    finally:
+        spark.conf.set(name, own)
+    assert written[0] == written[1] == written[2]
+    assert written[0] == [
+        "a mug of 2024-03-10 07:00:00.123456 and 2024-03-10",
+        "a mug of 1970-01-01 00:00:00 and 2024-03-10",
+        "a mug of  and 2024-03-10",
+    ]

@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.test_kill_driver import servers, sets, wait_until_gone
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 
-pytestmark = [pytest.mark.cluster, pytest.mark.spark]
+pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.timeout(1500)]
 
 ROWS = 24
 
@@ -81,13 +81,13 @@ def job(arguments: list[str], folder: Path) -> subprocess.Popen:
 
 def finished(process: subprocess.Popen) -> tuple[str, str, int]:
     """What a process has said and its status."""
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     return out, err, process.returncode
 
 
 def wait_for_batch(staging: Path, number: int, *, process: subprocess.Popen) -> None:
     """Wait until a run embeds the rows of a micro-batch."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600  # a busy machine
     while not list(staging.glob(f"*/batch-{number}/progress")):
         assert process.poll() is None, finished(process)
         assert time.monotonic() < end

@@ -18,6 +18,7 @@ from tests.unit.serving.conftest import until
 from udfs import embed
 from udfs.embed import EMBED_OUTPUT_ARROW, embed_batches
 from udfs.errors import CheckpointError, ServingError
+from udfs.progress import Done, read_done
 from udfs.serving import launch
 from udfs.specs import REFERENCE, EmbedSpec, ServingSpec
 
@@ -71,7 +72,15 @@ def test_golden_rows_and_bad_rows(spec: EmbedSpec, tmp_path: Path, monkeypatch) 
         {"key": "uri", "image_uri": (tmp_path / "there.img").as_uri()},
         {"key": "bytes", "image": picture},
     ]
+    told = tmp_path / "progress"
+    told.mkdir()
+    spec = dataclasses.replace(spec, progress=str(told))
     first, empty, second = _run([_batch(rows[:20] + bad), _batch([]), _batch(rows[20:])], spec)
+    statuses = [status for batch in (first, second) for status in batch["status"].to_pylist()]
+    known: dict[str, Done] = {}
+    read_done(str(told), known=known)
+    rejected = sum(status != "ok" for status in statuses)
+    assert known == {"0.json": Done(len(rows) + len(bad), rejected, True)} and rejected >= 3
     for batch in (first, empty, second):
         assert batch.schema == EMBED_OUTPUT_ARROW
         batch.validate(full=True)

@@ -28,7 +28,8 @@ demo: setup
 	$(BIN)/gme-lake run-demo --config demo.yaml
 
 test: setup lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not cluster" -n 2 --dist loadfile --durations 15
+	$(BIN)/python -m pytest tests -m cluster --durations 15
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4

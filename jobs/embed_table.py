@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+
+import click
+
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
+from jobs.stages.embedding.check import check_rows, print_check
 from jobs.stages.embedding.job import embed_table
 
 
 @job(sections=("source", "model", "embed", "serving", "lake", "mlflow", "spark"))
-def command(context: JobContext) -> Report:
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Try about 20 rows: text, picture, tokens, vector, time; nothing is written into the lake.",
+)
+def command(context: JobContext, check: bool) -> Report:
     """Embed the rows of source.table that have no up-to-date vector for the model.
 
     Rows that cannot be embedded get a vector row with a status and a reason. Run it again at any time: it
     continues where it was stopped, and embeds nothing where nothing has changed.
     """
     model = context.registry.resolve()
+    if check:
+        checked = check_rows(context.lake, model=model)
+        return Report(functools.partial(print_check, checked), checked.values())
     with open_run(context.lake, context.registry, job="embed_table") as run:
         report = embed_table(context.lake, run, model=model)
     return Report.of(report, run_id=run.run_id)

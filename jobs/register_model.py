@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.models import describe_checkpoint
+from jobs.stages.models import describe_checkpoint, try_model
 
 
 @job(sections=("model", "mlflow", "lake"))
 def command(context: JobContext) -> Report:
     """Register model.checkpoint under model.name and point model.alias at it.
 
-    The weights stay where they are; the version's tags say what they are (model_id, dim, sha-256, profile).
+    The weights stay where they are; the version's tags say what they are (model_id, dim, sha-256, profile). Before
+    that the weight files are checked, and one row is embedded with them (model.trial).
     """
     spec = describe_checkpoint(context.settings.model)
+    if context.settings.model.trial:
+        try_model(spec)
     model = context.registry.register(spec, alias=context.settings.model.alias)
     alias = context.settings.model.alias
     text = (

@@ -28,7 +28,7 @@ EMBED_INPUT = (
     "key string, text string, image binary, image_uri string, instruction string, is_query boolean"
 )
 EMBED_OUTPUT = (
-    "key string, status string, error string, embedding array<float>, server string, "
+    "key string, status string, error string, embedding array<float>, server string, tokens int, "
     "prepare_seconds double, model_seconds double"
 )
 EMBED_OUTPUT_ARROW = pa.schema(
@@ -38,6 +38,7 @@ EMBED_OUTPUT_ARROW = pa.schema(
         ("error", pa.string()),
         ("embedding", pa.list_(pa.float32())),
         ("server", pa.string()),
+        ("tokens", pa.int32()),
         ("prepare_seconds", pa.float64()),
         ("model_seconds", pa.float64()),
     ]
@@ -51,7 +52,7 @@ def embed_batches(
     """Embed Arrow batches with the columns EMBED_INPUT; one EMBED_OUTPUT batch each, rows in input order.
 
     A rejected row has a status other than "ok", the reason in `error` and a null embedding. `server` names the
-    model load that made the vector. `prepare_seconds` and `model_seconds` are the row's share of wall seconds
+    model load that made the vector, `tokens` are those that the model saw, 0 where it did not see the row. `prepare_seconds` and `model_seconds` are the row's share of wall seconds
     (of its worker, and of the model), so their sums are the seconds spent. `image` wins over `image_uri`. Whatever
     a row's text, path or picture is, it costs that row only: strings that are not UTF-8 are `not_utf8`, and a row
     that takes longer than `spec.max_row_seconds` is `too_slow` at the task's next attempt (see RowWatch).

@@ -11,7 +11,7 @@ from udfs.data_uris import DataUriError, DataUriTooLargeError, data_uri_bytes, i
 from udfs.errors import ImageRejected, RowRejected
 from udfs.places import PlaceRefusedError, permitted
 from udfs.specs import ReadSpec
-from udfs.strings import printable, require_utf8
+from udfs.strings import printable, require_utf8, without_quotes
 
 _SHOWN = 200  # characters of a path in a message
 
@@ -133,15 +133,15 @@ def _reason(error: Exception) -> str:
 def _detail(error: Exception) -> str:
     """What was met, without what was read: messages of parsers quote it."""
     if isinstance(error, FileNotFoundError):
-        if isinstance(error.__cause__, OSError):
-            return f"{type(error.__cause__).__name__}: {printable(str(error.__cause__))[:_SHOWN]}"
+        cause = error.__cause__
+        if isinstance(cause, OSError):
+            return f"{type(cause).__name__}: {without_quotes(str(cause))}"
         return str(error) if str(error).startswith("HTTP ") else "there is no such file"
-    if isinstance(error, PlaceRefusedError | web.WebError | storage.NotAFileError | DataUriError):
-        return printable(str(error))
-    if isinstance(error, storage.TooLargeError):
+    ours = PlaceRefusedError | web.WebError | storage.NotAFileError | storage.TooLargeError
+    if isinstance(error, ours | DataUriError):
         return printable(str(error))
     if isinstance(error, ImportError):
-        return f"no library for this kind of place is installed here ({printable(str(error))[:_SHOWN]})"
+        return f"the library for this kind of place is not installed here ({printable(str(error))[:_SHOWN]})"
     if isinstance(error, OSError) and error.strerror:
-        return printable(error.strerror)[:_SHOWN]
-    return f"{type(error).__name__}: {printable(str(error))[:_SHOWN]}"
+        return without_quotes(error.strerror)
+    return f"{type(error).__name__}: {without_quotes(str(error))}"

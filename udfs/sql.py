@@ -9,6 +9,7 @@ import numpy as np
 
 from udfs.errors import GmeLakeError
 from udfs.search import open_index
+from udfs.strings import printable
 
 K_FACTOR = 2
 FACTS_OUTPUT = "rows bigint, last_vector_id bigint, error string"
@@ -60,4 +61,4 @@ class IndexHits:
             yield None, None, None, str(error)
             return
         for row_id, vector_id, score in zip(found.ids[0], found.I[0], found.D[0], strict=True):
-            yield row_id, int(vector_id), float(score), None
+            yield printable(row_id), int(vector_id), float(score), None

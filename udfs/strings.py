@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from udfs.errors import RowRejected
 
+_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*\"""")
 _TEXT = (pa.string(), pa.large_string())
 
 
@@ -67,6 +69,11 @@ def is_utf8(value: str) -> bool:
 def printable(text: str) -> str:
     """`text` with what UTF-8 cannot say spelled out, so that it can stand in a message and a column."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def without_quotes(message: str, *, limit: int = 200) -> str:
+    """A library's message without what it quotes, which is what was read; cut to `limit` characters."""
+    return printable(_QUOTED.sub("…", message))[:limit]
 
 
 def _as_bytes(kind: pa.DataType) -> pa.DataType:

@@ -222,9 +222,13 @@ def _set_up_logging(*, debug: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     for noisy in ("mlflow", "alembic", "httpx", "faiss.loader"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("py4j").setLevel(
-        logging.WARNING if debug else logging.CRITICAL
-    )  # it raises too
+    if not debug:  # py4j raises what it logs, partly with the root logger
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        logging.getLogger().addFilter(_not_of_py4j)
+
+
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def _common_options() -> list[Callable[[click.Command], click.Command]]:

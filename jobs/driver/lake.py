@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -103,14 +104,14 @@ class Lake:
     ) -> None:
         """Append rows given as mappings of column to value; columns not named are null.
 
-        A table that an earlier version made gets the columns that it lacks. With `txn`, an application id and a number
-        that grows, Delta appends nothing where a commit of that id has the number already, and raises a conflict
-        (`is_conflict`) where one is made at the same moment: who finds its rows in the table was the first.
+        With `txn`, an application id and a number that grows, Delta appends nothing where a commit of that id has the
+        number already, and raises a conflict (`is_conflict`) where one is made at the same moment: who finds its rows
+        in the table was the first.
         """
         schema = self.row_schema(table)
         tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
         frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
-        writer = frame.write.format("delta").mode("append").option("mergeSchema", "true")
+        writer = frame.write.format("delta").mode("append")
         if txn is not None:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.saveAsTable(self.name(table))
@@ -122,7 +123,7 @@ class Lake:
         One MERGE: unlike an append it conflicts with another run that inserts at the same time, and then looks again.
         """
         schema = self.row_schema(table)
-        view = f"gme_new_{table}"
+        view = f"gme_new_{uuid.uuid4().hex}"  # views are the session's, and two jobs may share one
         frame = self.spark.createDataFrame([tuple(row.get(f.name) for f in schema.fields)], schema)
         frame.createOrReplaceTempView(view)
         column = identifier(key)
@@ -138,10 +139,7 @@ class Lake:
         from pyspark.sql.types import StructType
 
         columns = next(t.columns for t in TABLES if t.name == table)
-        fields = [
-            f"`{name}` {kind.lstrip('!')}{' NOT NULL' if kind.startswith('!') else ''}"
-            for name, kind in columns
-        ]
+        fields = [f"{identifier(name)} {sql_type(kind)}" for name, kind in columns]
         return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
     def open_table(self, table: Table) -> None:
@@ -154,11 +152,24 @@ class Lake:
         name = self.name(table.name)
         location = None if self.settings.lake.managed else self.folder("tables", table.name)
         if self._is_known(name, location):
-            return
-        if location and DeltaTable.isDeltaTable(self.spark, location):
+            self._add_missing_columns(table)
+        elif location and DeltaTable.isDeltaTable(self.spark, location):
             self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
-            return
-        self.spark.sql(create_statement(table, name=name, location=location))
+            self._add_missing_columns(table)
+        else:
+            self.spark.sql(create_statement(table, name=name, location=location))
+
+    @again_on_conflict
+    def _add_missing_columns(self, table: Table) -> None:
+        """Give a table that an earlier version made the columns that it lacks, null in its rows."""
+        name = self.name(table.name)
+        have = set(self.spark.table(name).columns)
+        missing = [(column, kind) for column, kind in table.columns if column not in have]
+        if missing:
+            listed = ", ".join(
+                f"{identifier(c)} {sql_type(kind.lstrip('!'))}" for c, kind in missing
+            )
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
 
     def _is_known(self, name: str, location: str | None) -> bool:
         """Whether the catalog has a name as the table of this lake. One whose folder is gone is forgotten: lakes are moved.

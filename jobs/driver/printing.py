@@ -87,6 +87,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if type(value).__module__ == "numpy":  # not imported for this: --help is quick
+        return _plain(value.tolist())
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, date):  # a datetime is one too

@@ -7,13 +7,14 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import absolute, is_path
+from jobs.driver.mlflow_store import named, one_at_a_time, require_catalog_name
 from jobs.driver.settings import Settings, prepare_environment, tracking_uri_from_environment
 from udfs import storage
 from udfs.errors import RegistryError
@@ -60,10 +61,17 @@ class Registry:
         if uri is None:
             Path(root).mkdir(parents=True, exist_ok=True)
             uri = f"sqlite:///{root}/mlflow.db"
-            mlflow.set_tracking_uri(uri)
-            self._own_experiment(settings.mlflow.experiment, f"{root}/mlruns")
+            artifacts: str | None = f"{root}/mlruns"
+        else:
+            artifacts = None  # the server knows where
         mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(settings.mlflow.experiment)
+        with self._alone():
+            if artifacts is not None:
+                self._own_experiment(settings.mlflow.experiment, artifacts)
+            mlflow.set_experiment(settings.mlflow.experiment)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return one_at_a_time(self._mlflow.get_tracking_uri(), self._mlflow.get_registry_uri())
 
     def _own_experiment(self, name: str, artifacts: str) -> None:
         """The experiment of a lake with a store of its own, made where it is missing.
@@ -99,46 +107,85 @@ class Registry:
                 f"model {model.name} has no {wanted} in {self._mlflow.get_tracking_uri()}: "
                 f"{error.message.rstrip('.')}. Register one with: gme-lake register-model --set model.checkpoint=FOLDER"
             ) from None
-        return ResolvedModel(model.name, str(found.version), _spec_of(found.tags, model.name))
+        return ResolvedModel(
+            model.name, str(found.version), _spec_of(self._tags(found), model.name)
+        )
 
     def find(self, model_id: str) -> ResolvedModel:
-        """The registered version of a model_id (an index or release names it). Raises RegistryError."""
-        query = f"name = '{self.settings.model.name}' and tags.model_id = '{model_id}'"
-        found = self.client.search_model_versions(query, max_results=1)
-        if not found:
-            raise RegistryError(
-                f"no version of model {self.settings.model.name} has model_id {model_id}; "
-                "register that checkpoint again with the profile and dtype it had"
-            )
-        return ResolvedModel(
-            self.settings.model.name, str(found[0].version), _spec_of(found[0].tags, model_id)
+        """The newest registered version of a model_id (an index or release names it). Raises RegistryError."""
+        name = self.settings.model.name
+        for version, tags in reversed(list(self._versions())):
+            if tags.get("model_id") == model_id:
+                return ResolvedModel(name, str(version), _spec_of(tags, model_id))
+        raise RegistryError(
+            f"no version of model {name} has model_id {model_id}; "
+            "register that checkpoint again with the profile and dtype it had"
         )
 
     def register(self, spec: ModelSpec, *, alias: str) -> ResolvedModel:
         """Register a checkpoint by reference: tags say what it is, the weights stay where they are.
 
         The logged pyfunc loads the checkpoint from its path, for small uses in notebooks and servers.
-        An identical model (same model_id and path) is not registered twice; the alias moves to it.
+        An identical model (same model_id and path) is not registered twice, by others at the same moment neither; the
+        alias moves to it. Raises RegistryError for a name that the registry does not take.
         """
         name = self.settings.model.name
-        version = self._version_of(spec) or self._log_version(spec, name)
-        self.client.set_registered_model_alias(name, alias, version)
+        require_catalog_name(name, registry_uri=self._mlflow.get_registry_uri())
+        with self._alone():
+            version = self._version_of(spec) or self._settled(spec, self._log_version(spec, name))
+            self.client.set_registered_model_alias(name, alias, version)
         return ResolvedModel(name, version, spec)
 
+    def _settled(self, spec: ModelSpec, mine: str) -> str:
+        """The version that all who registered this model at the same moment agree on: the first; mine goes if it is not."""
+        first = self._version_of(spec) or mine
+        if first != mine:
+            self.client.delete_model_version(self.settings.model.name, mine)
+        return first
+
     def _version_of(self, spec: ModelSpec) -> str | None:
-        query = f"name = '{self.settings.model.name}' and tags.model_id = '{spec.model_id}'"
-        for found in self.client.search_model_versions(query):
-            if found.tags.get("checkpoint") == spec.path:
-                return str(found.version)
+        """The first version with the same model_id and path."""
+        wanted = {"model_id": spec.model_id, "checkpoint": spec.path}
+        for version, tags in self._versions():
+            if {key: tags.get(key) for key in wanted} == wanted:
+                return str(version)
         return None
+
+    def _versions(self) -> Iterator[tuple[int, Mapping[str, str]]]:
+        """All whole versions of model.name with their tags, oldest first.
+
+        Unity Catalog searches by one condition and returns no tags, so tags are asked for where a search has none.
+        """
+        query, found, token = named(self.settings.model.name), [], None
+        try:
+            while True:
+                page = self.client.search_model_versions(query, page_token=token)
+                found += page
+                if not (token := page.token):
+                    break
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # no such model yet
+                raise
+        for version in sorted(found, key=lambda version: int(version.version)):
+            if version.status == "READY":  # else one whose registration was killed
+                yield int(version.version), self._tags(version)
+
+    def _tags(self, version: Any) -> Mapping[str, str]:
+        tags: Mapping[str, str] = version.tags
+        if "model_id" in tags:
+            return tags
+        whole = self.client.get_model_version(version.name, str(version.version))
+        tags = whole.tags
+        return tags
 
     def _log_version(self, spec: ModelSpec, name: str) -> str:
         source = resources.files("jobs.driver") / "pyfunc_model.py"
         with resources.as_file(source) as path, warnings.catch_warnings():
             # predict() takes any frame: a type hint would be read as the schema of one column.
-            warnings.filterwarnings("ignore", message=".*type hints.*")
+            for said in ("type hints", "input example"):
+                warnings.filterwarnings("ignore", message=f"(?s).*{said}")
             info = self._mlflow.pyfunc.log_model(
-                name=name,
+                name="model",  # MLflow 3 takes no dots here, which a name in Unity Catalog has
                 python_model=str(path),
                 model_config={
                     "checkpoint": spec.path,
@@ -147,12 +194,11 @@ class Registry:
                     "model_id": spec.model_id,
                 },
                 pip_requirements=["gme-lake[model]"],
-                registered_model_name=name,
+                signature=_signature(spec.dim),
             )
-        version = str(info.registered_model_version)
-        for key, value in _tags(spec).items():
-            self.client.set_model_version_tag(name, version, key, value)
-        return version
+        # With its tags at once: a version without them would be taken for one of another tool's.
+        version = self._mlflow.register_model(info.model_uri, name, tags=_tags(spec))
+        return str(version.version)
 
     @contextmanager
     def tracked(self, run: Run) -> Iterator[None]:
@@ -211,6 +257,23 @@ class Registry:
     def log_artifact(self, path: str) -> None:
         """Log a local file (a report, a plot) to the active run."""
         self._mlflow.log_artifact(path)
+
+
+def _signature(dim: int) -> Any:
+    """Columns that `GmePyfunc.predict` reads, and its vectors; Unity Catalog takes no model without."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    columns = {
+        "text": DataType.string,
+        "image": DataType.binary,
+        "instruction": DataType.string,
+        "is_query": DataType.boolean,
+    }
+    inputs = [ColSpec(kind, name, required=False) for name, kind in columns.items()]
+    vectors = TensorSpec(np.dtype("float32"), (-1, dim), name="embedding")
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([vectors]))
 
 
 def _tags(spec: ModelSpec) -> dict[str, str]:

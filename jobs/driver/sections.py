@@ -41,7 +41,8 @@ class SourceSettings(Section):
     id: str = Field("id", description="column with the row id")
     text: str = Field(
         "{title} {description}",
-        description="template of the text; {column} stands for a column, nulls are empty, ends are trimmed",
+        description="template of the text; {column} stands for a column, nulls are empty, ends are trimmed; empty: no "
+        "texts",
     )
     image: str | None = Field(
         "image", description="column with image bytes, or a path/URI; null: no pictures"
@@ -90,6 +91,11 @@ class ModelSettings(Section):
     checkpoint: str = Field("", description="register-model: checkpoint folder, or a cached hub id")
     profile: str = Field("gme", description="register-model: profile name from conf/models.yaml")
     dtype: Dtype = Field("float32", description="register-model: dtype of the weights when loaded")
+    trial: bool = Field(
+        True,
+        description="register-model: embed one row first, which loads the model on this machine; false where its "
+        "memory is too small for it",
+    )
 
 
 class EmbedSettings(Section):
@@ -102,9 +108,9 @@ class EmbedSettings(Section):
     write_back: Literal["view", "columns", "none"] = Field(
         "view", description="view: <source>_with_vectors; columns: MERGE into the source table"
     )
-    vector_column: str = Field("embedding", description="write_back columns: the vector column")
+    vector_column: str = Field("embedding", description="write_back: name of the vector's column")
     model_column: str = Field(
-        "embedding_model", description="write_back columns: the model_id column"
+        "embedding_model", description="write_back: name of the model_id's column"
     )
     max_image_bytes: int = Field(
         67_108_864, ge=1, description="larger image files are rejected unread"

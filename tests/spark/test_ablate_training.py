@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.driver.ablation_report import Ablation
+from jobs.driver.printing import json_line
 from jobs.driver.registry import Registry
 from jobs.driver.runs import open_run
 from jobs.stages.ablating import ablate_training
@@ -84,6 +85,8 @@ def test_every_strategy_is_a_child_run_and_every_training_is_done_once(open_lake
     assert mean.change["average"].mean == pytest.approx(gap, abs=2e-4)
     assert {score.mean for score in same.change.values()} == {0.0}
     assert (folder / "ablations.md").read_text().strip() in str(report)
+    values = json.loads(json_line(report.values()))
+    assert {one["name"] for one in values["strategies"]} >= {"mean", "same"}
     names = {artifact.path for artifact in registry.client.list_artifacts(run.mlflow_run_id)}
     assert {"ablations.json", "ablations.md", "ablations.png"} <= names
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.driver.printing import json_line
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import IndexDataError, LakeError, SettingsError
 
@@ -68,6 +69,9 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     memory = told["encode, memory of a task"]
     assert memory.in_bytes and 0.6 < memory.predicted / memory.measured < 1.6
     assert "train, core seconds " in str(report) and "(predicted " in str(report)
+    values = json.loads(json_line(report.values()))
+    assert (values["index_id"], values["built"]) == (report.spec.index_id, True)
+    assert len(values["predictions"]) == 4
     kept = lake.read("runs").where(f"run_id = '{run.run_id}'").first()
     assert kept.seconds["tasks.train.predicted"] > 0
     assert kept.counts["encode_peak_predicted_bytes"] == memory.predicted

@@ -6,6 +6,7 @@ About a minute and a half on two cores: each test is a few runs over a table of 
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -286,3 +287,24 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
     shop.embed()
     assert_clean(shop)
     assert expected_hashes(shop)
+
+
+def test_a_check_shows_rows_as_the_model_sees_them_and_writes_nothing(shop, capsys):
+    from jobs.driver.registry import Registry
+    from jobs.stages.embedding.check import check_rows, print_check
+
+    rows = [*source_rows(range(30)), ("empty", None, None, None, 0.0)]
+    rows[3] = ("p3", "cut", None, picture(3)[:150], 1.0)
+    shop.write(rows)
+    lake, _ = shop.embed()
+    files = sorted(Path(lake.root).rglob("*"))
+    check = check_rows(lake, model=Registry(lake.settings).resolve())
+    assert sorted(Path(lake.root).rglob("*")) == files
+    assert len(check.rows) == 20 and check.table_rows == 31
+    good = [row for row in check.rows if row.status == "ok"]
+    assert all(abs(row.norm - 1) < 1e-5 and row.tokens > 3 for row in good)
+    assert all(Path(row.picture).read_bytes()[:2] == b"\xff\xd8" for row in good)
+    assert check.model_seconds > 0
+    print_check(check, file=sys.stdout)
+    printed = capsys.readouterr().out
+    assert "20 of 31 rows" in printed and "thing 1" in printed

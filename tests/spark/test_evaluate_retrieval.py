@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.driver.printing import json_line
 from jobs.driver.registry import Registry
 from jobs.driver.runs import open_run
 from jobs.stages.evaluating.corpora import Searched, Suite
@@ -138,6 +139,9 @@ def assert_recorded(lake, run, report):
         assert (row.documents, row.rejected_documents, row.search) == (80, 1, "exact")
         assert row.low <= row.value <= row.high and row.run_id == run.run_id
         assert row.rejected_queries == row.unranked_queries == (row["name"] == "same's")
+    told = json.loads(json_line(report.values()))
+    assert told["evaluation_id"] == report.evaluation.evaluation_id
+    assert len(told["lines"]) == len(report.lines)
     values = values_of(lake, report)
     assert set(values["same's", f"{WORDS[-1]}?"].values()) == {0.0}, "it could not be embedded"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.driver.printing import json_line
 from tests.spark.conftest import picture, source_rows
 from tests.spark.index_vectors import append_vectors, build, model_of
 from tests.spark.test_search import release
@@ -76,6 +77,8 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
     report, run = measured(lake, spec, model)
 
     assert len(report.asked.query_ids) == 120 and set(report.asked.kinds) == {"row"}
+    values = json.loads(json_line(report.values()))
+    assert values["queries"] == 120 and len(values["figures"]) == len(report.figures)
     for point in (Point(1, 1), Point(4, 10), Point(16, 20)):
         of_all = next(f for f in report.figures if f.measured.point == point)
         assert of_all.recall.value == pytest.approx(
@@ -110,6 +113,8 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
     rows_of_index = tune.read("indexes").collect()
     told, run = tuned(tune, model)
     assert told.met, str(told)
+    values = json.loads(json_line(told.values()))
+    assert values["met"] and values["goal"]["recall"] == 0.93 and values["points"]
     assert "target recall@10 ≥ 0.93 is met by index" in str(told) and "search.recall=0.93" in str(
         told
     )
@@ -179,6 +184,7 @@ def test_a_target_that_cannot_be_met_says_so_and_commits_nothing(open_lake):
     model = model_of("model-a", DIM)
     told, run = tuned(lake, model)
     assert not told.met and run.metrics["target_met"] == 0
+    assert json.loads(json_line(told.values()))["points"] == []
     # Exact search is too slow, 4-bit codes too; twice the lists would need more rows, finer codes be slower still.
     assert [t.manifest.spec.plan.factory for t in told.tries] == ["Flat", "OPQ16_32,IVF32,PQ16x4fs"]
     text = str(told)

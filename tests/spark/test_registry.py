@@ -1,11 +1,16 @@
 """The model registry: versions by reference, aliases resolved once, a pyfunc that embeds, runs that can be joined."""
 
 import io
+import json
+import multiprocessing
+import os
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.spark.conftest import source_rows
 
@@ -56,6 +61,162 @@ def test_a_version_is_registered_once_and_its_pyfunc_embeds(checkpoint, tracking
         mlflow.pyfunc.load_model("models:/shelf@champion").predict(
             pd.DataFrame({"text": [None], "image": [picture.getvalue()[:60]]})
         )
+
+
+@pytest.fixture
+def catalog(monkeypatch, tmp_path):
+    """A registry that enforces what Unity Catalog does, under its own URI; the store."""
+    import mlflow
+    from mlflow.tracking._model_registry import utils
+
+    from tests.spark.catalog_store import CatalogStore
+
+    store = CatalogStore(f"sqlite:///{tmp_path / 'catalog.db'}")
+    stores = utils._get_store_registry()
+    monkeypatch.setitem(stores._registry, "databricks-uc", lambda *args, **kwargs: store)
+    stores._get_store_with_resolved_uri.cache_clear()
+    monkeypatch.setattr(utils, "_registry_uri", None)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "databricks-uc")
+    assert mlflow.get_registry_uri() == "databricks-uc"
+    yield store
+    stores._get_store_with_resolved_uri.cache_clear()
+
+
+def test_unity_catalogs_rules_are_kept(checkpoint, tracking_uri, catalog):
+    from jobs.driver.registry import Registry
+    from jobs.stages.models import describe_checkpoint
+    from udfs.errors import RegistryError
+
+    def opened(*sets):
+        return Registry(settings(checkpoint, tracking_uri, *sets))
+
+    registry = opened("model.name=main.gme.shelf")
+    spec = describe_checkpoint(registry.settings.model)
+    with pytest.raises(RegistryError, match=r"catalog\.schema\.model; set model.name=main.gme.gme"):
+        opened("model.name=gme").register(spec, alias="champion")
+    with pytest.raises(RegistryError, match="no alias champion"):
+        registry.resolve()
+    first = registry.register(spec, alias="champion")
+    assert registry.register(spec, alias="champion") == first == registry.resolve()
+    half = describe_checkpoint(settings(checkpoint, tracking_uri, "model.dtype=float16").model)
+    other = registry.register(half, alias="challenger")
+    assert (first.version, other.version) == ("1", "2")
+    assert registry.find(spec.model_id) == first and registry.find(half.model_id) == other
+    assert opened("model.name=main.gme.shelf", "model.version=2").resolve() == other
+    with pytest.raises(RegistryError, match="no version of model main.gme.shelf has model_id"):
+        registry.find("0" * 16)
+
+    # Somebody else registers the same model after we looked and before we write.
+    third = describe_checkpoint(settings(checkpoint, tracking_uri, "model.dtype=bfloat16").model)
+    theirs = []
+    type(catalog).before_create = lambda: theirs.append(registry.register(third, alias="theirs"))
+    mine = opened("model.name=main.gme.shelf").register(third, alias="mine")
+    assert mine == theirs[0] and mine.version == "3"
+    assert [version for version, _ in registry._versions()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["it's a model", 'a "model"'])
+def test_a_quote_in_a_models_name(checkpoint, tracking_uri, name):
+    from jobs.driver.registry import Registry
+    from jobs.stages.models import describe_checkpoint
+    from udfs.errors import RegistryError
+
+    registry = Registry(settings(checkpoint, tracking_uri, f"model.name={name}"))
+    spec = describe_checkpoint(registry.settings.model)
+    first = registry.register(spec, alias="champion")
+    assert registry.register(spec, alias="champion") == first == registry.resolve()
+    assert registry.find(spec.model_id) == first
+    both = Registry(settings(checkpoint, tracking_uri, "model.name='\""))
+    with pytest.raises(RegistryError, match="both kinds of quotes"):
+        both.register(spec, alias="champion")
+
+
+def _register_at(start, lake, checkpoint, said):
+    """One of several processes that register a model at the same moment; tells the version, or what went wrong."""
+    from jobs.driver.registry import Registry
+    from jobs.driver.settings import load_settings
+    from jobs.stages.models import describe_checkpoint
+
+    try:
+        sets = [f"lake.root={lake}", f"model.checkpoint={checkpoint}", "model.profile=tiny"]
+        settings = load_settings(sets=sets, env={})
+        spec = describe_checkpoint(settings.model)
+        start.wait(timeout=60)
+        said.put(Registry(settings).register(spec, alias="champion").version)
+    except BaseException as error:
+        said.put(f"{type(error).__name__}: {error}"[:500])
+    finally:
+        said.close()
+        said.join_thread()
+        os._exit(0)  # what the parent holds is not this process's to end
+
+
+def test_three_register_a_model_in_a_new_lake_at_once(checkpoint, tmp_path, monkeypatch):
+    """The tables of the store are made once, and so is the version."""
+    import mlflow  # forked, the others need not import it
+
+    from jobs.driver import registry as _  # noqa: F401
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    known = mlflow.get_tracking_uri()
+    context = multiprocessing.get_context("fork")
+    start, said = context.Barrier(3), context.Queue()
+    arguments = (start, str(tmp_path / "lake"), str(checkpoint), said)
+    runs = [context.Process(target=_register_at, args=arguments) for _ in range(3)]
+    for run in runs:
+        run.start()
+    assert [said.get(timeout=120) for _ in runs] == ["1", "1", "1"]
+    for run in runs:
+        run.join(timeout=30)
+    assert mlflow.get_tracking_uri() == known
+
+
+def test_a_broken_checkpoint_is_not_registered(checkpoint, tmp_path):
+    from click.testing import CliRunner
+
+    from jobs import register_model
+    from jobs.driver import registry
+
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    weights = folder / "model.safetensors"
+
+    def register(*sets):
+        sets = [f"lake.root={tmp_path / 'lake'}", f"model.checkpoint={folder}", *sets]
+        arguments = [part for item in sets for part in ("--set", item)]
+        return CliRunner().invoke(register_model.command, arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def forbidden(self, settings):
+            raise AssertionError("the registry was opened")
+
+        patch.setattr(registry.Registry, "__init__", forbidden)
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[: len(whole) // 2])
+        result = register("model.profile=tiny")
+        assert result.exit_code == 1 and "model.safetensors of" in result.output
+        tensors = load_file(checkpoint / "model.safetensors")
+        tensors["model.norm.weight"][:] = float("nan")
+        save_file(tensors, weights, metadata={"format": "pt"})
+        result = register("model.profile=tiny")
+        assert result.exit_code == 1 and "one row could not be embedded" in result.output
+        assert "not_finite" in result.output
+        weights.write_bytes(whole)
+        result = register("model.profile=tiny")
+        assert "the registry was opened" in result.output  # good: only now
+
+
+def test_a_profile_beyond_the_checkpoints_own_budget_is_said(checkpoint, tmp_path, caplog):
+    from jobs.stages.models import describe_checkpoint
+
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    describe_checkpoint(settings(folder, "unused").model)
+    assert not caplog.records
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_pixels": 8 * 784}))
+    describe_checkpoint(settings(folder, "unused").model)
+    assert "makes 16 to 16 image tokens of a picture, but" in caplog.text
+    assert "says 4 to 8" in caplog.text
 
 
 @pytest.mark.spark

@@ -49,7 +49,9 @@ def embedded(rows, spec):
     assert made["key"].cast(pa.binary()).to_pylist() == [row["key"] for row in rows]
     statuses = made["status"].to_pylist()
     errors = made["error"].to_pylist()
-    assert all((status == "ok") == (error is None) for status, error in zip(statuses, errors))
+    assert all(
+        (status == "ok") == (error is None) for status, error in zip(statuses, errors, strict=True)
+    )
     return statuses, errors, made["embedding"].to_pylist()
 
 
@@ -130,7 +132,7 @@ def test_the_row_that_hangs_is_the_row_that_is_noted(spec, tmp_path, monkeypatch
     rows = [{"key": n, "text": t} for n, t in [(b"a", b"x"), (b"b", b"hang"), (b"c", b"x")]]
     embedded(rows, watched)
     assert ended == [row_watch.EXIT_CODE]
-    assert os.listdir(tmp_path / "n") == [row_watch._note("b")]
+    assert [n.name for n in (tmp_path / "n").iterdir()] == [row_watch._note("b")]
 
 
 def test_previews_of_bad_rows_are_empty(tmp_path):

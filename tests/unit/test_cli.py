@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from jobs.driver import cli
-from jobs.driver.printing import Report
+from jobs.driver.printing import Report, json_line
 from jobs.driver.settings import Settings
 from udfs.ann.recall import Recall
 from udfs.errors import LakeError
@@ -159,7 +160,12 @@ def test_a_report_is_text_for_people_and_one_json_object_for_programs() -> None:
     def work(context: cli.JobContext) -> Report:
         click.echo("said on the way")
         print("printed by a library")  # as mlflow does
-        return Report.of(made, when=datetime(2026, 11, 26, tzinfo=UTC), named="Düsseldorf \ud800")
+        return Report.of(
+            made,
+            when=datetime(2026, 11, 26, tzinfo=UTC),
+            named="Düsseldorf \ud800",
+            n=np.array([1, 2]),
+        )
 
     assert outcome(work).stdout == "said on the way\nprinted by a library\n3 rows\n"
     result = outcome(work, "--json")
@@ -171,6 +177,7 @@ def test_a_report_is_text_for_people_and_one_json_object_for_programs() -> None:
         "parts": [vars(made.parts[0])],
         "when": "2026-11-26T00:00:00+00:00",
         "named": "Düsseldorf \ud800",
+        "n": [1, 2],
     }
     assert result.stdout.isascii() and result.stdout.count("\n") == 1
     assert "printed by a library" in result.stderr and "said on the way" in result.stderr
@@ -282,3 +289,8 @@ def test_a_stopped_command_cleans_up_and_says_so_in_one_line(
     assert err.splitlines() == ["of a process", "stopped; run again to continue"]
     assert json.loads(out) == {"error": "stopped; run again to continue", "kind": "Stopped"}
     assert not folder.exists()
+
+
+def test_a_value_without_a_form_in_json_is_an_error_of_ours() -> None:
+    with pytest.raises(TypeError, match="which JSON has no form for"):
+        json_line({"bytes": b"picture"})

@@ -180,11 +180,6 @@ def one_line_docstring_opens_a_module(module: Module, _: list[Module]) -> Iterat
         yield "has no docstring"
 
 
-def modules_stay_small(module: Module, _: list[Module]) -> Iterator[str]:
-    if (lines := module.source.count("\n")) > 250:
-        yield f"{lines} lines"
-
-
 def spark_gets_top_level_functions_of_udfs(module: Module, _: list[Module]) -> Iterator[str]:
     """`partial(function, spec=...)` or `function`, imported from udfs: workers find it by name, and keep its caches."""
     known = {s for i in module.imports if i.top == "udfs" for s in i.symbols}
@@ -276,7 +271,6 @@ RULES: list[tuple[Rule, tuple[str, str], tuple[str, str]]] = [
         ("udfs/a.py", "# A comment\nX = 1"),
         ("udfs/a.py", '"""What it is for."""'),
     ),
-    (modules_stay_small, ("udfs/a.py", "X = 1\n" * 251), ("udfs/a.py", "X = 1\n" * 250)),
     (
         spark_gets_top_level_functions_of_udfs,
         ("jobs/a.py", "from udfs.b import f\nframe.mapInArrow(lambda b: f(b), 'a int')"),

@@ -3,6 +3,7 @@
 import base64
 import os
 import socket
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -119,7 +120,7 @@ def test_a_batch_of_odd_paths_is_stamped_in_order_and_its_ids_pass_untouched(tex
     assert stamps[0] is None
     assert all(stamps[1:])
     assert stamps[-2].endswith(b"|not_utf8")
-    version = os.stat(text).st_mtime_ns
+    version = Path(text).stat().st_mtime_ns
     assert stamps[-1] == f"{text}|33|{version}".encode()
 
 

@@ -1,6 +1,5 @@
 """A row that takes too long ends its worker; the next attempt leaves out that row alone."""
 
-import os
 import subprocess
 import sys
 import time
@@ -57,7 +56,7 @@ def test_the_next_attempt_leaves_out_what_the_last_one_hung_at(tmp_path, how):
     third = attempt(folder, how, *[r for r in rows if r.isascii()])
     assert third.returncode == 0
     assert third.stdout.splitlines() == ["a ok", "b ok", "slow 2 too_slow"]
-    assert len(os.listdir(folder)) == 2
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_written_ends_the_worker_all_the_same(tmp_path):
@@ -75,7 +74,7 @@ def test_rows_in_time_are_left_alone_and_the_watch_ends_with_the_task(tmp_path):
         time.sleep(0.3)  # between rows no row is slow
     watch._thread.join(1)
     assert not watch._thread.is_alive()
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_noted_row_is_rejected_by_name_and_never_begun(tmp_path):

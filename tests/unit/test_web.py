@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -23,8 +24,8 @@ class Server(BaseHTTPRequestHandler):
     """Each path is one kind of server."""
 
     protocol_version = "HTTP/1.1"
-    asked: Counter = Counter()
-    connections: set = set()
+    asked: ClassVar[Counter] = Counter()
+    connections: ClassVar[set] = set()
     stop = threading.Event()
 
     def log_message(self, *args):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from udfs.errors import CheckpointError
-from udfs.gme.patches import MERGE, PATCH
+from udfs.gme.patches import MERGE, PATCH, TOKEN_PIXELS
 
 _SINGLE = "model.safetensors"
-_SHARDED = "model.safetensors.index.json"
+SHARDED = "model.safetensors.index.json"
 _CHUNK = 8 << 20
 
 
@@ -54,6 +54,22 @@ class Checkpoint:
                 f"the profile says vectors of {dim} numbers, but {self.path} makes {self.dim}: "
                 "wrong checkpoint, or wrong profile"
             )
+
+    def picture_tokens(self) -> tuple[int, int] | None:
+        """The range of image tokens that the checkpoint's own preprocessor_config.json says; None where it says none."""
+        file = self.path / "preprocessor_config.json"
+        if not file.is_file():
+            return None
+        said = _read_json(file)
+        size = said.get("size") or {}
+        pixels = (
+            said.get("min_pixels", size.get("shortest_edge")),
+            said.get("max_pixels", size.get("longest_edge")),
+        )
+        if not all(isinstance(value, int) for value in pixels):
+            return None
+        low, high = (round(value / TOKEN_PIXELS) for value in pixels)
+        return low, high
 
     def weights_sha256(self) -> str:
         """Hex sha-256 over the weight files in the order of their names, read in pieces."""
@@ -108,14 +124,14 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    if (folder / _SHARDED).is_file():
-        names = sorted(set(_read_json(folder / _SHARDED).get("weight_map", {}).values()))
+    if (folder / SHARDED).is_file():
+        names = sorted(set(_read_json(folder / SHARDED).get("weight_map", {}).values()))
     elif (folder / _SINGLE).is_file():
         names = [_SINGLE]
     else:
         names = []
     if not names:
-        raise CheckpointError(f"{folder} has no {_SINGLE} and no {_SHARDED} that names shards")
+        raise CheckpointError(f"{folder} has no {_SINGLE} and no {SHARDED} that names shards")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} lacks the weight files {missing}: download them again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from PIL import Image, ImageFile
 
 from udfs.errors import ImageRejected
 from udfs.gme.image_headers import ends_early, header_size, jpeg_scans, kind_of, sniff
+from udfs.strings import without_quotes
 
 REASONS = (
     "empty",
@@ -45,7 +45,6 @@ _UPRIGHT = {  # EXIF 2.32, tag 0x0112
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*\"""")
 
 
 def decode_image(
@@ -136,8 +135,7 @@ def _reason(error: Exception, data: bytes, form: str) -> str:
 def _detail(error: Exception, data: bytes, form: str) -> str:
     # Pillow names the buffer's address where it cannot identify a file: no use to a reader, and never the same twice.
     said = "the header cannot be read" if "cannot identify" in str(error) else str(error)
-    said = _QUOTED.sub("…", said)[:200]  # what it quotes is what was read
-    return f"{form}, {len(data)} bytes: {said}"
+    return f"{form}, {len(data)} bytes: {without_quotes(said)}"
 
 
 def _turned(image: Image.Image) -> Image.Image:

@@ -18,6 +18,7 @@ from udfs.gme.checkpoint import Checkpoint
 from udfs.gme.encoder import EncodedBatch
 from udfs.gme.prepare import Prepared
 from udfs.gme.vision import FoldedPatchEmbed
+from udfs.gme.weights import check_weights
 from udfs.specs import Dtype
 
 # A forward pass costs a GPU milliseconds of kernel launches whatever its size. On a CPU padding is what costs, and
@@ -56,7 +57,7 @@ class EmbeddingModel:
         """
         from transformers import Qwen2VLModel
 
-        Checkpoint.read(path)  # names a missing file; transformers says less
+        check_weights(Checkpoint.read(path))  # says what is missing or cut; transformers says less
         place = resolve_device(device)
         if threads is not None:
             torch.set_num_threads(threads or len(os.sched_getaffinity(0)))

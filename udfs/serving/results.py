@@ -26,6 +26,7 @@ class BatchResults:
         self._error: list[str | None] = [None] * rows
         self._server: list[str | None] = [None] * rows
         self._model_seconds = np.zeros(rows)
+        self._tokens = np.zeros(rows, np.int32)
         self._vectors: npt.NDArray[np.float32] = np.empty((rows, dim), np.float32)
 
     @property
@@ -41,6 +42,7 @@ class BatchResults:
         """Put `answer` into the rows that were sent; they share its seconds by their `tokens`."""
         self.unanswered -= 1
         self._vectors[rows] = answer.vectors
+        self._tokens[rows] = tokens
         self._model_seconds[rows] = answer.model_seconds * np.array(tokens) / sum(tokens)
         for number, error in zip(rows, answer.errors, strict=True):
             self._server[number] = answer.server
@@ -65,6 +67,7 @@ class BatchResults:
             "error": pa.array(self._error, pa.string()),
             "embedding": embedding,
             "server": pa.array(self._server, pa.string()),
+            "tokens": pa.array(self._tokens),
             "prepare_seconds": pa.array(self.prepare_seconds),
             "model_seconds": pa.array(self._model_seconds),
         }

@@ -93,7 +93,7 @@ class Trainer:
         if team.rank == 0:
             self._files.save(self._encoder, self._optimiser, position)
             if spec.output:
-                self._encoder.save(spec.output, dtype=spec.dtype)
+                self._encoder.save(spec.output, dtype=spec.dtype, profile=spec.profile)
         team.barrier()
         if team.rank == 0:
             write_scores(self._vectors, spec, step=position.step, seconds=position.seconds)

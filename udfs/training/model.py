@@ -15,9 +15,10 @@ from torch import nn
 from udfs.errors import SettingsError
 from udfs.gme.budget import Budget, pack
 from udfs.gme.checkpoint import Checkpoint
+from udfs.gme.patches import TOKEN_PIXELS
 from udfs.gme.prepare import Prepared
 from udfs.gme.scratch import hub_layout, write_weights
-from udfs.specs import Dtype
+from udfs.specs import Dtype, ModelProfile
 from udfs.training.forward import Forward
 from udfs.training.grad_cache import encode_batches
 from udfs.training.spec import ModelOptions
@@ -90,8 +91,10 @@ class TrainableEncoder(nn.Module):
         """Parameters that training changes, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
-    def save(self, path: str | Path, *, dtype: Dtype) -> Path:
+    def save(self, path: str | Path, *, dtype: Dtype, profile: ModelProfile | None = None) -> Path:
         """Write the checkpoint in the hub layout, adapters merged into the weights; tokenizer as it was.
+
+        With the `profile` that it was trained under, preprocessor_config.json tells that budget of image tokens.
 
         Raises SettingsError where the Encoder would read it as another model than was trained.
         """
@@ -109,10 +112,21 @@ class TrainableEncoder(nn.Module):
         for name in _COPIED:
             if (self.folder / name).is_file() and folder.resolve() != self.folder.resolve():
                 shutil.copyfile(self.folder / name, folder / name)
+        if profile is not None:
+            _write_budget(folder / "preprocessor_config.json", profile)
         config = Checkpoint.read(self.folder).config | {"torch_dtype": dtype}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         write_weights(halved, folder)
         return folder
+
+
+def _write_budget(file: Path, profile: ModelProfile) -> None:
+    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    said |= {
+        "min_pixels": profile.min_image_tokens * TOKEN_PIXELS,
+        "max_pixels": profile.max_image_tokens * TOKEN_PIXELS,
+    }
+    file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
 def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:

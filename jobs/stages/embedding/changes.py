@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embedding.accounts import require_few_rejected
 from jobs.stages.embedding.commit import commit
-from jobs.stages.embedding.reuse import stage_reused
+from jobs.stages.embedding.reuse import LostContents, stage_reused
 from jobs.stages.embedding.work import Embedding, stored_contents
 from udfs.embed import EMBED_OUTPUT, embed_batches
 
@@ -28,8 +28,8 @@ class Looked:
     rejected: int
 
 
-def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: DataFrame | None) -> Looked:
-    """Bring the vectors of `rows` up to date; `lost` as `stage_lost_contents` makes it.
+def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostContents) -> Looked:
+    """Bring the vectors of `rows` up to date; `lost` are vectors that the model made before.
 
     What is written follows from comparing the rows with `vectors`, so that the same rows again change nothing.
     Everything between the stages is written to the staging folder first: each is computed once, and the commit
@@ -53,14 +53,14 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: DataFrame
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        counts = job.run.counts
-        done = counts["embedded"] + counts["copied"]
-        require_few_rejected(
-            job,
-            rejected=counts["rejected"] + rejected,
-            rows=done + total,
-            said="of this run (the last micro-batch was not committed)",
-        )
+        if not job.retry_rejected:  # most of those that are tried again are rejected again
+            counts = job.run.counts
+            require_few_rejected(
+                job,
+                rejected=counts["rejected"] + rejected,
+                rows=counts["embedded"] + counts["copied"] + total,
+                said="of this run (the last micro-batch was not committed)",
+            )
         commit(job, spark, staged, rows=total, replaces=replaced > 0)
     return Looked(looked_at, total, made, total - made, rejected)
 

@@ -147,8 +147,6 @@ def read_proof(
     from pyspark.sql import functions as F
 
     runs = source_runs(lake, model_id=model_id)
-    if "source_commit" not in runs.columns:
-        return Proof(None, "the lake was written by an earlier version")
     columns = ["run_id", "source_key", "source_version", "source_commit", "vectors_version"]
     rows = (
         runs.groupBy("run_id", "started_at")

@@ -30,7 +30,7 @@ from jobs.stages.embedding.history import (
     require_own_vectors,
     source_key,
 )
-from jobs.stages.embedding.reuse import stage_lost_contents
+from jobs.stages.embedding.reuse import LostContents
 from jobs.stages.embedding.source import Source
 from jobs.stages.embedding.window import WindowStream, choose_window
 from jobs.stages.embedding.work import Embedding
@@ -170,9 +170,9 @@ def _embed_window(
 ) -> tuple[SourceIds, int]:
     """Give a window's rows to the model; the ids of the source at the version reached, and that version."""
     run, source = job.run, job.source
+    lost = LostContents(job)
     with run.stage("count"):
         ids = count_source(job, version=state.version)
-        lost = stage_lost_contents(job)
     total = ids.rows if stream.window.start is None else rows
     progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
     job = replace(job, progress=progress)
@@ -197,7 +197,7 @@ def _one_batch(
     job: Embedding,
     stream: WindowStream,
     ids: SourceIds,
-    lost: DataFrame | None,
+    lost: LostContents,
     progress: RowProgress,
     frame: DataFrame,
     batch_id: int,

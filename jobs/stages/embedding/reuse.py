@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import delta_table
@@ -20,42 +20,49 @@ _VECTOR = ("content_hash", "status", "error", "embedding")
 _COMMITS = 200
 
 
-def stage_lost_contents(job: Embedding) -> DataFrame | None:
-    """(content_hash, vector_id, commit) of good vectors that `vectors` has lost and its change feed still has, in files.
+class LostContents:
+    """Good vectors that `vectors` has lost and its change feed still has; looked for when they are first asked for."""
 
-    None where there are none. A feed that VACUUM has cut is no error: what it lacks is embedded again.
-    """
-    from pyspark.sql import functions as F
+    def __init__(self, job: Embedding) -> None:
+        self._job = job
 
-    name = job.lake.name("vectors")
-    history = delta_table(job.lake.spark, name).history()
-    merges = history.where("operation = 'MERGE' AND operationMetrics['numTargetRowsDeleted'] > 0")
-    commits = [
-        int(r[0]) for r in merges.select("version").orderBy(F.desc("version")).head(_COMMITS)
-    ]
-    if not commits:
-        return None
-    folder = f"{job.staging}/lost"
-    newest = F.max_by(
-        F.struct("vector_id", F.col("_commit_version").alias("commit")), "_commit_version"
-    )
-    try:
-        lost = _lost_rows(job, low=min(commits), high=max(commits))
-        lost.groupBy("content_hash").agg(newest.alias("row")).select(
-            "content_hash", "row.*"
-        ).write.mode("overwrite").parquet(folder)
-    except Exception as error:  # files and versions that are gone have many names
-        log.info(
-            "rows that vectors had before cannot be copied, as its change feed is not all there (%s: %.200s)",
-            type(error).__name__,
-            error,
+    @cached_property
+    def frame(self) -> DataFrame | None:
+        """(content_hash, vector_id, commit) in files, or None where there are none.
+
+        A feed that VACUUM has cut is no error: what it lacks is embedded again.
+        """
+        from pyspark.sql import functions as F
+
+        job = self._job
+        history = delta_table(job.lake.spark, job.lake.name("vectors")).history()
+        merges = history.where(
+            "operation = 'MERGE' AND operationMetrics['numTargetRowsDeleted'] > 0"
         )
-        return None
-    return job.lake.spark.read.parquet(folder)
+        newest = merges.select("version").orderBy(F.desc("version")).head(_COMMITS)
+        commits = [int(row[0]) for row in newest]
+        if not commits:
+            return None
+        folder = f"{job.staging}/lost"
+        last = F.max_by(
+            F.struct("vector_id", F.col("_commit_version").alias("commit")), "_commit_version"
+        )
+        try:
+            lost = _lost_rows(job, low=min(commits), high=max(commits))
+            rows = lost.groupBy("content_hash").agg(last.alias("row"))
+            rows.select("content_hash", "row.*").write.mode("overwrite").parquet(folder)
+        except Exception as error:  # files and versions that are gone have many names
+            log.info(
+                "rows that vectors had before cannot be copied, as its change feed is not all there (%s: %.200s)",
+                type(error).__name__,
+                error,
+            )
+            return None
+        return job.lake.spark.read.parquet(folder)
 
 
 def stage_reused(
-    job: Embedding, pending: DataFrame, *, lost: DataFrame | None, folder: str, pinned: int
+    job: Embedding, pending: DataFrame, *, lost: LostContents, folder: str, pinned: int
 ) -> DataFrame | None:
     """The vectors of pending contents that need no model: (content_hash, status, error, embedding); None for none."""
     from pyspark.sql import functions as F
@@ -65,8 +72,8 @@ def stage_reused(
     matches = known.groupBy("content_hash").agg(
         F.min("vector_id").alias("vector_id"), F.lit(None).cast("bigint").alias("commit")
     )
-    if lost is not None:
-        found = lost.join(F.broadcast(wanted), "content_hash")
+    if lost.frame is not None:
+        found = lost.frame.join(F.broadcast(wanted), "content_hash")
         matches = matches.unionByName(found.join(matches, "content_hash", "left_anti"))
     matches.write.mode("overwrite").parquet(f"{folder}/reused")
     reused = pending.sparkSession.read.parquet(f"{folder}/reused")

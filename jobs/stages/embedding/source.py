@@ -27,7 +27,7 @@ from jobs.stages.embedding.checks import (
 )
 from jobs.stages.embedding.template import template_columns, text_expression
 from udfs.errors import LakeError
-from udfs.specs import READ_ANYWHERE, ReadSpec
+from udfs.specs import ReadSpec
 from udfs.stamp import STAMP_OUTPUT, stamp_images
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Source:
     image_kind: str
     has_cdf: bool
     version: int
-    reading: ReadSpec = READ_ANYWHERE
+    reading: ReadSpec
 
     @classmethod
     def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:

@@ -196,7 +196,8 @@ class WindowStream:
                 one_batch(frame, batch_id)
             except BaseException as error:
                 failures.append(error)
-                raise
+                # Spark looks through its text with a regular expression that overflows the JVM's stack on a long one.
+                raise RuntimeError("the micro-batch failed") from None
 
         job, settings = self._job, self._job.lake.settings.embed
         try:

@@ -162,7 +162,7 @@ class Lake:
 
         name = self.name(table.name)
         location = None if self.settings.lake.managed else self.folder("tables", table.name)
-        if self.spark.catalog.tableExists(name) and self._is_ours(name, location):
+        if self._is_known(name, location):
             self._add_missing_columns(table)
         elif location and DeltaTable.isDeltaTable(self.spark, location):
             self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
@@ -182,11 +182,21 @@ class Lake:
             )
             self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
 
-    def _is_ours(self, name: str, location: str | None) -> bool:
-        """Whether a name of the catalog is the table of this lake. One whose folder is gone is forgotten: lakes are moved.
+    def _is_known(self, name: str, location: str | None) -> bool:
+        """Whether the catalog has a name as the table of this lake. One whose folder is gone is forgotten: lakes are moved.
 
         Dropping it takes the name alone: tables at a location of their own keep their files.
         """
+        from pyspark.errors import AnalysisException
+
+        try:
+            if not self.spark.catalog.tableExists(name):
+                return False
+        except AnalysisException as error:
+            if location is None or "DELTA_PATH_DOES_NOT_EXIST" not in str(error):
+                raise
+            self.spark.sql(f"DROP TABLE {name}")
+            return False
         if location is None:
             return True
         described = self.spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Location'")

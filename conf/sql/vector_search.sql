@@ -54,7 +54,7 @@ RETURN
   -- any that is new.
   searched AS (
     SELECT
-      a.query, a.k, coalesce(a.refused, f.error) AS error, n.found,
+      a.query, a.k, a.model_id AS searched_id, coalesce(a.refused, f.error) AS error, n.found,
       size(n.found) < a.k AND a.fetched < a.rows AS short
     FROM asked a, (SELECT max(error) AS error FROM hits) f,
       (SELECT collect_list(struct(-score AS below, vector_id, id)) AS found FROM kept) n
@@ -77,7 +77,8 @@ RETURN
       SELECT *, row_number() OVER (ORDER BY score DESC, vector_id) AS rank
       FROM (
         SELECT /*+ BROADCAST(searched) */ id, vector_id, CAST({inner_product} AS DOUBLE) AS score
-        FROM {schema}.current_vectors, searched
+        -- By equality of a partition column: Spark then reads nothing where no query is short, as is usual.
+        FROM {schema}.current_vectors JOIN searched ON model_id = searched_id
         WHERE error IS NULL AND short AND vector_id <= (SELECT last_vector_id FROM opened)
       )
     )

@@ -63,7 +63,9 @@ class Source:
             _image_kind(settings, schema, table),
             _has_cdf(lake, table),
             version,
-            read_spec(lake.spark, _with(lake.settings, settings), table, settings.image_base),
+            read_spec(
+                lake.spark, _with(lake.settings, settings), table, folders=[settings.image_base]
+            ),
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,22 @@ _ALWAYS = ("https", "data")
 _FILES = {".parquet", ".json", ".jsonl", ".yaml", ".yml"}
 
 
-def read_spec(spark: SparkSession, settings: Settings, *places: str | None) -> ReadSpec:
+def read_spec(
+    spark: SparkSession,
+    settings: Settings,
+    *tables: str | None,
+    folders: Iterable[str | None] = (),
+) -> ReadSpec:
     """How rows' files are read, as the sections `source` and `embed` say.
 
-    Where `source.schemes` is not set, rows may name the kinds of storage that `places` (tables, files, folders) and
-    `source.roots` lie in, https and data.
+    Where `source.schemes` is not set, rows may name the kinds of storage that `tables` (by name or path),
+    `folders` and `source.roots` lie in, https and data.
     """
     source = settings.source
     schemes = source.schemes
     if schemes is None:
-        found = {s for place in places if place for s in storage_schemes(spark, place)}
-        found |= {s for root in source.roots for s in storage_schemes(spark, root, path=True)}
+        found = {s for table in tables if table for s in storage_schemes(spark, table)}
+        found |= {s for f in (*folders, *source.roots) if f for s in _schemes_of(absolute(f))}
         schemes = [*sorted(found - set(_ALWAYS)), *_ALWAYS]
     return ReadSpec(
         max_bytes=settings.embed.max_image_bytes,
@@ -45,14 +51,16 @@ def read_spec(spark: SparkSession, settings: Settings, *places: str | None) -> R
     )
 
 
-def storage_schemes(spark: SparkSession, place: str, *, path: bool = False) -> set[str]:
-    """Schemes of the storage that a table (by name or path), file or folder lies in.
+def storage_schemes(spark: SparkSession, table: str) -> set[str]:
+    """Schemes of the storage that a table or file of rows lies in.
 
-    A view has none. A table of a catalog has Databricks' volumes too, which the catalog governs.
+    A view and a table that does not exist (whoever reads it will say so) have none. A table of a catalog has Databricks' volumes too, which the catalog governs.
     """
-    if path or is_path(place) or PurePosixPath(place).suffix in _FILES:
-        return _schemes_of(absolute(place))
-    described = spark.sql(f"DESCRIBE TABLE EXTENDED {qualified(place)}")
+    if is_path(table) or PurePosixPath(table).suffix in _FILES:
+        return _schemes_of(absolute(table))
+    if not spark.catalog.tableExists(qualified(table)):
+        return set()
+    described = spark.sql(f"DESCRIBE TABLE EXTENDED {qualified(table)}")
     row = described.where("col_name = 'Location'").select("data_type").first()
     return {"dbfs"} | (set() if row is None else _schemes_of(str(row[0])))
 

@@ -201,7 +201,8 @@ def _base(settings: Settings, spec: TrainSpec, *, folder: str) -> str:
 def _reading(spark: SparkSession, settings: Settings) -> ReadSpec:
     train = settings.train
     tasks = settings.evaluate.data if train.tasks else None
-    return read_spec(spark, settings, train.pairs, train.validation, train.image_base, tasks)
+    folders = [train.image_base, tasks]
+    return read_spec(spark, settings, train.pairs, train.validation, folders=folders)
 
 
 def _pairs(settings: Settings, file: str | None, reading: ReadSpec) -> PairsSpec | None:

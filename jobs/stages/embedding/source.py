@@ -76,7 +76,9 @@ class Source:
             check_contents(columns, settings)
             check_written(columns, lake.settings.embed, settings, properties)
         has_cdf = properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
-        reading = read_spec(lake.spark, _with(lake.settings, settings), table, settings.image_base)
+        reading = read_spec(
+            lake.spark, _with(lake.settings, settings), table, folders=[settings.image_base]
+        )
         return cls(table, settings, kind, has_cdf, version, reading)
 
     @property

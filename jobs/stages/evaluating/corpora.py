@@ -82,7 +82,12 @@ class Suite:
             table=suite.lake.name(STAGED.name),
             text="{text}",
             image_uri="image_uri",
-            schemes=list(read_spec(lake.spark, settings, *_places(settings)).schemes or ()),
+            schemes=list(
+                read_spec(
+                    lake.spark, settings, settings.mine.pairs, folders=_folders(settings)
+                ).schemes
+                or ()
+            ),
             **{name: getattr(settings.source, name) for name in _READING},
         )
         suite.lake.settings = suite.lake.settings.model_copy(update={"source": source})
@@ -133,11 +138,11 @@ class Suite:
         )
 
 
-def _places(settings: Settings) -> list[str | None]:
-    """Tables and folders that the documents come from; their pictures may lie in the same kinds of storage."""
+def _folders(settings: Settings) -> list[str | None]:
+    """Folders that the documents come from; their pictures may lie in the same kinds of storage."""
     mine, evaluate = settings.mine, settings.evaluate
     by_task = evaluate.tasks or mine.tasks or settings.train.tasks
-    return [mine.pairs, mine.image_base, evaluate.data if by_task else None]
+    return [mine.image_base, evaluate.data if by_task else None]
 
 
 def _staged(documents: DataFrame, corpus: str, signature: str) -> DataFrame:

@@ -46,8 +46,9 @@ def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
 def query_reading(lake: Lake) -> ReadSpec:
     """How the pictures of queries are read: of whichever job's queries."""
     search, recall, mine = lake.settings.search, lake.settings.recall, lake.settings.mine
-    places = (search.queries, search.image_base, recall.queries, recall.image_base)
-    return read_spec(lake.spark, lake.settings, *places, mine.pairs, mine.image_base)
+    tables = (search.queries, recall.queries, mine.pairs)
+    folders = (search.image_base, recall.image_base, mine.image_base)
+    return read_spec(lake.spark, lake.settings, *tables, folders=folders)
 
 
 def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:

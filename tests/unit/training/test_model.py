@@ -9,6 +9,7 @@ import torch
 from tests.unit.training.conftest import PROFILE
 from udfs.errors import SettingsError
 from udfs.gme import Encoder
+from udfs.gme.checkpoint import Checkpoint
 from udfs.training.model import TrainableEncoder
 from udfs.training.spec import ModelOptions
 
@@ -95,7 +96,8 @@ def test_merged_adapter_equals_the_adapter(checkpoint, rows, prepared, tmp_path)
                 value.copy_(0.1 * torch.randn(value.shape, generator=generator))
         adapted = encoder(prepared).numpy()
         assert np.abs(adapted - untrained(prepared).numpy()).max() > 1e-2
-    encoder.save(tmp_path, dtype="float32")
+    encoder.save(tmp_path, dtype="float32", profile=PROFILE)
+    assert Checkpoint.read(tmp_path).picture_tokens() == (4, 9)
     merged = Encoder.load(tmp_path, profile=PROFILE).encode(rows).vectors
     assert np.abs(merged - adapted).max() < 1e-5
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import click
 
+from jobs.driver.claims import claim
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 from jobs.driver.runs import open_run
@@ -36,10 +37,15 @@ def command(context: JobContext, releases: int, retain_hours: float, dry_run: bo
     and what kept ones add to. Folders without an index and intermediate files go too once they are old enough: runs that
     were killed left them. Nothing outside the lake is touched.
     """
-    planned = plan_vacuum(context.lake, releases=releases, retain=timedelta(hours=retain_hours))
+    retain = timedelta(hours=retain_hours)
     if dry_run:
+        planned = plan_vacuum(context.lake, releases=releases, retain=retain)
         return Report(f"would remove {planned}", {"removed": False, **vars(planned)})
-    with open_run(context.lake, context.registry, job="vacuum_indexes") as run:
+    with (
+        open_run(context.lake, context.registry, job="vacuum_indexes") as run,
+        claim(run, name=run.job, timeout=context.settings.embed.claim_seconds),
+    ):
+        planned = plan_vacuum(context.lake, releases=releases, retain=retain)
         done = vacuum(context.lake, run, planned)
     return Report(f"removed {done}", {"removed": True, **vars(done), "run_id": run.run_id})
 

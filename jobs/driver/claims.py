@@ -90,7 +90,7 @@ class Claim:
 
 @contextmanager
 def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
-    """Hold the claim `name` of the run's lake for a block; records the run as begun.
+    """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
 
     A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
     dead. Raises LakeError where another run holds the claim.
@@ -203,9 +203,10 @@ def _taken(name: str, row: Any) -> LakeError:
     if row is not None:
         holder = Holder.parse(row.holder)
         whose = f"run {row.run_id} (process {holder.pid} on {holder.machine.split(' ')[0]}, last beat {row.beat:%H:%M:%S} UTC)"
+    what = job.replace("_", "-") + (f" for model {model_id}" if model_id else "")
     return LakeError(
-        f"another run of {job.replace('_', '-')} for model {model_id} is active in this lake: {whose}. One run at a time "
-        "writes a model's vectors; nothing was embedded twice. Wait for it to end, then run again if still needed"
+        f"another run of {what} is active in this lake: {whose}. Only one may work at a time; nothing was done twice. Wait "
+        "for it to end, then run again if still needed"
     )
 
 

@@ -34,8 +34,8 @@ def publish_catalog(lake: Lake) -> list[str]:
     names = []
     for file in conf_names("sql"):
         text = conf_text(f"sql/{file}")
-        values = {"schema": lake.schema, "root": literal(lake.root), "inner_product": inner}
-        lake.spark.sql(text.format(**values))
+        root = literal(lake.root)
+        lake.spark.sql(text.format(schema=lake.schema, root=root, inner_product=inner))
         names.append(lake.name(file.removesuffix(".sql")))
     return names if lake.settings.lake.managed else names + publish_source_views(lake)
 

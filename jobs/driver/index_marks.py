@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.conflicts import again_on_conflict
 from jobs.driver.lake import now
-from jobs.driver.sql import literal
+from jobs.driver.sql import literals, string_array, timestamp_literal
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def hold(lake: Lake, run: Run, index_ids: Collection[str]) -> None:
 @again_on_conflict
 def _hold(lake: Lake, run_id: str, index_ids: Collection[str]) -> None:
     lake.spark.sql(
-        f"MERGE INTO {lake.name('index_marks')} t USING (SELECT explode({_array(index_ids)}) AS index_id) s "
+        f"MERGE INTO {lake.name('index_marks')} t USING (SELECT explode({string_array(index_ids)}) AS index_id) s "
         "ON t.index_id = s.index_id "
         "WHEN MATCHED AND t.mark <> 'removing' THEN UPDATE SET mark = 'held', marked_at = current_timestamp(), "
-        f"run_ids = array_union(IF(t.mark = 'held', t.run_ids, {_array([])}), {_array([run_id])}) "
+        f"run_ids = array_union(IF(t.mark = 'held', t.run_ids, {string_array([])}), {string_array([run_id])}) "
         "WHEN NOT MATCHED THEN INSERT (index_id, mark, marked_at, run_ids) "
-        f"VALUES (s.index_id, 'held', current_timestamp(), {_array([run_id])})"
+        f"VALUES (s.index_id, 'held', current_timestamp(), {string_array([run_id])})"
     )
 
 
@@ -101,13 +101,13 @@ def mark_unused(
 ) -> None:
     """Mark indexes unused; those marked before keep the time of that, those held by runs that are not over stay so."""
     lake.spark.sql(
-        f"MERGE INTO {lake.name('index_marks')} t USING (SELECT explode({_array(index_ids)}) AS index_id) s "
+        f"MERGE INTO {lake.name('index_marks')} t USING (SELECT explode({string_array(index_ids)}) AS index_id) s "
         "ON t.index_id = s.index_id "
-        f"WHEN MATCHED AND t.mark = 'held' AND (t.marked_at <= {_timestamp(_expiry())} "
-        f"OR size(array_except(t.run_ids, {_array(ended)})) = 0) "
-        f"THEN UPDATE SET mark = 'unused', marked_at = current_timestamp(), run_ids = {_array([run.run_id])} "
+        f"WHEN MATCHED AND t.mark = 'held' AND (t.marked_at <= {timestamp_literal(_expiry())} "
+        f"OR size(array_except(t.run_ids, {string_array(ended)})) = 0) "
+        f"THEN UPDATE SET mark = 'unused', marked_at = current_timestamp(), run_ids = {string_array([run.run_id])} "
         "WHEN NOT MATCHED THEN INSERT (index_id, mark, marked_at, run_ids) "
-        f"VALUES (s.index_id, 'unused', current_timestamp(), {_array([run.run_id])})"
+        f"VALUES (s.index_id, 'unused', current_timestamp(), {string_array([run.run_id])})"
     )
 
 
@@ -122,9 +122,9 @@ def claim(lake: Lake, run: Run, index_ids: Collection[str], *, unused_since: dat
 def _claim(lake: Lake, run_id: str, index_ids: Collection[str], *, unused_since: datetime) -> None:
     lake.spark.sql(
         f"UPDATE {lake.name('index_marks')} "
-        f"SET mark = 'removing', marked_at = current_timestamp(), run_ids = {_array([run_id])} "
-        f"WHERE index_id IN ({_listed(index_ids)}) AND mark = 'unused' "
-        f"AND marked_at <= {_timestamp(unused_since)}"
+        f"SET mark = 'removing', marked_at = current_timestamp(), run_ids = {string_array([run_id])} "
+        f"WHERE index_id IN ({literals(index_ids)}) AND mark = 'unused' "
+        f"AND marked_at <= {timestamp_literal(unused_since)}"
     )
 
 
@@ -133,21 +133,9 @@ def forget(lake: Lake, index_ids: Collection[str], *, marks: Collection[str]) ->
     """Delete the rows of indexes whose mark is one of `marks`."""
     lake.spark.sql(
         f"DELETE FROM {lake.name('index_marks')} "
-        f"WHERE index_id IN ({_listed(index_ids)}) AND mark IN ({_listed(marks)})"
+        f"WHERE index_id IN ({literals(index_ids)}) AND mark IN ({literals(marks)})"
     )
 
 
 def _expiry() -> datetime:
     return now() - timedelta(hours=HOLD_HOURS)
-
-
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join(literal(value) for value in sorted(values))
-
-
-def _array(values: Iterable[str]) -> str:
-    return f"CAST(array({_listed(values)}) AS ARRAY<STRING>)"
-
-
-def _timestamp(moment: datetime) -> str:
-    return f"timestamp_micros({literal(int(moment.timestamp() * 1e6))})"

@@ -162,7 +162,7 @@ class Lake:
 
         name = self.name(table.name)
         location = None if self.settings.lake.managed else self.folder("tables", table.name)
-        if self._is_known(name, location):
+        if self._is_known(table, location):
             self._add_missing_columns(table)
         elif location and DeltaTable.isDeltaTable(self.spark, location):
             self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
@@ -182,13 +182,14 @@ class Lake:
             )
             self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
 
-    def _is_known(self, name: str, location: str | None) -> bool:
-        """Whether the catalog has a name as the table of this lake. One whose folder is gone is forgotten: lakes are moved.
+    def _is_known(self, table: Table, location: str | None) -> bool:
+        """Whether the catalog knows a table as the one of this lake. One whose folder is gone is forgotten: lakes are moved.
 
         Dropping it takes the name alone: tables at a location of their own keep their files.
         """
         from pyspark.errors import AnalysisException
 
+        name = self.name(table.name)
         try:
             if not self.spark.catalog.tableExists(name):
                 return False

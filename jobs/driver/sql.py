@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
+from datetime import datetime
 
 from udfs.errors import LakeError
 
@@ -59,6 +61,21 @@ def literal(value: str | bytes | bool | int | float | None) -> str:
         return f"X'{value.hex()}'"
     escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\u0024{")
     return f"'{escaped}'"
+
+
+def literals(values: Iterable[str]) -> str:
+    """Values as a list within brackets, in order: `'a', 'b'`."""
+    return ", ".join(literal(value) for value in sorted(values))
+
+
+def string_array(values: Iterable[str]) -> str:
+    """Values as an array of strings, which may be empty."""
+    return f"CAST(array({literals(values)}) AS ARRAY<STRING>)"
+
+
+def timestamp_literal(moment: datetime) -> str:
+    """A moment as a timestamp, whatever the session's time zone."""
+    return f"timestamp_micros({literal(int(moment.timestamp() * 1e6))})"
 
 
 def is_path(table: str) -> bool:

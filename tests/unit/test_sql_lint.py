@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 QUOTING = {"identifier", "readable", "qualified", "literal"}
+QUOTING |= {"literals", "string_array", "timestamp_literal"}
 OWN = {"conf_text", "sql_type"}  # our files of conf/, and types of our tables
 TAKES_SQL = {"sql", "where", "filter", "expr", "selectExpr", "delete", "merge"}
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "ALTER", "DROP", "TRUNCATE")

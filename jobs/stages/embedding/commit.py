@@ -93,10 +93,9 @@ def remove_gone(job: Embedding, gone: DataFrame, *, rows: int) -> None:
         )
 
 
-@again_on_conflict
 def _merge(spark: SparkSession, statement: str) -> Row:
-    """Make a MERGE; its row of counts."""
-    counts = spark.sql(statement).first()
+    """Make a MERGE, again where another commit came between; its row of counts."""
+    counts = again_on_conflict(spark.sql)(statement).first()
     if counts is None:
         raise LakeError(
             "a MERGE into vectors has told nothing of what it did; run again to compare every row"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from jobs.driver.lake import Lake
+    from jobs.driver.settings import EmbedSettings
     from jobs.stages.embedding.source import Source
 
 # Commits of `vectors` that leave every model's rows as its own runs wrote them: those of the runs, and upkeep.
@@ -130,9 +131,15 @@ def source_runs(lake: Lake, *, model_id: str) -> DataFrame:
     return runs.where(F.col("model_id") == model_id)
 
 
-def source_key(source: Source, *, state: TableState, vectors: TableState) -> str:
-    """Digest of what must be equal for one run to go on from another: source table, mapping, and table `vectors`."""
-    parts = "|".join([state.table_id, source.columns_key, vectors.table_id])
+def source_key(
+    source: Source, *, state: TableState, vectors: TableState, embed: EmbedSettings
+) -> str:
+    """Digest of what must be equal for one run to go on from another.
+
+    Source table and mapping, table `vectors`, and where vectors are written back to.
+    """
+    back = [embed.write_back, embed.vector_column, embed.model_column]
+    parts = "|".join([state.table_id, source.columns_key, vectors.table_id, *back])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 

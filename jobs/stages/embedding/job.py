@@ -115,10 +115,9 @@ def _identify(run: Run, source: Source, *, state: TableState) -> Proof:
     """Record in the run what it reads; what earlier runs prove of it."""
     lake, model = run.lake, run.model
     vectors = TableState.read(lake.spark, lake.name("vectors"))
-    run.source_table, run.source_key = (
-        source.table,
-        source_key(source, state=state, vectors=vectors),
-    )
+    embed = lake.settings.embed
+    run.source_table = source.table
+    run.source_key = source_key(source, state=state, vectors=vectors, embed=embed)
     _record_version(run, state, state.version)
     run.vectors_version = vectors.version
     return read_proof(

@@ -191,7 +191,7 @@ def test_one_of_two_rows_that_came_and_went_between_runs_leaves_the_other(shop):
     shop.spark.sql(
         f"DELETE FROM delta.`{shop.table}` WHERE title IN ('another p1', 'came and went')"
     )
-    _, report = shop.embed()
+    _, report = shop.embed("embed.max_deleted=.5")
     assert_clean(shop)
     assert report.counts["source_rows"] == 3
 
@@ -276,13 +276,20 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
     row["claim"] = newest + 10
     lake.append("run_events", [row])
     shop.write(source_rows([30]))
-    beating = threading.Timer(
-        1.5, lambda: lake.append("run_events", [{**row, "beat_at": now() + timedelta(seconds=1)}])
-    )
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(1):
+            lake.append("run_events", [{**row, "beat_at": now()}])
+
+    beating = threading.Thread(target=beat)
     beating.start()
-    with pytest.raises(LakeError, match=r"active in this lake: run .* on another-host"):
-        shop.embed("embed.claim_seconds=20")
-    beating.join()
+    try:
+        with pytest.raises(LakeError, match=r"active in this lake: run .* on another-host"):
+            shop.embed("embed.claim_seconds=60")
+    finally:
+        ended.set()
+        beating.join()
     lake.append("run_events", [{**row, "status": "failed", "ended_at": now()}])
     shop.embed()
     assert_clean(shop)

@@ -252,25 +252,6 @@ def test_a_run_that_dies_between_micro_batches_is_continued(shop, monkeypatch):
     assert states == {"failed", "succeeded"}
 
 
-def test_a_run_beside_another_writes_nothing_twice_and_says_so(shop, monkeypatch):
-    import jobs.stages.embedding.changes as changes
-    from udfs.errors import LakeError
-
-    shop.write(source_rows(range(4)))
-    real = changes.commit
-
-    def slower_run(job, *args, **named):
-        """Another run commits the same rows after this one has looked and before it commits."""
-        monkeypatch.setattr(changes, "commit", real)
-        shop.embed("source.recheck_files=true", "embed.rescan=true")
-        real(job, *args, **named)
-
-    monkeypatch.setattr(changes, "commit", slower_run)
-    with pytest.raises(LakeError, match="another run"):
-        shop.embed()
-    assert len(shop.vectors(shop.lake())) == 4
-
-
 def test_vectors_of_another_table_are_not_taken_away(shop, tmp_path):
     """Ids that a source lacks lose their vectors; a second table in the same lake lacks all of the first one's."""
     shop.write(source_rows(range(3)))

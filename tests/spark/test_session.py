@@ -11,9 +11,10 @@ def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
     from jobs.driver.session import open_session
     from jobs.driver.settings import load_settings
     from jobs.stages.embedding.source import Source
+    from udfs.specs import READ_ANYWHERE
 
     settings = load_settings(sets=[f"source.text={TEMPLATE}"], env={})
-    source = Source("shop", settings.source, image_kind="none", has_cdf=False, version=0)
+    source = Source("shop", settings.source, "none", False, 0, READ_ANYWHERE)
     name = "spark.sql.session.timeZone"
     own = spark.conf.get(name)
     assert own == "UTC"  # of a session that we start

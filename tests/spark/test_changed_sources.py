@@ -106,7 +106,7 @@ def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
     still_works("does not exist", titles=False)
     is_refused("does not exist")
 
-    lake = shop.lake("index.factory=IVF{nlist},Flat", "index.nlist=2")
+    lake = shop.lake("index.factory=SQfp16")
     release(lake)
     assert released(lake, rollback).index_id == first
 

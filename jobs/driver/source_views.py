@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.lake import cause, table_version
 from jobs.driver.sql import identifier, is_path, literal, name_parts, qualified
+from jobs.driver.tasks import is_broken_off
 
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
@@ -52,6 +53,8 @@ def publish_source_views(lake: Lake) -> list[str]:
     try:
         views = planned_views(source_runs(lake))
     except Exception as error:  # whatever the lake's past holds, it opens
+        if is_broken_off(error):
+            raise
         log.warning("no views of vectors beside their sources: %s", cause(error))
         return []
     return [lake.name(view.name) for view in views if _published(lake, view)]
@@ -68,6 +71,8 @@ def refresh_source_views(lake: Lake, run: SourceRuns) -> None:
         for name in former_names(runs, kept={view.name for view in views}, model_id=run.model_id):
             lake.spark.sql(f"DROP VIEW IF EXISTS {lake.name(name)}")
     except Exception as error:
+        if is_broken_off(error):
+            raise
         log.warning("no view of vectors beside %s: %s", run.table, cause(error))
         return
     for view in views:
@@ -170,6 +175,8 @@ def _published(lake: Lake, view: SourceView) -> bool:
         )  # a folder that is gone is said so, and not as Spark says it
         lake.spark.sql(view_statement(lake, view))
     except Exception as error:  # gone, changed, unreadable: Spark has a word for each
+        if is_broken_off(error):
+            raise
         log.warning("no view of vectors beside %s: %s", view.table, cause(error))
         return False
     return True

@@ -86,3 +86,18 @@ def _end_of_traceback(rest: str) -> str:
 def _told(name: str, message: str) -> str:
     message = _STATE.sub("", message.strip())
     return f"{name}: {message}" if message else name
+
+
+def is_broken_off(error: BaseException) -> bool:
+    """Whether an error says that a call of the JVM was broken off: py4j makes one of a signal that arrives within it.
+
+    Whoever goes on after errors must not go on after this one: somebody has stopped the job, or the JVM is gone.
+    """
+    from py4j.protocol import Py4JNetworkError
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, Py4JNetworkError | KeyboardInterrupt):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

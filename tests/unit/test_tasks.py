@@ -2,8 +2,8 @@
 
 import pytest
 
-from jobs.driver.tasks import clear_task_errors, failure, root_cause
-from udfs.errors import IndexDataError
+from jobs.driver.tasks import clear_task_errors, failure, is_broken_off, root_cause
+from udfs.errors import IndexDataError, LakeError
 
 # As py4j and PySpark 4.2 say them; frames shortened.
 NO_SPACE = """An error occurred while calling o989.saveAsTable.
@@ -99,3 +99,17 @@ def test_an_error_of_ours_comes_out_of_a_task_as_itself() -> None:
     text = WORKER.replace("ValueError: a sentence", "udfs.errors.IndexDataError: file x is damaged")
     with pytest.raises(IndexDataError, match=r"^file x is damaged"), clear_task_errors():
         raise RuntimeError(text)
+
+
+def test_a_call_that_a_signal_has_broken_off_is_told_from_errors_to_go_on_after():
+    from py4j.protocol import Py4JNetworkError
+
+    try:
+        try:
+            raise Py4JNetworkError("Answer from Java side is empty")
+        except Py4JNetworkError as error:
+            raise LakeError("the stream failed") from error
+    except LakeError as error:
+        assert is_broken_off(error)
+    assert is_broken_off(KeyboardInterrupt())
+    assert not is_broken_off(LakeError("the stream failed"))

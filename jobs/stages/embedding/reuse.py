@@ -7,6 +7,7 @@ from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 from jobs.driver.lake import delta_table
+from jobs.driver.tasks import is_broken_off
 from jobs.stages.embedding.work import Embedding, stored_contents
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class LostContents:
             rows = lost.groupBy("content_hash").agg(last.alias("row"))
             rows.select("content_hash", "row.*").write.mode("overwrite").parquet(folder)
         except Exception as error:  # files and versions that are gone have many names
+            if is_broken_off(error):
+                raise
             log.info(
                 "rows that vectors had before cannot be copied, as its change feed is not all there (%s: %.200s)",
                 type(error).__name__,

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from jobs.driver.tasks import is_broken_off
 from jobs.stages.embedding.history import Proof, TableState
 from jobs.stages.embedding.work import Embedding
 from udfs import storage
@@ -69,6 +70,8 @@ def choose_window(
     except (
         Exception
     ) as error:  # a vacuumed feed has many names: missing files, versions, feeds switched on later
+        if is_broken_off(error):
+            raise
         log.warning(
             "the change feed of %s cannot be read from version %d on; every row is compared instead (%s: %.300s)",
             source.table,
@@ -109,7 +112,7 @@ class WindowStream:
         try:
             drained = self._stream(one_batch)
         except StreamError as error:
-            if not opened:
+            if not opened or is_broken_off(error):
                 raise
             log.warning("the unfinished stream of an earlier run is begun anew: %.300s", error)
             self._begin()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.lake import cause, read_table
 from jobs.driver.report import Hit, QueryResult, write_search_report
+from jobs.driver.tasks import is_broken_off
 from jobs.stages.previews import Preview, previews
 from jobs.stages.searching.queries import query_reading, read_queries
 from jobs.stages.searching.rows import embedded_source
@@ -100,5 +101,7 @@ def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview
         rows = source.rows(source.read(lake.spark, version=source.version))
         return previews(rows.join(F.broadcast(wanted), "id"), reading=source.reading)
     except Exception as error:  # gone, changed, not readable: Spark has a word for each
+        if is_broken_off(error):
+            raise
         log.warning("hits are shown without their texts and pictures: %s", cause(error))
         return {}

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.driver.terminal import open_console
+
 if TYPE_CHECKING:
     from jobs.driver.lake import Lake
-
-_PIPE_WIDTH = 140  # columns where the output is no terminal
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ def print_releases(releases: Sequence[ListedRelease], *, file: TextIO) -> None:
     if not releases:
         file.write("no releases yet; make one with gme-lake release promote\n")
         return
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=_PIPE_WIDTH)
+    console = open_console(file)
     table = Table(box=SIMPLE_HEAD)
     table.add_column("release", justify="right", no_wrap=True)
     for name in ("", "released, UTC", "model", "model_id"):

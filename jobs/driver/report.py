@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jobs.driver.html_page import templates, write_html
+from jobs.driver.terminal import open_console
 
 __all__ = ["Hit", "QueryResult", "print_hits", "templates", "write_search_report"]
 
@@ -65,9 +65,7 @@ def print_hits(results: Sequence[QueryResult], *, file: TextIO, page: Path | Non
 
     Only titles are cut to the width of the terminal; ranks, scores and ids are there for copying.
     """
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=_PIPE_WIDTH)
+    console = open_console(file, pipe_width=_PIPE_WIDTH)
     for result in results:
         table = Table(
             title=_heading(result), title_justify="left", title_style="bold", expand=False

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jobs.driver.tasks import clear_task_errors
+from jobs.driver.terminal import open_console
 from jobs.stages.embedding.source import Source
 from jobs.stages.previews import previews
 from udfs.embed import EMBED_OUTPUT, embed_batches
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 CHECKED_ROWS = 20
 _TEXT_SHOWN = 60  # characters
-_PIPE_WIDTH = 140  # columns where the output is no terminal
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,7 @@ def check_rows(lake: Lake, *, model: ResolvedModel) -> Check:
 
 def print_check(check: Check, *, file: TextIO) -> None:
     """Print the rows as a table, why some were rejected, and what the whole table would take."""
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=_PIPE_WIDTH)
+    console = open_console(file)
     table = Table(box=SIMPLE_HEAD)
     for name in ("id", "status", "text as the model sees it", "picture"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")

@@ -143,7 +143,6 @@ class WindowStream:
 
     def _open(self) -> bool:
         """Whether there is a checkpoint that this window goes on from; where not, an empty one is made."""
-        identity = self._identity()
         found: dict[str, Any] = {}
         try:
             text = storage.read_bytes(f"{self.folder}/identity.json", max_bytes=_IDENTITY_BYTES)
@@ -154,7 +153,7 @@ class WindowStream:
             log.warning(
                 "%s/identity.json is damaged; the stream is begun anew (%s)", self.folder, error
             )
-        if found.get("window") == identity["window"] and self._continues(found):
+        if found.get("window") == asdict(self.window) and self._continues(found):
             log.info("going on with the unfinished stream of run %s", found["run_id"])
             self.begun = found["version"]
             return True

@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.driver.terminal import open_console
 from jobs.stages.evaluating.report import EvaluationReport
 from udfs.bootstrap import Difference
 
 _INDENT = {"overall": 0, "class": 1, "pair": 2, "dataset": 3, "task": 3}
-_PIPE_WIDTH = 140  # columns where the output is no terminal
 
 
 def print_evaluation(report: EvaluationReport, *, file: TextIO) -> None:
     """Print every line of the table with its interval, the floors of tasks, and differences where there are any."""
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=_PIPE_WIDTH)
+    console = open_console(file)
     floors = list(dict.fromkeys(name for of in report.floors.values() for name in of))
     table = Table(
         title=f"evaluation {report.evaluation.evaluation_id}", title_justify="left", box=SIMPLE_HEAD

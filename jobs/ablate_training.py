@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.ablating import ablate_training
+from jobs.lake.runs import open_run
+from jobs.stages.train.ablate import ablate_training
 
 
 @job(sections=("ablate", "train", "model", "evaluate", "lake", "mlflow", "spark"))

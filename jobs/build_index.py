@@ -6,9 +6,9 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.indexing.job import build_index
-from jobs.stages.indexing.planning import plan_index
+from jobs.lake.runs import open_run
+from jobs.stages.index.job import build_index
+from jobs.stages.index.plan import plan_index
 
 
 @job(sections=("index", "model", "lake", "mlflow", "spark"))

@@ -6,7 +6,7 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.drawing import draw_catalogue
+from jobs.stages.demo.drawn_catalogue import draw_catalogue
 
 
 @job(sections=("draw", "source", "spark"))

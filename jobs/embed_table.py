@@ -8,9 +8,9 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.embedding.check import check_rows, print_check
-from jobs.stages.embedding.job import embed_table
+from jobs.lake.runs import open_run
+from jobs.stages.embed.check import check_rows, print_check
+from jobs.stages.embed.job import embed_table
 
 
 @job(sections=("source", "model", "embed", "serving", "lake", "mlflow", "spark"))

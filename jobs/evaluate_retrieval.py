@@ -6,9 +6,9 @@ import functools
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.evaluating.job import evaluate_retrieval
-from jobs.stages.evaluating.terminal import print_evaluation
+from jobs.lake.runs import open_run
+from jobs.stages.evaluate.job import evaluate_retrieval
+from jobs.stages.evaluate.page.terminal import print_evaluation
 
 
 @job(sections=("evaluate", "model", "index", "serving", "lake", "mlflow", "spark"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
+from jobs.lake.runs import open_run
 from jobs.stages.recall.job import index_to_measure, measure_recall
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.mining.job import mine_negatives
+from jobs.lake.runs import open_run
+from jobs.stages.mine.job import mine_negatives
 
 
 @job(sections=("mine", "evaluate", "model", "serving", "index", "lake", "mlflow", "spark"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.models import describe_checkpoint, try_model
+from jobs.stages.register import describe_checkpoint, try_model
 
 
 @job(sections=("model", "mlflow", "lake"))

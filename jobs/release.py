@@ -8,8 +8,7 @@ import click
 
 from jobs.driver.cli import CommandGroup, JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.release_table import listed_releases, print_releases
-from jobs.driver.releases import (
+from jobs.lake.releases import (
     current_release,
     model_named,
     newest_index,
@@ -17,7 +16,8 @@ from jobs.driver.releases import (
     require_model_wanted,
     rollback,
 )
-from jobs.driver.runs import open_run
+from jobs.lake.runs import open_run
+from jobs.reports.release_table import listed_releases, print_releases
 
 _SECTIONS = ("release", "model", "lake", "mlflow", "spark")
 

@@ -6,7 +6,7 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.demo import Demo, run_demo
+from jobs.stages.demo.job import Demo, run_demo
 
 
 @job(sections=("lake", "source", "draw", "model", "embed", "index", "search", "spark"))

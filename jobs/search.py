@@ -9,11 +9,11 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.report import print_hits
-from jobs.driver.runs import Run
-from jobs.stages.searching.report import write_page
-from jobs.stages.searching.single import Query, search_one
-from jobs.stages.searching.target import find_target
+from jobs.lake.runs import Run
+from jobs.reports.hits import print_hits
+from jobs.stages.search.report import write_page
+from jobs.stages.search.single import Query, search_one
+from jobs.stages.search.target import find_target
 from udfs.specs import MAX_K
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.searching.job import search_table
-from jobs.stages.searching.report import report_table
-from jobs.stages.searching.target import find_target
+from jobs.lake.runs import open_run
+from jobs.stages.search.job import search_table
+from jobs.stages.search.report import report_table
+from jobs.stages.search.target import find_target
 
 
 @job(sections=("search", "serving", "lake", "mlflow", "spark"))

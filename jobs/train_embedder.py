@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.training import train_embedder
+from jobs.lake.runs import open_run
+from jobs.stages.train.job import train_embedder
 
 
 @job(sections=("train", "model", "lake", "mlflow", "spark"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.tuning.job import tune_index
+from jobs.lake.runs import open_run
+from jobs.stages.tune.job import tune_index
 
 
 @job(sections=("tune", "recall", "index", "model", "serving", "lake", "mlflow", "spark"))

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import click
 
-from jobs.driver.claims import claim
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.driver.runs import open_run
-from jobs.stages.vacuuming import plan_vacuum, vacuum
+from jobs.lake.claims import claim
+from jobs.lake.runs import open_run
+from jobs.stages.index.vacuum import plan_vacuum, vacuum
 
 
 @job(sections=("lake", "mlflow", "spark"))

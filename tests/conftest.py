@@ -25,7 +25,7 @@ _SMALL_QUERIES = [
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """A local session with two slots and one retry a task, as `make demo` uses it."""
     from jobs.driver.session import open_session
-    from jobs.driver.settings import load_settings
+    from jobs.settings.load import load_settings
 
     if shutil.which("java") is None:
         pytest.fail(
@@ -60,9 +60,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
     """open_lake("a.b=c", …) opens a lake in this test's folder under a schema of its own."""
-    from jobs.driver.catalog import publish_catalog
-    from jobs.driver.lake import Lake
-    from jobs.driver.settings import load_settings
+    from jobs.lake.lake import Lake
+    from jobs.lake.sql_catalog import publish_catalog
+    from jobs.settings.load import load_settings
 
     schema = f"gme_{next(_SCHEMAS)}"
 

@@ -95,7 +95,7 @@ READ_ANYWHERE = ReadSpec()  # no limits but those of size and time
 
 @dataclass(frozen=True)
 class EmbedSpec:
-    """Everything `udfs.embed.embed_batches` needs."""
+    """Everything `udfs.embed.batches.embed_batches` needs."""
 
     model: ModelSpec
     serving: ServingSpec = ServingSpec()
@@ -147,7 +147,7 @@ class SearchSpec:
     nprobe: int | None = None  # None: the plan's default
     k_factor: int | None = None
     cache_dir: str | None = None
-    # Files that one task wrote for this search alone; see udfs.row_files.
+    # Files that one task wrote for this search alone; see udfs.search.row_files.
     gone: str | None = None  # vector_ids in the index but no longer in the table
     fresh_root: str | None = (
         None  # exact index of the rows that the table has and the index has not

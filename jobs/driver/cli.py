@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from jobs.driver.printing import Report, json_line, only_the_result, print_report
-from jobs.driver.settings import Settings, load_settings
 from jobs.driver.stopping import Stopped, Stopping, stopped_by_signals
-from jobs.driver.tasks import root_cause
+from jobs.driver.task_errors import root_cause
+from jobs.settings.load import load_settings
+from jobs.settings.settings import Settings
 from udfs.errors import GmeLakeError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.driver.lake import Lake
-    from jobs.driver.registry import Registry
+    from jobs.lake.lake import Lake
+    from jobs.lake.registry import Registry
 
 
 class JobContext:
@@ -55,8 +56,8 @@ class JobContext:
     @cached_property
     def lake(self) -> Lake:
         """The open lake, with views and functions registered in its session."""
-        from jobs.driver.catalog import publish_catalog
-        from jobs.driver.lake import Lake
+        from jobs.lake.lake import Lake
+        from jobs.lake.sql_catalog import publish_catalog
 
         lake = Lake(self.session, self.settings)
         publish_catalog(lake)
@@ -65,7 +66,7 @@ class JobContext:
     @cached_property
     def registry(self) -> Registry:
         """The MLflow registry."""
-        from jobs.driver.registry import Registry
+        from jobs.lake.registry import Registry
 
         return Registry(self.settings)
 

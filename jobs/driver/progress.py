@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from udfs import storage
-from udfs.progress import REPORT_SECONDS, Done, read_done
+from udfs.embed.rows_done import REPORT_SECONDS, Done, read_done
 
 log = logging.getLogger("gme_lake")
 
@@ -85,7 +85,7 @@ class RowProgress:
 def rows_from_executors(
     progress: RowProgress | None, folder: str, *, every: float = REPORT_SECONDS
 ) -> Iterator[None]:
-    """While the block runs, show how many rows its tasks say in `folder` that they have done (`udfs.progress`).
+    """While the block runs, show how many rows its tasks say in `folder` that they have done (`udfs.embed.rows_done`).
 
     Files rather than Spark's accumulators, which Spark Connect and shared clusters do not have. `None`: show nothing.
     """

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import absolute, is_path
-from jobs.driver.sql import qualified
+from jobs.lake.lake import absolute, is_path
+from jobs.lake.sql import qualified
 from udfs import storage
-from udfs.places import local_scheme
+from udfs.files.places import local_scheme
 from udfs.specs import ReadSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.driver.settings import Settings
+    from jobs.settings.settings import Settings
 
 # Without encryption anybody on the way decides what is read; clouds hand out credentials over http. So not `http`.
 _ALWAYS = ("https", "data")

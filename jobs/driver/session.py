@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobs.driver.delta_jars import delta_jars
-from jobs.driver.settings import Settings, conf_file, prepare_environment, session_is_given
+from jobs.settings.conf import conf_file
+from jobs.settings.load import prepare_environment, session_is_given
+from jobs.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -30,7 +30,7 @@ from rich.table import Table
 from tests.bench.processes import ProcessMeter
 from tests.bench.vectors_table import MODEL_ID, append_parquet, open_lake, write_parquet
 from tests.unit.ann.indexes import clustered
-from udfs.ann.plan import opq_pq_factory
+from udfs.index.plan import opq_pq_factory
 from udfs.specs import ModelSpec
 
 WARM_ROWS = 5000
@@ -117,9 +117,9 @@ def _built(rows: int, files: Path, arguments: argparse.Namespace) -> Built:
 
 
 def _build_index(lake, dim: int):
-    from jobs.driver.registry import Registry, ResolvedModel
-    from jobs.driver.runs import open_run
-    from jobs.stages.indexing.job import build_index
+    from jobs.lake.registry import Registry, ResolvedModel
+    from jobs.lake.runs import open_run
+    from jobs.stages.index.job import build_index
 
     model = ResolvedModel("gme", "1", ModelSpec("/nowhere", MODEL_ID, dim, "0" * 64))
     with open_run(lake, Registry(lake.settings), job="build_index") as run:

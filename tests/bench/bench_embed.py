@@ -49,10 +49,10 @@ def _checkpoint(folder: Path) -> Path:
 
 def _through_spark(folder: Path, checkpoint: Path, rows: int, warm: int) -> dict:
     from jobs.driver.cli import JobContext
-    from jobs.driver.runs import open_run
-    from jobs.driver.settings import load_settings
-    from jobs.stages.embedding.job import embed_table
-    from jobs.stages.models import describe_checkpoint
+    from jobs.lake.runs import open_run
+    from jobs.settings.load import load_settings
+    from jobs.stages.embed.job import embed_table
+    from jobs.stages.register import describe_checkpoint
 
     table = folder / "catalogue"
     settings = load_settings(

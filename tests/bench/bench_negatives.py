@@ -18,18 +18,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jobs.driver.lake import Lake
-from jobs.driver.registry import Registry, ResolvedModel
-from jobs.driver.runs import open_run
 from jobs.driver.session import open_session
-from jobs.driver.settings import Settings, load_settings
-from jobs.stages.drawing import draw_pairs
-from jobs.stages.mining.job import mine_negatives
-from jobs.stages.models import describe_checkpoint
-from jobs.stages.training import run_processes, training_spec
+from jobs.lake.lake import Lake
+from jobs.lake.registry import Registry, ResolvedModel
+from jobs.lake.runs import open_run
+from jobs.settings.load import load_settings
+from jobs.settings.settings import Settings
+from jobs.stages.demo.drawn_catalogue import draw_pairs
+from jobs.stages.mine.job import mine_negatives
+from jobs.stages.register import describe_checkpoint
+from jobs.stages.train.job import run_processes, training_spec
+from udfs.drawing.validation import DrawnEvalSpec, drawn_tasks
 from udfs.gme import Encoder, Row
 from udfs.training.comparing import summarise
-from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
 from udfs.training.retrieval import QueryScores, query_scores
 from udfs.training.sources import Evaluation
 

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, extend, flip
-from udfs.ann.exact import exact_topk
-from udfs.ann.live import LiveSearcher
-from udfs.ann.plan import default_plan, opq_pq_factory
-from udfs.ann.recall import recall_at_k
-from udfs.ann.search import Searcher
 from udfs.errors import IndexDataError
+from udfs.index.plan import default_plan, opq_pq_factory
+from udfs.recall.recall import recall_at_k
+from udfs.search.exact import exact_topk
+from udfs.search.live import LiveSearcher
+from udfs.search.searcher import Searcher
 from udfs.specs import IndexPlan
 
 K, NPROBE, K_FACTOR = 10, 32, 20

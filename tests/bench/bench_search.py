@@ -35,8 +35,8 @@ from tests.bench.contenders import Options
 from tests.bench.spark_exact import spark_lines
 from tests.bench.vectors_table import released_vectors
 from tests.unit.ann.indexes import clustered
-from udfs.ann.plan import default_plan, opq_pq_factory
-from udfs.ann.recall import recall_at_k
+from udfs.index.plan import default_plan, opq_pq_factory
+from udfs.recall.recall import recall_at_k
 
 AUTOFAISS = ("autofaiss==2.18.0", "faiss-cpu==1.7.4", "numpy<2", "pyarrow<20")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.unit.ann.indexes import build, clustered, exact
-from udfs.ann.measure import CodeOrder
-from udfs.ann.plan import default_plan
-from udfs.ann.points import Point
-from udfs.ann.recall import found_shares
-from udfs.ann.search import Searcher
-from udfs.ann.tuning import Measured, cheapest, grid
+from udfs.index.plan import default_plan
+from udfs.index.points import Point
+from udfs.recall.measure import CodeOrder
+from udfs.recall.recall import found_shares
+from udfs.recall.tuning import Measured, cheapest, grid
+from udfs.search.searcher import Searcher
 
 K, SEEN = 10, 200
 TARGETS = tuple(n / 100 for n in range(90, 100))

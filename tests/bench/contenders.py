@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build
-from udfs.ann.exact import exact_topk
-from udfs.ann.live import LiveSearcher
-from udfs.ann.plan import build_empty
-from udfs.ann.search import Searcher
-from udfs.ann.train import train_quantizer
-from udfs.ann.usage import UsageMeter
-from udfs.search import search_batches
+from udfs.index.plan import build_empty
+from udfs.index.train import train_quantizer
+from udfs.index.usage import UsageMeter
+from udfs.search.batches import search_batches
+from udfs.search.exact import exact_topk
+from udfs.search.live import LiveSearcher
+from udfs.search.searcher import Searcher
 from udfs.specs import IndexPlan, SearchSpec
 
 BLOCK = 16_384

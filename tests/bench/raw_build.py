@@ -14,8 +14,8 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from udfs.ann.train import train_quantizer
-from udfs.ann.usage import UsageMeter
+from udfs.index.train import train_quantizer
+from udfs.index.usage import UsageMeter
 from udfs.specs import IndexPlan
 
 

@@ -15,7 +15,7 @@ ROWS_PER_FILE = 50_000
 def released_vectors(config: str) -> np.ndarray:
     """float32 (n, d), in the order of their ids: the vectors that the lake of a settings file has released."""
     from jobs.driver.cli import JobContext
-    from jobs.driver.settings import load_settings
+    from jobs.settings.load import load_settings
 
     lake = JobContext(load_settings(files=[config])).lake
     rows = lake.spark.sql(f"SELECT embedding FROM {lake.name('current_vectors')} ORDER BY id")
@@ -48,10 +48,10 @@ def append_parquet(lake, folder: Path) -> None:
 
 def open_lake(root: Path, *sets: str):
     """A lake in `root` on all cores of this machine, with its MLflow store beside it."""
-    from jobs.driver.catalog import publish_catalog
-    from jobs.driver.lake import Lake
     from jobs.driver.session import open_session
-    from jobs.driver.settings import load_settings
+    from jobs.lake.lake import Lake
+    from jobs.lake.sql_catalog import publish_catalog
+    from jobs.settings.load import load_settings
 
     settings = load_settings(
         sets=[

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from udfs.embed import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 
 
 def main() -> None:

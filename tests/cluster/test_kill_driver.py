@@ -44,7 +44,7 @@ KILLS = int(os.environ.get("TEST_KILLS", "0"))
 def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     spark, checkpoint: Path, open_lake, tmp_path: Path
 ):
-    from jobs.driver.settings import profile_named
+    from jobs.settings.conf import profile_named
     from udfs.gme import Encoder, Row
 
     source, root = tmp_path / "products", tmp_path / "lake"

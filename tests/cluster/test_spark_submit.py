@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jobs.driver.delta_jars import delta_jars
-from jobs.driver.settings import profile_named
+from jobs.settings.conf import profile_named
 from tests.cluster.standalone import ROOT, Processes, StandaloneCluster, until
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 from tests.wheel import build_wheel

@@ -61,10 +61,10 @@ class Shop:
 
     def embed(self, *sets: str):
         """Register the checkpoint (once) and run embed_table; returns (lake, report)."""
-        from jobs.driver.registry import Registry
-        from jobs.driver.runs import open_run
-        from jobs.stages.embedding.job import embed_table
-        from jobs.stages.models import describe_checkpoint
+        from jobs.lake.registry import Registry
+        from jobs.lake.runs import open_run
+        from jobs.stages.embed.job import embed_table
+        from jobs.stages.register import describe_checkpoint
 
         lake = self.lake(*sets)
         registry = Registry(lake.settings)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jobs.driver.registry import ResolvedModel
+from jobs.lake.registry import ResolvedModel
 from udfs.specs import ModelSpec
 
 
@@ -37,9 +37,9 @@ def append_vectors(lake, x: np.ndarray, *, model_id: str, rejected: int = 0) -> 
 
 def build(lake, model: ResolvedModel):
     """build_index in a recorded run; returns (report, run)."""
-    from jobs.driver.registry import Registry
-    from jobs.driver.runs import open_run
-    from jobs.stages.indexing.job import build_index
+    from jobs.lake.registry import Registry
+    from jobs.lake.runs import open_run
+    from jobs.stages.index.job import build_index
 
     with open_run(lake, Registry(lake.settings), job="build_index") as run:
         report = build_index(lake, run, model=model)
@@ -48,8 +48,8 @@ def build(lake, model: ResolvedModel):
 
 def released(lake, action, **options):
     """A release action in a recorded run."""
-    from jobs.driver.registry import Registry
-    from jobs.driver.runs import open_run
+    from jobs.lake.registry import Registry
+    from jobs.lake.runs import open_run
 
     with open_run(lake, Registry(lake.settings), job="release") as run:
         return action(lake, run, **options)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.driver.ablation_report import Ablation
 from jobs.driver.printing import json_line
-from jobs.driver.registry import Registry
-from jobs.driver.runs import open_run
-from jobs.stages.ablating import ablate_training
+from jobs.lake.registry import Registry
+from jobs.lake.runs import open_run
+from jobs.stages.train.ablate import ablate_training
+from jobs.stages.train.ablation_report import Ablation
 from tests.spark.test_train_embedder import SMALL
 from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError

@@ -24,8 +24,8 @@ def files(root: str) -> dict[str, int]:
 def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     import mlflow
 
-    from udfs.ann.exact import exact_topk
-    from udfs.ann.search import Searcher
+    from udfs.search.exact import exact_topk
+    from udfs.search.searcher import Searcher
 
     lake = open_lake(*IVF_PQ)
     x = unit(ROWS, DIM)
@@ -102,7 +102,7 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
 
 
 def test_few_rows_get_an_exact_index_and_shards_without_rows_are_built(open_lake):
-    from udfs.ann.search import Searcher
+    from udfs.search.searcher import Searcher
 
     lake = open_lake("index.shards=4")
     x = unit(2, 16)
@@ -148,7 +148,7 @@ def test_refusals_say_what_was_asked_and_what_was_found(open_lake):
 
 def exact_of(lake, xq, k):
     """Scores of exact search over the vectors of now."""
-    from udfs.ann.exact import exact_topk
+    from udfs.search.exact import exact_topk
 
     stored = lake.read("vectors").where("model_id = 'model-a' AND status = 'ok'").collect()
     vector_ids = np.array([row.vector_id for row in stored], np.int64)
@@ -156,10 +156,10 @@ def exact_of(lake, xq, k):
 
 
 def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
-    from jobs.stages.indexing.changes import changes_since
-    from jobs.stages.indexing.planning import plan_index
-    from udfs.ann.manifest import Manifest
-    from udfs.ann.search import Searcher
+    from jobs.stages.index.changes import changes_since
+    from jobs.stages.index.plan import plan_index
+    from udfs.index.manifest import Manifest
+    from udfs.search.searcher import Searcher
 
     lake = open_lake(*IVF_PQ)
     append_vectors(lake, unit(ROWS, DIM), model_id="model-a")

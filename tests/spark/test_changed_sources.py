@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.driver.settings import load_settings
-from jobs.driver.sql import qualified
-from jobs.stages.embedding.source import Source
+from jobs.lake.sql import qualified
+from jobs.settings.load import load_settings
+from jobs.stages.embed.source import Source
 from tests.spark.conftest import source_rows
 from tests.spark.index_vectors import released
 from tests.spark.test_search import QUERIES, own_content, release, search
@@ -33,7 +33,7 @@ def warned(caplog):
 
 
 def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
-    from jobs.driver.releases import newest_releases, rollback
+    from jobs.lake.releases import newest_releases, rollback
 
     spark, table = shop.spark, qualified(shop.table)
     shop.sets += [

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.driver.indexes import committed_index
-from jobs.driver.lake import Lake
-from jobs.driver.releases import current_release, promote, rollback
-from jobs.driver.runs import Run, recorded
+from jobs.lake.indexes import committed_index
+from jobs.lake.lake import Lake
+from jobs.lake.releases import current_release, promote, rollback
+from jobs.lake.runs import Run, recorded
+from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.recall.job import committed_spec, measure_recall
-from jobs.stages.searching.target import find_target, search_spec
-from jobs.stages.vacuuming import plan_vacuum, vacuum
+from jobs.stages.search.target import find_target, search_spec
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
-from udfs.ann.search import Searcher
 from udfs.errors import LakeError
+from udfs.search.searcher import Searcher
 
 pytestmark = pytest.mark.spark
 

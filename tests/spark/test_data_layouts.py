@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.stages.evaluating.layouts import read_task
-from jobs.stages.evaluating.tasks import EvaluationTask
+from jobs.stages.evaluate.data.layouts import read_task
+from jobs.stages.evaluate.data.tasks import EvaluationTask
 from tests.spark.umrb_data import StandIn, drawn_items, write_mbeir
 from udfs.errors import LakeError
 

@@ -10,9 +10,9 @@ pytestmark = pytest.mark.spark
 
 
 def test_demo_runs_every_step(spark, open_lake, tmp_path, tracking_uri):
-    from jobs.driver.registry import Registry
-    from jobs.driver.settings import load_settings
-    from jobs.stages.demo import Demo, run_demo
+    from jobs.lake.registry import Registry
+    from jobs.settings.load import load_settings
+    from jobs.stages.demo.job import Demo, run_demo
 
     demo = load_settings(files=["demo.yaml"], env={})
     root = tmp_path / "demo"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jobs.driver.settings import load_settings
-from jobs.stages.drawing import draw_catalogue
+from jobs.settings.load import load_settings
+from jobs.stages.demo.drawn_catalogue import draw_catalogue
 from udfs.drawing import catalogue_rows
 from udfs.errors import LakeError, SettingsError
 

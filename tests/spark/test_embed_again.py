@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.driver import claims
-from jobs.driver.lake import now
-from jobs.driver.runs import Run
+from jobs.lake import claims
+from jobs.lake.lake import now
+from jobs.lake.runs import Run
 from tests.spark.conftest import picture, source_rows
 from tests.spark.sources import assert_clean, expected_hashes
 from udfs.errors import LakeError
@@ -61,7 +61,7 @@ def test_a_table_made_again_is_looked_at_as_a_whole(shop, commits):
 
 @pytest.mark.parametrize("cdf", [True, False])
 def test_a_stream_that_is_stopped_from_outside_is_no_success(shop, monkeypatch, cdf):
-    import jobs.stages.embedding.job as job
+    import jobs.stages.embed.job as job
 
     shop.write(source_rows(range(6)), files=3, cdf=cdf)
     real = job.embed_changes
@@ -87,7 +87,7 @@ def test_a_stream_that_is_stopped_from_outside_is_no_success(shop, monkeypatch, 
 def test_a_run_that_died_after_its_commit_is_continued_though_a_picture_changed(
     shop, monkeypatch, tmp_path
 ):
-    import jobs.stages.embedding.changes as changes
+    import jobs.stages.embed.changes as changes
 
     for n in range(4):
         (tmp_path / f"{n}.png").write_bytes(picture(n))
@@ -119,7 +119,7 @@ def test_a_run_that_died_after_its_commit_is_continued_though_a_picture_changed(
 
 @pytest.mark.parametrize("damage", ["no offsets", "an empty offset", "no identity", "not JSON"])
 def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(shop, monkeypatch, damage):
-    import jobs.stages.embedding.job as job
+    import jobs.stages.embed.job as job
 
     shop.write(source_rows(range(4)), files=2)
     real = job.embed_changes
@@ -231,7 +231,7 @@ def test_more_gone_or_rejected_than_settings_allow_ends_the_run_and_deletes_noth
 def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_followed(
     shop, monkeypatch
 ):
-    import jobs.stages.embedding.job as job
+    import jobs.stages.embed.job as job
 
     shop.write(source_rows(range(4)), files=2)
     real, refused = job.embed_changes, []
@@ -297,8 +297,8 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
 
 
 def test_a_check_shows_rows_as_the_model_sees_them_and_writes_nothing(shop, capsys):
-    from jobs.driver.registry import Registry
-    from jobs.stages.embedding.check import check_rows, print_check
+    from jobs.lake.registry import Registry
+    from jobs.stages.embed.check import check_rows, print_check
 
     rows = [*source_rows(range(30)), ("empty", None, None, None, 0.0)]
     rows[3] = ("p3", "cut", None, picture(3)[:150], 1.0)

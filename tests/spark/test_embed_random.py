@@ -120,8 +120,8 @@ class Walk:
 
     def run_that_is_cut(self) -> None:
         """The run ends at its n-th commit: before it or after it, by a power cut, a full disk or a stopped stream."""
-        import jobs.stages.embedding.changes as changes
-        import jobs.stages.embedding.job as job
+        import jobs.stages.embed.changes as changes
+        import jobs.stages.embed.job as job
 
         calls, at = [0], self.random.randrange(3)
         how = self.random.choice(["before", "after", "disk", "stop", "accounts"])

@@ -28,7 +28,7 @@ def test_rows_get_the_encoders_vectors_and_a_rerun_embeds_nothing(shop):
     assert found["p4"].status == "image_truncated" and found["p4"].error
     assert report.counts["rejected"] == 2 and report.counts["embedded"] == 12
 
-    from jobs.driver.settings import profile_named
+    from jobs.settings.conf import profile_named
 
     encoder = Encoder.load(shop.checkpoint, profile=profile_named("tiny"))
     good = [r for r in rows if found[r[0]].status == "ok"]
@@ -227,7 +227,7 @@ def test_rejected_rows_are_tried_again_on_a_rescan(shop):
 
 
 def test_a_run_that_dies_between_micro_batches_is_continued(shop, monkeypatch):
-    import jobs.stages.embedding.changes as changes
+    import jobs.stages.embed.changes as changes
 
     shop.write(source_rows(range(9)), files=3, cdf=True)
     real, calls = changes.commit, []

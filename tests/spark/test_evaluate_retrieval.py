@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.driver.printing import json_line
-from jobs.driver.registry import Registry
-from jobs.driver.runs import open_run
-from jobs.stages.evaluating.corpora import Searched, Suite
-from jobs.stages.evaluating.job import evaluate_retrieval
-from jobs.stages.evaluating.layouts import read_task
-from jobs.stages.evaluating.record import load_queries
-from jobs.stages.evaluating.tasks import load_tasks
-from jobs.stages.models import describe_checkpoint
+from jobs.lake.registry import Registry
+from jobs.lake.runs import open_run
+from jobs.stages.evaluate.data.corpora import Searched, Suite
+from jobs.stages.evaluate.data.layouts import read_task
+from jobs.stages.evaluate.data.tasks import load_tasks
+from jobs.stages.evaluate.figures.record import load_queries
+from jobs.stages.evaluate.job import evaluate_retrieval
+from jobs.stages.register import describe_checkpoint
 from tests.shared import shared
 from tests.spark.conftest import picture
 from udfs.drawing import COMBINATIONS, draw_jpeg

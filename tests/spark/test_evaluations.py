@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jobs.stages.evaluating.compare import compare, differences
-from jobs.stages.evaluating.measures import QueryScores
-from jobs.stages.evaluating.record import Evaluation, load_queries, load_scores, record
-from jobs.stages.evaluating.summary import TaskScore, summarise
-from jobs.stages.evaluating.tasks import EvaluationTask
+from jobs.stages.evaluate.data.tasks import EvaluationTask
+from jobs.stages.evaluate.figures.compare import compare, differences
+from jobs.stages.evaluate.figures.measures import QueryScores
+from jobs.stages.evaluate.figures.record import Evaluation, load_queries, load_scores, record
+from jobs.stages.evaluate.figures.summary import TaskScore, summarise
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark

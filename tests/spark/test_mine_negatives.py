@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from jobs.driver.registry import Registry
-from jobs.driver.runs import open_run
-from jobs.stages.mining.job import mine_negatives
-from jobs.stages.models import describe_checkpoint
-from jobs.stages.training import train_embedder
+from jobs.lake.registry import Registry
+from jobs.lake.runs import open_run
+from jobs.stages.mine.job import mine_negatives
+from jobs.stages.register import describe_checkpoint
+from jobs.stages.train.job import train_embedder
 from tests.unit.training.conftest import picture
 from udfs.errors import LakeError, SettingsError
 
@@ -194,7 +194,7 @@ def test_judgements_of_tasks_are_pairs_and_their_documents_candidates(spark, min
 def test_pairs_from_parquet_and_a_run_that_died_before_its_commit(
     spark, mined, tmp_path, monkeypatch
 ):
-    from jobs.stages.mining import job
+    from jobs.stages.mine import job
 
     write_table(spark, tmp_path)
     parquet = str(tmp_path / "pairs.parquet")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jobs.driver.lake import now
-from jobs.driver.sql import identifier, literal, name_parts, qualified, readable
+from jobs.lake.lake import now
+from jobs.lake.sql import identifier, literal, name_parts, qualified, readable
 from tests.spark.conftest import picture
 from tests.spark.test_search import release, search
 from udfs.errors import LakeError

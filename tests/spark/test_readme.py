@@ -8,7 +8,7 @@ import click
 import pytest
 
 from jobs.driver.cli import gme_lake
-from jobs.driver.settings import load_settings
+from jobs.settings.load import load_settings
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 from tests.spark.test_search import release
 

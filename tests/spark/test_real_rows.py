@@ -70,7 +70,7 @@ def queries(spark, folder, catalogue):
 
 def recall_against_exact(lake, found, asked, xb, ids) -> float:
     """Share of the exact ten best that the index gave, over all queries."""
-    from jobs.driver.settings import profile_named
+    from jobs.settings.conf import profile_named
     from udfs.gme import Encoder, Row
 
     rows = asked.collect()

@@ -20,8 +20,8 @@ IVF_PQ = ("index.factory=OPQ8_32,IVF{nlist},PQ8x4fs", "index.nlist=16", "index.s
 
 
 def measured(lake, spec, model):
-    from jobs.driver.registry import Registry
-    from jobs.driver.runs import open_run
+    from jobs.lake.registry import Registry
+    from jobs.lake.runs import open_run
     from jobs.stages.recall.job import measure_recall
 
     with open_run(lake, Registry(lake.settings), job="measure_recall") as run:
@@ -29,9 +29,9 @@ def measured(lake, spec, model):
 
 
 def tuned(lake, model):
-    from jobs.driver.registry import Registry
-    from jobs.driver.runs import open_run
-    from jobs.stages.tuning.job import tune_index
+    from jobs.lake.registry import Registry
+    from jobs.lake.runs import open_run
+    from jobs.stages.tune.job import tune_index
 
     with open_run(lake, Registry(lake.settings), job="tune_index") as run:
         return tune_index(lake, run, model=model), run
@@ -48,7 +48,7 @@ def stored_vectors(lake):
 
 def brute_force(spec, lake, names, point):
     """Recall@10 of held-out rows by numpy and one Searcher."""
-    from udfs.ann.search import Searcher
+    from udfs.search.searcher import Searcher
 
     ids, xb, at = stored_vectors(lake)
     searcher, found = Searcher.open(spec.root), []
@@ -64,8 +64,8 @@ def brute_force(spec, lake, names, point):
 def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp_path):
     import mlflow
 
-    from udfs.ann.manifest import Manifest
-    from udfs.ann.points import Point, point_for
+    from udfs.index.manifest import Manifest
+    from udfs.index.points import Point, point_for
 
     page = tmp_path / "pages" / "recall.html"
     lake = open_lake(
@@ -155,9 +155,9 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
 
 def search_by_recall(open_lake, lake, run, point):
     """A search of the released index asks for the stored point by recall."""
-    from jobs.driver.releases import newest_index, promote
-    from jobs.driver.runs import Run
-    from jobs.stages.searching.target import find_target, search_spec
+    from jobs.lake.releases import newest_index, promote
+    from jobs.lake.runs import Run
+    from jobs.stages.search.target import find_target, search_spec
 
     promote(lake, run, index_id=newest_index(lake, model_id="model-a"))
 
@@ -211,7 +211,7 @@ def test_a_target_that_cannot_be_met_says_so_and_commits_nothing(open_lake):
 
 
 def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(shop, tmp_path):
-    from jobs.driver.registry import Registry
+    from jobs.lake.registry import Registry
     from jobs.stages.recall.job import index_to_measure
     from jobs.stages.recall.summary import Group
 

@@ -15,7 +15,7 @@ from tests.spark.conftest import source_rows
 
 
 def settings(checkpoint, tracking_uri, *sets):
-    from jobs.driver.settings import load_settings
+    from jobs.settings.load import load_settings
 
     known = [
         f"mlflow.tracking_uri={tracking_uri}",
@@ -29,9 +29,9 @@ def settings(checkpoint, tracking_uri, *sets):
 def test_a_version_is_registered_once_and_its_pyfunc_embeds(checkpoint, tracking_uri):
     import mlflow
 
-    from jobs.driver.registry import Registry
-    from jobs.driver.settings import profile_named
-    from jobs.stages.models import describe_checkpoint
+    from jobs.lake.registry import Registry
+    from jobs.settings.conf import profile_named
+    from jobs.stages.register import describe_checkpoint
     from udfs.errors import RegistryError
     from udfs.gme import Encoder, Row
 
@@ -82,8 +82,8 @@ def catalog(monkeypatch, tmp_path):
 
 
 def test_unity_catalogs_rules_are_kept(checkpoint, tracking_uri, catalog):
-    from jobs.driver.registry import Registry
-    from jobs.stages.models import describe_checkpoint
+    from jobs.lake.registry import Registry
+    from jobs.stages.register import describe_checkpoint
     from udfs.errors import RegistryError
 
     def opened(*sets):
@@ -116,8 +116,8 @@ def test_unity_catalogs_rules_are_kept(checkpoint, tracking_uri, catalog):
 
 @pytest.mark.parametrize("name", ["it's a model", 'a "model"'])
 def test_a_quote_in_a_models_name(checkpoint, tracking_uri, name):
-    from jobs.driver.registry import Registry
-    from jobs.stages.models import describe_checkpoint
+    from jobs.lake.registry import Registry
+    from jobs.stages.register import describe_checkpoint
     from udfs.errors import RegistryError
 
     registry = Registry(settings(checkpoint, tracking_uri, f"model.name={name}"))
@@ -132,9 +132,9 @@ def test_a_quote_in_a_models_name(checkpoint, tracking_uri, name):
 
 def _register_at(start, lake, checkpoint, said):
     """One of several processes that register a model at the same moment; tells the version, or what went wrong."""
-    from jobs.driver.registry import Registry
-    from jobs.driver.settings import load_settings
-    from jobs.stages.models import describe_checkpoint
+    from jobs.lake.registry import Registry
+    from jobs.settings.load import load_settings
+    from jobs.stages.register import describe_checkpoint
 
     try:
         sets = [f"lake.root={lake}", f"model.checkpoint={checkpoint}", "model.profile=tiny"]
@@ -166,7 +166,7 @@ def test_a_broken_checkpoint_is_not_registered(checkpoint, tmp_path):
     from click.testing import CliRunner
 
     from jobs import register_model
-    from jobs.driver import registry
+    from jobs.lake import registry
 
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     weights = folder / "model.safetensors"
@@ -198,7 +198,7 @@ def test_a_broken_checkpoint_is_not_registered(checkpoint, tmp_path):
 
 
 def test_a_profile_beyond_the_checkpoints_own_budget_is_said(checkpoint, tmp_path, caplog):
-    from jobs.stages.models import describe_checkpoint
+    from jobs.stages.register import describe_checkpoint
 
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     describe_checkpoint(settings(folder, "unused").model)
@@ -212,7 +212,7 @@ def test_a_profile_beyond_the_checkpoints_own_budget_is_said(checkpoint, tmp_pat
 
 @pytest.mark.spark
 def test_a_runs_vectors_and_its_mlflow_run_are_one_query_apart(shop):
-    from jobs.driver.registry import Registry
+    from jobs.lake.registry import Registry
 
     shop.write(source_rows(range(3)))
     lake, _ = shop.embed()

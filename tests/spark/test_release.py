@@ -36,7 +36,7 @@ def rows_scanned(frame, table: str) -> int:
 def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
     from pyspark.sql import functions as F
 
-    from jobs.driver.releases import (
+    from jobs.lake.releases import (
         current_release,
         newest_index,
         newest_releases,
@@ -102,8 +102,8 @@ def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
 
 def check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes):
     """Shown is model-a. An index far from `vectors`, without some files, or with another's manifest is refused."""
-    from jobs.driver.releases import current_release, newest_releases, promote, rollback
-    from jobs.stages.searching.target import find_target
+    from jobs.lake.releases import current_release, newest_releases, promote, rollback
+    from jobs.stages.search.target import find_target
 
     before = newest_releases(lake, limit=None)
     other = {"index_id": indexes["model-b"], "model_id": "model-b"}

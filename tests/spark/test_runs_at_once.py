@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.driver.lake import Lake, now
-from jobs.driver.releases import Release
-from jobs.driver.runs import Run
-from jobs.stages.embedding.commit import commit
+from jobs.lake.lake import Lake, now
+from jobs.lake.releases import Release
+from jobs.lake.runs import Run
+from jobs.stages.embed.commit import commit
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark

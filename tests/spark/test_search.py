@@ -19,10 +19,10 @@ QUERIES = "query_id string, text string, image binary, instruction string, k int
 
 def release(lake):
     """Build the index of the shop's vectors and promote it."""
-    from jobs.driver.registry import Registry
-    from jobs.driver.releases import promote
-    from jobs.driver.runs import open_run
-    from jobs.stages.indexing.job import build_index
+    from jobs.lake.registry import Registry
+    from jobs.lake.releases import promote
+    from jobs.lake.runs import open_run
+    from jobs.stages.index.job import build_index
 
     registry = Registry(lake.settings)
     with open_run(lake, registry, job="build_index") as run:
@@ -32,11 +32,11 @@ def release(lake):
 
 def search(lake):
     """search_table as the job runs it: (results by query id in rank order, report, page)."""
-    from jobs.driver.registry import Registry
-    from jobs.driver.runs import open_run
-    from jobs.stages.searching.job import search_table
-    from jobs.stages.searching.report import report_table
-    from jobs.stages.searching.target import find_target
+    from jobs.lake.registry import Registry
+    from jobs.lake.runs import open_run
+    from jobs.stages.search.job import search_table
+    from jobs.stages.search.report import report_table
+    from jobs.stages.search.target import find_target
 
     registry = Registry(lake.settings)
     target = find_target(lake)
@@ -72,7 +72,7 @@ def searchable(shop, tmp_path):
 
 
 def test_queries_of_every_kind_find_what_exact_search_finds(searchable, tmp_path, checkpoint):
-    from jobs.driver.settings import profile_named
+    from jobs.settings.conf import profile_named
     from udfs.gme import Encoder, Row
 
     rows = source_rows(range(12))
@@ -239,8 +239,8 @@ def per_row(lake, queries, function, arguments):
 
 
 def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake):
-    from jobs.driver.releases import promote
-    from jobs.driver.runs import Run
+    from jobs.lake.releases import promote
+    from jobs.lake.runs import Run
     from tests.spark.index_vectors import append_vectors, build, model_of, unit
 
     lake, x = open_lake(), unit(700, 16)
@@ -264,8 +264,8 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
 
 
 def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_lake):
-    from jobs.driver.releases import promote
-    from jobs.driver.runs import Run
+    from jobs.lake.releases import promote
+    from jobs.lake.runs import Run
     from tests.spark.index_vectors import append_vectors, build, model_of, unit
 
     lake = open_lake("index.factory=IVF{nlist},Flat", "index.nlist=4", "index.nprobe=4")

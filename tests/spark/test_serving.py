@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.embed_specs import embed_spec
-from udfs.embed import EMBED_INPUT, EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import EMBED_INPUT, EMBED_OUTPUT, embed_batches
 
 
 def test_three_jobs_in_a_row_load_the_model_once(spark, checkpoint: Path) -> None:

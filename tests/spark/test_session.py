@@ -7,10 +7,10 @@ TEMPLATE = "{title} of {made} and {day}"
 
 @pytest.mark.spark
 def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
-    from jobs.driver.lake import now
     from jobs.driver.session import open_session
-    from jobs.driver.settings import load_settings
-    from jobs.stages.embedding.source import Source
+    from jobs.lake.lake import now
+    from jobs.settings.load import load_settings
+    from jobs.stages.embed.source import Source
     from udfs.specs import READ_ANYWHERE
 
     settings = load_settings(sets=[f"source.text={TEMPLATE}"], env={})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.driver.registry import Registry
-from jobs.driver.runs import open_run
-from jobs.stages.training import train_embedder
+from jobs.lake.registry import Registry
+from jobs.lake.runs import open_run
+from jobs.stages.train.job import train_embedder
 from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError
 from udfs.gme import Encoder, Row

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.driver.evaluate_section import EvaluateSettings
-from jobs.driver.registry import Registry
-from jobs.driver.runs import open_run
-from jobs.driver.settings import profile_named
-from jobs.stages.evaluating.job import evaluate_retrieval
-from jobs.stages.evaluating.layouts import read_task
-from jobs.stages.evaluating.tasks import DOCUMENTS, JUDGEMENTS, QUERIES, load_tasks
-from jobs.stages.models import describe_checkpoint
+from jobs.lake.registry import Registry
+from jobs.lake.runs import open_run
+from jobs.settings.conf import profile_named
+from jobs.settings.evaluate import EvaluateSettings
+from jobs.stages.evaluate.data.layouts import read_task
+from jobs.stages.evaluate.data.tasks import DOCUMENTS, JUDGEMENTS, QUERIES, load_tasks
+from jobs.stages.evaluate.job import evaluate_retrieval
+from jobs.stages.register import describe_checkpoint
 from tests.spark.conftest import Shop
 from tests.spark.umrb_data import Item, StandIn, write_umrb
 from udfs import storage

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from jobs.driver import releases
-from jobs.driver.index_marks import hold, read_marks
-from jobs.driver.indexes import committed_index, read_manifest
-from jobs.driver.releases import current_release, promote, rollback
-from jobs.driver.runs import Run, recorded
-from jobs.stages import vacuuming
-from jobs.stages.indexing import commit
-from jobs.stages.searching.target import find_target
-from jobs.stages.vacuuming import plan_vacuum, vacuum
+from jobs.lake import releases
+from jobs.lake.index_marks import hold, read_marks
+from jobs.lake.indexes import committed_index, read_manifest
+from jobs.lake.releases import current_release, promote, rollback
+from jobs.lake.runs import Run, recorded
+from jobs.stages.index import commit
+from jobs.stages.index import vacuum as vacuuming
+from jobs.stages.index.vacuum import plan_vacuum, vacuum
+from jobs.stages.search.target import find_target
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
-from udfs.ann.search import Searcher
 from udfs.errors import IndexDataError, LakeError
+from udfs.search.searcher import Searcher
 
 pytestmark = pytest.mark.spark
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.stages.evaluating.tasks import EvaluationTask
+from jobs.stages.evaluate.data.tasks import EvaluationTask
 from tests.spark.conftest import picture
 
 COLOURS = ("red", "blue", "green", "white", "black")

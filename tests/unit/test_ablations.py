@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from jobs.driver.ablation_report import Ablation, StrategyResult, plot, results_table
-from jobs.driver.settings import load_settings
-from jobs.stages.strategies import load_strategies, strategy_settings
+from jobs.settings.load import load_settings
+from jobs.stages.train.ablation_report import Ablation, StrategyResult, plot, results_table
+from jobs.stages.train.strategies import load_strategies, strategy_settings
 from udfs.bootstrap import Score
 from udfs.errors import SettingsError
 

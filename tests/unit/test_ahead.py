@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from udfs import ahead
-from udfs.ahead import in_order
+from udfs.files import ahead
+from udfs.files.ahead import in_order
 
 
 def test_results_come_in_order_whatever_takes_longer():

@@ -10,11 +10,11 @@ import pytest
 
 from tests.embed_specs import embed_spec
 from tests.unit.gme.test_encoder import picture
-from udfs import row_watch
-from udfs.embed import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.embed import row_watch
+from udfs.embed.batches import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.embed.preview import preview_batches
+from udfs.embed.row_watch import RowWatch
 from udfs.gme.prepare import RowPreparer
-from udfs.preview import preview_batches
-from udfs.row_watch import RowWatch
 from udfs.specs import EmbedSpec, ReadSpec, ServingSpec
 
 TINY = Path(__file__).resolve().parents[2] / "conf" / "gme-tiny"

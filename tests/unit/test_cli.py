@@ -18,9 +18,9 @@ from click.testing import CliRunner
 
 from jobs.driver import cli
 from jobs.driver.printing import Report, json_line
-from jobs.driver.settings import Settings
-from udfs.ann.recall import Recall
+from jobs.settings.settings import Settings
 from udfs.errors import LakeError
+from udfs.recall.recall import Recall
 
 JOBS = sorted(
     path.stem.replace("_", "-")

@@ -15,7 +15,7 @@ import yaml
 from jobs.driver.cli import gme_lake
 from jobs.driver.delta_jars import EXCLUDED, delta_package
 from jobs.driver.session import LOCAL_CONF, RUNTIME_CONF
-from jobs.driver.settings import load_settings
+from jobs.settings.load import load_settings
 from udfs.errors import SettingsError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.driver.lake import Lake
+from jobs.lake.lake import Lake
 
 
 def lake_at(root) -> Lake:

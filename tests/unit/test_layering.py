@@ -123,7 +123,7 @@ def job_files_never_import_torch(module: Module, _: list[Module]) -> Iterator[st
 
 def jobs_import_spark_and_mlflow_lazily(module: Module, _: list[Module]) -> Iterator[str]:
     """All but the file that MLflow itself runs when it loads a model."""
-    if module.path == "jobs/driver/pyfunc_model.py":
+    if module.path == "jobs/lake/pyfunc_model.py":
         return
     for i in module.imports:
         if module.package == "jobs" and i.top in {"pyspark", "delta", "mlflow"} and not i.lazy:
@@ -131,7 +131,7 @@ def jobs_import_spark_and_mlflow_lazily(module: Module, _: list[Module]) -> Iter
 
 
 def only_settings_read_yaml(module: Module, _: list[Module]) -> Iterator[str]:
-    if module.path != "jobs/driver/settings.py":
+    if module.path != "jobs/settings/load.py":
         yield from (f"line {i.line}: imports yaml" for i in module.imports if i.top == "yaml")
 
 
@@ -139,7 +139,7 @@ def only_settings_and_serving_read_the_environment(
     module: Module, _: list[Module]
 ) -> Iterator[str]:
     """`udfs` may ask for what Spark sets for a worker; `udfs/serving` also hands a server its environment."""
-    if module.path == "jobs/driver/settings.py" or module.path.startswith("udfs/serving/"):
+    if module.path == "jobs/settings/load.py" or module.path.startswith("udfs/serving/"):
         return
     for i in module.imports:
         if i.name == "os" and {"environ", "getenv"} & set(i.symbols):
@@ -247,7 +247,7 @@ RULES: list[tuple[Rule, tuple[str, str], tuple[str, str]]] = [
     (
         only_settings_read_yaml,
         ("jobs/driver/a.py", "import yaml"),
-        ("jobs/driver/settings.py", "import yaml"),
+        ("jobs/settings/load.py", "import yaml"),
     ),
     (
         only_settings_and_serving_read_the_environment,

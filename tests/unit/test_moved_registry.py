@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.driver.registry import Registry
-from jobs.driver.settings import load_settings
+from jobs.lake.registry import Registry
+from jobs.settings.load import load_settings
 
 
 @pytest.fixture

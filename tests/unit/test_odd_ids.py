@@ -3,12 +3,12 @@
 import numpy as np
 import pyarrow as pa
 
-from udfs import scatter
-from udfs.ann.query_set import QuerySetSpec, query_set_path, read_query_set, write_query_set
-from udfs.ann.ranked import Ranked
-from udfs.answers import Answer, answer_rows
-from udfs.row_files import read_groups, write_groups
-from udfs.sql import printable
+from udfs.recall.query_set import QuerySetSpec, query_set_path, read_query_set, write_query_set
+from udfs.search import scatter
+from udfs.search.answers import Answer, answer_rows
+from udfs.search.hits import Ranked
+from udfs.search.row_files import read_groups, write_groups
+from udfs.search.sql import printable
 from udfs.strings import python_values
 from udfs.training.negatives import NEGATIVES_INPUT, NegativesSpec, choose_batches
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from udfs import storage
+from udfs.embed.stamp import stamp_images
 from udfs.errors import RowRejected
-from udfs.image_files import read_image, read_images, stamp_image
-from udfs.places import PlaceRefusedError, permitted
+from udfs.files.image_files import read_image, read_images, stamp_image
+from udfs.files.places import PlaceRefusedError, permitted
 from udfs.specs import ReadSpec
-from udfs.stamp import stamp_images
 
 ANYWHERE = ReadSpec(tries=1, connect_seconds=2, first_byte_seconds=2, file_seconds=4)
 LOCAL = ReadSpec(schemes=("file", "dbfs", "https", "data"), tries=1, connect_seconds=2)

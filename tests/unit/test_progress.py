@@ -8,7 +8,7 @@ import pytest
 
 from jobs.driver.progress import RowProgress, rows_from_executors
 from udfs import storage
-from udfs.progress import Done, RowsDone, read_done
+from udfs.embed.rows_done import Done, RowsDone, read_done
 
 
 def write(folder, name, *count):

@@ -6,8 +6,8 @@ import pytest
 from jobs.stages.recall import plot
 from jobs.stages.recall.plot import recall_plot
 from jobs.stages.recall.summary import Group, figures
-from udfs.ann.points import Point
-from udfs.ann.tuning import Measured
+from udfs.index.points import Point
+from udfs.recall.tuning import Measured
 
 
 def measured(kinds: list[str], factors: list[int]) -> tuple:

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 
-from jobs.driver import releases
 from jobs.driver.printing import json_line
-from jobs.driver.releases import Release, rollback_targets
-from jobs.driver.settings import load_settings
-from jobs.stages.vacuuming import Vacuum
+from jobs.lake import releases
+from jobs.lake.releases import Release, rollback_targets
+from jobs.settings.load import load_settings
+from jobs.stages.index.vacuum import Vacuum
 from udfs.errors import RegistryError
 
 

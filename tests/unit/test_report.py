@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from PIL import Image
 
-from jobs.driver.report import Hit, QueryResult, print_hits, write_search_report
-from jobs.driver.thumbnails import MAX_BYTES, SIDE, thumbnail
+from jobs.reports.hits import Hit, QueryResult, print_hits, write_search_report
+from jobs.reports.thumbnails import MAX_BYTES, SIDE, thumbnail
 from udfs.drawing import draw_jpeg
 from udfs.drawing.broken import break_picture
 
@@ -163,7 +163,7 @@ def test_templates_are_found_inside_a_zip(tmp_path):
                 z.write(path, path.relative_to(ROOT))
     code = (
         f"import sys; sys.path.insert(0, {str(archive)!r})\n"
-        "from jobs.driver import report\n"
+        "from jobs.reports import hits as report\n"
         "assert '.zip' in report.__file__, report.__file__\n"
         "print(report.write_search_report('r.html', title='t', queries=[], facts={}))"
     )

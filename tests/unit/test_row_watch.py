@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from udfs.embed.row_watch import EXIT_CODE, RowWatch
 from udfs.errors import RowRejected
-from udfs.row_watch import EXIT_CODE, RowWatch
 
 # One attempt of a task: rows "slow…" hang, the way that the second argument says.
 ATTEMPT = """
 import sys, time
 from udfs.errors import RowRejected
-from udfs.row_watch import RowWatch
+from udfs.embed.row_watch import RowWatch
 folder, how, *rows = sys.argv[1:]
 hang = {
     "loop": lambda: sum(1 for _ in iter(int, 1)),

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, ranked_halves
-from udfs.ann.manifest import Manifest
-from udfs.ann.plan import default_plan
-from udfs.ann.vectors import SCORE_TOLERANCE
-from udfs.answers import SEARCH_OUTPUT_ARROW
-from udfs.row_files import read_groups, write_groups, write_vector_ids
-from udfs.scatter import merge_batches, search_part_batches
-from udfs.search import search_batches
+from udfs.index.manifest import Manifest
+from udfs.index.plan import default_plan
+from udfs.index.vectors import SCORE_TOLERANCE
+from udfs.search.answers import SEARCH_OUTPUT_ARROW
+from udfs.search.batches import search_batches
+from udfs.search.row_files import read_groups, write_groups, write_vector_ids
+from udfs.search.scatter import merge_batches, search_part_batches
 from udfs.specs import SearchSpec
 
 ROWS, NEW, DIM, SHARDS = 1600, 30, 16, 5

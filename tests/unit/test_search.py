@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, exact
-from udfs.ann.plan import default_plan
-from udfs.ann.search import Searcher
-from udfs.answers import SEARCH_OUTPUT_ARROW
 from udfs.errors import IndexDataError
-from udfs.row_files import write_vector_ids
-from udfs.search import indexed_ids, search_batches
+from udfs.index.plan import default_plan
+from udfs.search.answers import SEARCH_OUTPUT_ARROW
+from udfs.search.batches import indexed_ids, search_batches
+from udfs.search.row_files import write_vector_ids
+from udfs.search.searcher import Searcher
+from udfs.search.sql import IndexFacts, IndexHits
 from udfs.specs import SearchSpec
-from udfs.sql import IndexFacts, IndexHits
 
 ROWS, DIM = 60, 8
 XB, XQ = clustered(ROWS, DIM), clustered(4, DIM, seed=1)
@@ -126,7 +126,7 @@ def test_another_model_or_width_is_refused(root):
 
 
 def test_sql_bodies_answer_as_the_searcher_and_open_an_index_once(root, monkeypatch):
-    from udfs.search import open_index
+    from udfs.search.batches import open_index
 
     open_index.cache_clear()
     opened = []

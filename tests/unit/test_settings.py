@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.driver.settings import Settings, conf_names, conf_text, load_settings, profile_named
+from jobs.settings.conf import conf_names, conf_text, profile_named
+from jobs.settings.load import load_settings
+from jobs.settings.settings import Settings
 from udfs.errors import SettingsError
 
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from jobs.driver.settings import EmbedSettings, SourceSettings
-from jobs.stages.embedding.checks import (
+from jobs.settings.embed import EmbedSettings, SourceSettings
+from jobs.stages.embed.source_checks import (
     Columns,
     check_contents,
     check_id,
     check_written,
     image_kind,
 )
-from jobs.stages.embedding.template import template_columns
+from jobs.stages.embed.template import template_columns
 from udfs.errors import LakeError
 
 COLUMNS = Columns(

@@ -1,7 +1,7 @@
 """What makes a run look at every row of its source again."""
 
-from jobs.driver.sections import SourceSettings
-from jobs.stages.embedding.source import Source
+from jobs.settings.embed import SourceSettings
+from jobs.stages.embed.source import Source
 from udfs.specs import READ_ANYWHERE
 
 

@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from jobs.driver.source_views import (
+from jobs.lake.source_views import (
     SourceRuns,
     former_names,
     long_name,

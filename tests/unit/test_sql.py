@@ -2,9 +2,9 @@
 
 import pytest
 
-from jobs.driver.lake import create_statement, table_given
-from jobs.driver.sql import identifier, is_path, literal, name_parts, qualified, readable
-from jobs.driver.tables import Table
+from jobs.lake.lake import create_statement, table_given
+from jobs.lake.sql import identifier, is_path, literal, name_parts, qualified, readable
+from jobs.lake.tables import Table
 from udfs.errors import LakeError
 
 

@@ -1,4 +1,4 @@
-"""Names and values get into SQL by jobs/driver/sql.py alone: read off the source by `ast`, and shown to see violations."""
+"""Names and values get into SQL by jobs/lake/sql.py alone: read off the source by `ast`, and shown to see violations."""
 
 from __future__ import annotations
 

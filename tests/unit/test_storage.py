@@ -7,7 +7,7 @@ import pytest
 
 from udfs import storage
 from udfs.errors import ImageRejected
-from udfs.image_files import read_image
+from udfs.files.image_files import read_image
 from udfs.specs import ReadSpec
 
 REMOTE = "memory://bucket/folder"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.driver.tasks import clear_task_errors, failure, is_broken_off, root_cause
+from jobs.driver.task_errors import clear_task_errors, failure, is_broken_off, root_cause
 from udfs.errors import IndexDataError, LakeError
 
 # As py4j and PySpark 4.2 say them; frames shortened.
@@ -44,7 +44,7 @@ OSError: no route
 During handling of the above exception, another exception occurred:
 
 Traceback (most recent call last):
-  File "/app/udfs/embed.py", line 38, in embed_batches
+  File "/app/udfs/embed/batches.py", line 38, in embed_batches
     raise ValueError("a sentence")
 ValueError: a sentence SQLSTATE: 38000
 \tat org.apache.spark.api.python.BasePythonRunner.handle(PythonRunner.scala:600)

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import pytest
 
-from udfs import web
 from udfs.errors import ImageRejected, RowRejected
-from udfs.image_files import read_image, read_images, stamp_image
+from udfs.files import web
+from udfs.files.image_files import read_image, read_images, stamp_image
 from udfs.specs import ReadSpec
 
 BODY = bytes(range(256)) * 400

@@ -38,7 +38,7 @@ def test_wheel_holds_all_code_and_conf_and_nothing_else(names: set[str]) -> None
         assert code <= names
     files = [p for p in (ROOT / "conf").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {f"jobs/{p.relative_to(ROOT)}" for p in files} <= names
-    assert "jobs/driver/templates/search_report.html" in names
+    assert "jobs/reports/templates/search_report.html" in names
     assert {n.split("/")[0] for n in names} == {"jobs", "udfs", "gme_lake-0.1.0.dist-info"}
     assert not [n for n in names if re.search(r"test|\.pyc$|notebook|\.parquet$", n)]
     assert "gme_lake-0.1.0.dist-info/licenses/LICENSE" in names
@@ -71,7 +71,7 @@ sys.path = [{str(archive)!r}] + [p for p in sys.path if p != {str(ROOT)!r}]
 import jobs, udfs
 from importlib import resources
 from jobs.driver.cli import main
-from jobs.driver.settings import conf_file, conf_names, conf_text, load_settings, profile_named
+from jobs.settings.load import conf_file, conf_names, conf_text, load_settings, profile_named
 assert jobs.__file__.startswith({str(archive)!r}), jobs.__file__
 assert udfs.__file__.startswith({str(archive)!r}), udfs.__file__
 assert load_settings(files=["demo.yaml"], env={{}}).lake.root == "demo-lake"

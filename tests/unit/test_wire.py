@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 from pyspark import cloudpickle
 
-from udfs.ann.drift import DriftSpec
-from udfs.ann.files import FileRecord
-from udfs.ann.measure import MeasureSpec
-from udfs.ann.query_set import QuerySetSpec
-from udfs.ann.rank import RankSpec
-from udfs.ann.tasks import ShardsSpec
-from udfs.ann.truth import TruthKey, TruthSpec
-from udfs.ann.tuning import grid
 from udfs.drawing import CatalogueSpec
 from udfs.drawing.tasks import DrawnTaskSpec
+from udfs.drawing.training_pairs import DrawnPairsSpec
+from udfs.index.build import ShardsSpec
+from udfs.index.drift import DriftSpec
+from udfs.index.files import FileRecord
+from udfs.recall.exact_rank import RankSpec
+from udfs.recall.measure import MeasureSpec
+from udfs.recall.query_set import QuerySetSpec
+from udfs.recall.truth import TruthKey, TruthSpec
+from udfs.recall.tuning import grid
 from udfs.specs import (
     EmbedSpec,
     IndexPlan,
@@ -29,7 +30,6 @@ from udfs.specs import (
     ReadSpec,
     SearchSpec,
 )
-from udfs.training.drawn_pairs import DrawnPairsSpec
 from udfs.training.negatives import NegativesSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,33 +47,33 @@ TRUTH = TruthSpec(TRUTH_KEY, URI, URI, 3584)
 MEASURED = MeasureSpec(URI, URI, URI, TRUTH_KEY, grid(16384, refined=True))
 # The keywords that each function goes to Spark with, as large as they become.
 CASES: dict[str, dict[str, Any]] = {
-    "udfs.ann.check.check_batches": {"spec": INDEX},
-    "udfs.ann.drift.drift_batches": {"spec": DriftSpec(URI, FILE, 3584)},
-    "udfs.ann.measure.measure_batches": {"spec": MEASURED},
-    "udfs.ann.measure.price_batches": {"spec": MEASURED},
-    "udfs.ann.probe.probe_batches": {"spec": INDEX},
-    "udfs.ann.query_set.write_query_set": {"spec": QuerySetSpec(URI, 3584)},
-    "udfs.ann.rank.rank_block": {"spec": RankSpec(1000, 3584)},
-    "udfs.ann.tasks.build_batches": {"spec": ShardsSpec(INDEX, FILE, URI)},
-    "udfs.ann.tasks.train_batches": {"spec": INDEX},
-    "udfs.ann.truth.merge_nearest": {"spec": TRUTH},
-    "udfs.ann.truth.nearest_batches": {"spec": TRUTH},
+    "udfs.search.check.check_batches": {"spec": INDEX},
+    "udfs.index.drift.drift_batches": {"spec": DriftSpec(URI, FILE, 3584)},
+    "udfs.recall.measure.measure_batches": {"spec": MEASURED},
+    "udfs.recall.measure.price_batches": {"spec": MEASURED},
+    "udfs.index.probe.probe_batches": {"spec": INDEX},
+    "udfs.recall.query_set.write_query_set": {"spec": QuerySetSpec(URI, 3584)},
+    "udfs.recall.exact_rank.rank_block": {"spec": RankSpec(1000, 3584)},
+    "udfs.index.build.build_batches": {"spec": ShardsSpec(INDEX, FILE, URI)},
+    "udfs.index.build.train_batches": {"spec": INDEX},
+    "udfs.recall.truth.merge_nearest": {"spec": TRUTH},
+    "udfs.recall.truth.nearest_batches": {"spec": TRUTH},
     "udfs.drawing.draw_batches": {"spec": CatalogueSpec()},
     "udfs.drawing.tasks.document_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.drawing.tasks.judgement_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.drawing.tasks.query_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
-    "udfs.embed.embed_batches": {"spec": EmbedSpec(MODEL)},
-    "udfs.preview.preview_batches": {
+    "udfs.embed.batches.embed_batches": {"spec": EmbedSpec(MODEL)},
+    "udfs.embed.preview.preview_batches": {
         "spec": ReadSpec(schemes=("s3", "https"), roots=("s3://b/a",))
     },
-    "udfs.search.indexed_ids": {"root": URI},
-    "udfs.row_files.write_groups": {"path": URI},
-    "udfs.row_files.write_vector_ids": {"path": URI},
-    "udfs.scatter.merge_batches": {"spec": SEARCH},
-    "udfs.scatter.search_part_batches": {"spec": SEARCH},
-    "udfs.search.search_batches": {"spec": SEARCH},
-    "udfs.stamp.stamp_images": {"spec": ReadSpec()},
-    "udfs.training.drawn_pairs.drawn_pair_batches": {"spec": DrawnPairsSpec()},
+    "udfs.search.batches.indexed_ids": {"root": URI},
+    "udfs.search.row_files.write_groups": {"path": URI},
+    "udfs.search.row_files.write_vector_ids": {"path": URI},
+    "udfs.search.scatter.merge_batches": {"spec": SEARCH},
+    "udfs.search.scatter.search_part_batches": {"spec": SEARCH},
+    "udfs.search.batches.search_batches": {"spec": SEARCH},
+    "udfs.embed.stamp.stamp_images": {"spec": ReadSpec()},
+    "udfs.drawing.training_pairs.drawn_pair_batches": {"spec": DrawnPairsSpec()},
     "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
 }
 

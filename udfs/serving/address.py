@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udfs.errors import ServingError
-from udfs.private_folder import require_private
+from udfs.files.private_folder import require_private
 from udfs.serving.wire import PROTOCOL
 from udfs.specs import ModelSpec, ServingSpec
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from udfs.errors import LakeError, SettingsError
+from udfs.files.image_files import read_image
 from udfs.gme.prepare import Prepared, Row, RowPreparer
-from udfs.image_files import read_image
 from udfs.storage import located
 from udfs.strings import arrow_strings, python_values, require_utf8
 from udfs.training.pictures import random_cut

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from udfs.drawing.tasks import ATTRIBUTES, VALUES
+from udfs.drawing.training_rows import INSTRUCTIONS
 from udfs.drawing.words import change_text, description, query_text, title
 from udfs.strings import is_utf8, python_values
-from udfs.training.drawn import INSTRUCTIONS
 from udfs.training.pictures import train_combinations
 from udfs.training.spec import DrawnSpec, PairsSpec
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from udfs.drawing.training_rows import DrawnPairs
+from udfs.drawing.validation import DrawnEvalSpec, drawn_tasks
 from udfs.errors import SettingsError
+from udfs.files.image_files import read_image
 from udfs.gme.prepare import Row, RowPreparer
-from udfs.image_files import read_image
 from udfs.storage import located
 from udfs.strings import python_rows, require_utf8
 from udfs.training.data import TablePairs
-from udfs.training.drawn import DrawnPairs
-from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
 from udfs.training.pictures import DrawnPictures
 from udfs.training.plan import Mixture, Source
 from udfs.training.retrieval import Corpus, RetrievalTask

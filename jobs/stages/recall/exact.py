@@ -6,12 +6,13 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from jobs.driver.lake import delta_table
-from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.vectors import indexed_vectors
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import delta_table
+from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries, recall_folder
 from udfs import storage
-from udfs.ann.truth import (
+from udfs.errors import LakeError
+from udfs.recall.truth import (
     NEAREST_OUTPUT,
     TRUTH_OUTPUT,
     TruthKey,
@@ -20,11 +21,10 @@ from udfs.ann.truth import (
     nearest_batches,
     truth_name,
 )
-from udfs.errors import LakeError
 
 if TYPE_CHECKING:
-    from jobs.driver.lake import Lake
-    from jobs.driver.runs import Run
+    from jobs.lake.lake import Lake
+    from jobs.lake.runs import Run
     from udfs.specs import IndexSpec
 
 log = logging.getLogger("gme_lake")

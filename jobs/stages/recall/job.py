@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.driver.indexes import read_manifest, required_index
-from jobs.driver.releases import newest_index
+from jobs.lake.indexes import read_manifest, required_index
+from jobs.lake.releases import newest_index
 from jobs.stages.recall.exact import exact_results
 from jobs.stages.recall.queries import AskedQueries, asked_queries
 from jobs.stages.recall.record import append_recalls, metrics_of, require_plots, write_report
-from jobs.stages.recall.searching import Measurable, measure
 from jobs.stages.recall.summary import Group, PointFigures, figures, groups_of
-from udfs.ann.points import Point
+from jobs.stages.recall.timed_search import Measurable, measure
+from udfs.index.points import Point
 
 if TYPE_CHECKING:
-    from jobs.driver.lake import Lake
-    from jobs.driver.recall_section import RecallSettings
-    from jobs.driver.registry import Registry, ResolvedModel
-    from jobs.driver.runs import Run
+    from jobs.lake.lake import Lake
+    from jobs.lake.registry import Registry, ResolvedModel
+    from jobs.lake.runs import Run
+    from jobs.settings.index import RecallSettings
     from udfs.specs import IndexPlan, IndexSpec
 
 

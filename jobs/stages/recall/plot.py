@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.stages.recall.summary import PointFigures
-from udfs.ann.points import ANY_KIND
+from udfs.index.points import ANY_KIND
 
 _MARKERS = "osD^vP*X"
 

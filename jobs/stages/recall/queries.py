@@ -6,27 +6,27 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.driver.lake import read_table, table_given
-from jobs.driver.sql import identifier
-from jobs.driver.tasks import clear_task_errors
-from jobs.stages.indexing.vectors import indexed_vectors
-from jobs.stages.searching.job import embedded_queries
-from jobs.stages.searching.queries import read_queries, read_raw
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import read_table, table_given
+from jobs.lake.sql import identifier
+from jobs.stages.index.vectors import indexed_vectors
+from jobs.stages.search.job import embedded_queries
+from jobs.stages.search.queries import read_queries, read_raw
 from udfs import storage
-from udfs.ann.query_set import (
+from udfs.errors import IndexDataError, LakeError
+from udfs.recall.query_set import (
     QUERY_SET_OUTPUT,
     QuerySetSpec,
     query_set_path,
     write_query_set,
 )
-from udfs.errors import IndexDataError, LakeError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from jobs.driver.lake import Lake
-    from jobs.driver.registry import ResolvedModel
-    from jobs.driver.runs import Run
+    from jobs.lake.lake import Lake
+    from jobs.lake.registry import ResolvedModel
+    from jobs.lake.runs import Run
     from udfs.specs import IndexSpec
 
 HELD_OUT_KIND = "row"

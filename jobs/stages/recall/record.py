@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jobs.driver.html_page import write_html
-from jobs.driver.lake import now
+from jobs.lake.lake import now
+from jobs.reports.html_page import write_html
 from jobs.stages.recall.plot import recall_plot
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.summary import PointFigures
-from udfs.ann.points import Point
 from udfs.errors import SettingsError
+from udfs.index.points import Point
 
 if TYPE_CHECKING:
-    from jobs.driver.lake import Lake
-    from jobs.driver.runs import Run
+    from jobs.lake.lake import Lake
+    from jobs.lake.runs import Run
     from udfs.specs import IndexSpec
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.stages.recall.queries import AskedQueries
-from udfs.ann.points import ANY_KIND
-from udfs.ann.recall import Recall, recall_of
-from udfs.ann.tuning import Mask, Measured
+from udfs.index.points import ANY_KIND
+from udfs.recall.recall import Recall, recall_of
+from udfs.recall.tuning import Mask, Measured
 
 
 class Group(NamedTuple):

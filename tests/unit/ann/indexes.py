@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from udfs.ann.exact import exact_topk
-from udfs.ann.manifest import GONE_NAME, QUANTIZER_NAME, Base, Manifest, publish_bytes
-from udfs.ann.plan import default_plan
-from udfs.ann.shard import ShardWriter
-from udfs.ann.train import train_quantizer
-from udfs.ann.vectors import halves_of_floats
-from udfs.row_files import write_vector_ids
+from udfs.index.manifest import GONE_NAME, QUANTIZER_NAME, Base, Manifest, publish_bytes
+from udfs.index.plan import default_plan
+from udfs.index.shard import ShardWriter
+from udfs.index.train import train_quantizer
+from udfs.index.vectors import halves_of_floats
+from udfs.search.exact import exact_topk
+from udfs.search.row_files import write_vector_ids
 from udfs.specs import IndexPlan, IndexSpec
 
 FIRST_VECTOR_ID = 10_000_000_000  # beyond 32 bits

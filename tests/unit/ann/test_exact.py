@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.unit.ann.indexes import clustered
-from udfs.ann.exact import exact_topk, merge_topk
-from udfs.ann.recall import recall_at_k, wilson
+from udfs.recall.recall import recall_at_k, wilson
+from udfs.search.exact import exact_topk, merge_topk
 
 # Few distinct values, so that ties are common.
 VALUES = st.integers(-3, 3).map(float)

@@ -19,15 +19,15 @@ from tests.unit.ann.indexes import (
     names_of,
     ranked_halves,
 )
-from udfs.ann.drift import quantizer_error
-from udfs.ann.exact import exact_topk
-from udfs.ann.live import LiveSearcher
-from udfs.ann.manifest import ADDED_FORMAT, GONE_NAME
-from udfs.ann.plan import default_plan
-from udfs.ann.search import Searcher
-from udfs.ann.vectors import named_in
 from udfs.errors import IndexDataError
-from udfs.search import indexed_ids
+from udfs.index.drift import quantizer_error
+from udfs.index.manifest import ADDED_FORMAT, GONE_NAME
+from udfs.index.plan import default_plan
+from udfs.index.vectors import named_in
+from udfs.search.batches import indexed_ids
+from udfs.search.exact import exact_topk
+from udfs.search.live import LiveSearcher
+from udfs.search.searcher import Searcher
 
 ROWS, NEW, DIM, SHARDS = 3000, 400, 16, 2
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)

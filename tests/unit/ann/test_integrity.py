@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.unit.ann.indexes import build, clustered, flip, small_ivf_plan
-from udfs.ann import files, opened
-from udfs.ann.manifest import Manifest
-from udfs.ann.points import OperatingPoint
-from udfs.ann.search import Searcher
 from udfs.errors import IndexDataError
+from udfs.index import files
+from udfs.index.manifest import Manifest
+from udfs.index.points import OperatingPoint
+from udfs.search import opened
+from udfs.search.searcher import Searcher
 
 XB = clustered(1400, 48)
 XQ = clustered(5, 48, seed=1)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered
-from udfs.ann.exact import exact_topk
-from udfs.ann.live import LiveSearcher
-from udfs.ann.plan import default_plan
-from udfs.ann.search import Searcher
+from udfs.index.plan import default_plan
+from udfs.search.exact import exact_topk
+from udfs.search.live import LiveSearcher
+from udfs.search.searcher import Searcher
 
 ROWS, NEW, DIM = 300, 25, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)

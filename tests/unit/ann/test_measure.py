@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, exact, small_ivf_plan
-from udfs.ann.measure import MeasureSpec, measure_batches, price_batches
-from udfs.ann.plan import default_plan
-from udfs.ann.points import Point
-from udfs.ann.query_set import QuerySetSpec, query_set_path, read_query_set, write_query_set
-from udfs.ann.recall import found_shares, recall_of
-from udfs.ann.search import Searcher
-from udfs.ann.truth import (
+from udfs.errors import IndexDataError
+from udfs.index.plan import default_plan
+from udfs.index.points import Point
+from udfs.recall.measure import MeasureSpec, measure_batches, price_batches
+from udfs.recall.query_set import QuerySetSpec, query_set_path, read_query_set, write_query_set
+from udfs.recall.recall import found_shares, recall_of
+from udfs.recall.truth import (
     TIES,
     TruthKey,
     TruthSpec,
@@ -22,7 +22,7 @@ from udfs.ann.truth import (
     read_truth,
     truth_name,
 )
-from udfs.errors import IndexDataError
+from udfs.search.searcher import Searcher
 
 ROWS, DIM, K = 3000, 48, 10
 XB = clustered(ROWS, DIM)

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, exact
-from udfs.ann.cost import estimate
-from udfs.ann.plan import MIN_ROWS_PER_CENTROID, build_empty, default_plan, factory_traits
-from udfs.ann.probe import Speed, probe
-from udfs.ann.search import Searcher
-from udfs.ann.shard import ShardWriter
-from udfs.ann.train import train_quantizer
-from udfs.ann.vectors import SCORE_TOLERANCE
 from udfs.errors import SettingsError
+from udfs.index.cost import estimate
+from udfs.index.plan import MIN_ROWS_PER_CENTROID, build_empty, default_plan, factory_traits
+from udfs.index.probe import Speed, probe
+from udfs.index.shard import ShardWriter
+from udfs.index.train import train_quantizer
+from udfs.index.vectors import SCORE_TOLERANCE
+from udfs.search.searcher import Searcher
 
 
 @pytest.mark.parametrize(

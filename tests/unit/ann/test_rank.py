@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import udfs.ann.rank as module
-from udfs.ann.rank import RANK_OUTPUT, RankSpec, rank_block
+import udfs.recall.exact_rank as module
+from udfs.recall.exact_rank import RANK_OUTPUT, RankSpec, rank_block
 
 RNG = np.random.default_rng(0)
 DIM = 8

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, ranked_halves
-from udfs.ann import ranked as ranked_module
-from udfs.ann import search as search_module
-from udfs.ann.groups import NO_GROUP, Groups
-from udfs.ann.live import LiveSearcher
-from udfs.ann.plan import default_plan
-from udfs.ann.ranked import Ranked, RankOptions, merge_ranked, rank
-from udfs.ann.search import Searcher
+from udfs.index.plan import default_plan
+from udfs.search import hits as ranked_module
+from udfs.search import searcher as search_module
+from udfs.search.groups import NO_GROUP, Groups
+from udfs.search.hits import Ranked, RankOptions, merge_ranked, rank
+from udfs.search.live import LiveSearcher
+from udfs.search.searcher import Searcher
 
 ROWS, NEW, DIM = 640, 30, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)

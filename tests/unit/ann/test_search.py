@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.unit.ann.indexes import build, clustered, exact, names_of, ranked_halves, small_ivf_plan
-from udfs.ann.plan import default_plan
-from udfs.ann.recall import recall_at_k
-from udfs.ann.search import Searcher
 from udfs.errors import IndexDataError
+from udfs.index.plan import default_plan
+from udfs.recall.recall import recall_at_k
+from udfs.search.searcher import Searcher
 
 ROWS, DIM = 3000, 48
 XB = clustered(ROWS, DIM)
@@ -107,7 +107,7 @@ def test_empty_shards_and_empty_indexes(tmp_path):
 
 def test_blocks_of_queries_do_not_change_the_answer(single, monkeypatch):
     whole = single.search(XQ, k=10)
-    monkeypatch.setattr("udfs.ann.search.BLOCK_CANDIDATES", 1500)
+    monkeypatch.setattr("udfs.search.searcher.BLOCK_CANDIDATES", 1500)
     np.testing.assert_array_equal(single.search(XQ, k=10).I, whole.I)
 
 

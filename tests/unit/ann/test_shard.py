@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.ann.indexes import clustered, kept_halves, names_of, small_ivf_plan
-from udfs.ann.files import file_sha256
-from udfs.ann.resume import finished_shard
-from udfs.ann.shard import ShardWriter
-from udfs.ann.train import train_quantizer
 from udfs.errors import IndexDataError
+from udfs.index.files import file_sha256
+from udfs.index.resume import finished_shard
+from udfs.index.shard import ShardWriter
+from udfs.index.train import train_quantizer
 
 XB = clustered(1300, 48)
 IDS = np.arange(len(XB), dtype=np.int64) * 7 + 2**40

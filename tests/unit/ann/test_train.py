@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.unit.ann.indexes import build, clustered, small_ivf_plan
-from udfs.ann.drift import DriftSpec, drift_batches
-from udfs.ann.manifest import Manifest
-from udfs.ann.plan import default_plan
-from udfs.ann.probe import probe
-from udfs.ann.search import Searcher
-from udfs.ann.train import train_quantizer
 from udfs.errors import IndexDataError, SettingsError
+from udfs.index.drift import DriftSpec, drift_batches
+from udfs.index.manifest import Manifest
+from udfs.index.plan import default_plan
+from udfs.index.probe import probe
+from udfs.index.train import train_quantizer
+from udfs.search.searcher import Searcher
 
 XT = clustered(2000, 48)
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from udfs.ann.ladder import affordable, ladder
-from udfs.ann.points import OperatingPoint, Point, point_for
-from udfs.ann.tuning import (
+from udfs.errors import SettingsError
+from udfs.index.points import OperatingPoint, Point, point_for
+from udfs.recall.ladder import affordable, ladder
+from udfs.recall.tuning import (
     K_FACTORS,
     Goal,
     Measured,
@@ -19,7 +20,6 @@ from udfs.ann.tuning import (
     shortlist,
     tuning_half,
 )
-from udfs.errors import SettingsError
 
 KINDS = np.array(["text"] * 200 + ["image"] * 200)
 

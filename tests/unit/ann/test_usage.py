@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from udfs.ann.usage import UsageMeter, resident_bytes
+from udfs.index.usage import UsageMeter, resident_bytes
 
 
 def test_the_peak_is_of_the_block_alone():

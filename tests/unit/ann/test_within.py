@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, names_of, ranked_halves
-from udfs.ann import search as search_module
-from udfs.ann.exact import exact_topk
-from udfs.ann.live import LiveSearcher
-from udfs.ann.plan import default_plan
-from udfs.ann.recall import recall_at_k
-from udfs.ann.search import Searcher
-from udfs.ann.vectors import floats_of_halves, halves_of_floats, named_in
-from udfs.ann.within import RowSet, exact_within, widened
+from udfs.index.plan import default_plan
+from udfs.index.vectors import floats_of_halves, halves_of_floats, named_in
+from udfs.recall.recall import recall_at_k
+from udfs.search import searcher as search_module
+from udfs.search.exact import exact_topk
+from udfs.search.live import LiveSearcher
+from udfs.search.searcher import Searcher
+from udfs.search.within import RowSet, exact_within, widened
 
 ROWS, NEW, DIM = 1500, 40, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=8), clustered(NEW, DIM, seed=2, clusters=8)

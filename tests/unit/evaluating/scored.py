@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jobs.stages.evaluating.measures import QueryScores
-from jobs.stages.evaluating.summary import TaskScore
-from jobs.stages.evaluating.tasks import EvaluationTask
+from jobs.stages.evaluate.data.tasks import EvaluationTask
+from jobs.stages.evaluate.figures.measures import QueryScores
+from jobs.stages.evaluate.figures.summary import TaskScore
 
 LETTERS = {"t": "text", "i": "image", "it": "image,text", "vd": "page"}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.stages.evaluating.chance import chance
-from jobs.stages.evaluating.measures import METRICS, measure
+from jobs.stages.evaluate.figures.chance import chance
+from jobs.stages.evaluate.figures.measures import METRICS, measure
 
 RNG = np.random.default_rng(0)
 SCHEMA = pa.schema([("query_id", pa.string()), ("id", pa.string()), ("score", pa.int32())])

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jobs.stages.evaluating.compare import differences
-from jobs.stages.evaluating.summary import summarise
+from jobs.stages.evaluate.figures.compare import differences
+from jobs.stages.evaluate.figures.summary import summarise
 from tests.unit.evaluating.scored import task_score
 from udfs.bootstrap import difference
 from udfs.errors import LakeError

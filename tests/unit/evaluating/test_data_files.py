@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.stages.evaluating.beir import read_beir
-from jobs.stages.evaluating.files import files_of
-from jobs.stages.evaluating.mbeir import first_instructions, read_mbeir
-from jobs.stages.evaluating.tasks import EvaluationTask
+from jobs.stages.evaluate.data.beir import read_beir
+from jobs.stages.evaluate.data.files import files_of
+from jobs.stages.evaluate.data.mbeir import first_instructions, read_mbeir
+from jobs.stages.evaluate.data.tasks import EvaluationTask
 from udfs.errors import LakeError
 
 

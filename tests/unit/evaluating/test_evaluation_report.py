@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from jobs.driver.evaluation_report import (
+from jobs.stages.evaluate.figures.compare import differences
+from jobs.stages.evaluate.figures.summary import summarise
+from jobs.stages.evaluate.page.examples import pick_queries
+from jobs.stages.evaluate.page.html import (
     EvaluationPage,
     Example,
     Shown,
     TaskExamples,
     write_evaluation_report,
 )
-from jobs.stages.evaluating.compare import differences
-from jobs.stages.evaluating.examples import pick_queries
-from jobs.stages.evaluating.summary import summarise
 from tests.unit.evaluating.scored import task_score
 from udfs.drawing import draw_jpeg
 from udfs.drawing.broken import break_picture

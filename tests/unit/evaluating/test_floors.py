@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jobs.stages.evaluating.floors import read_floors
+from jobs.stages.evaluate.figures.floors import read_floors
 from tests.shared import shared
 from udfs.errors import SettingsError
 

@@ -9,7 +9,7 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.stages.evaluating.measures import METRICS, QueryScores, first_hits, measure, paired
+from jobs.stages.evaluate.figures.measures import METRICS, QueryScores, first_hits, measure, paired
 from udfs.bootstrap import RESAMPLES, difference, interval, resampled_means
 from udfs.errors import LakeError, SettingsError
 

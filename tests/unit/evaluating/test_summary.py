@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jobs.stages.evaluating.summary import summarise
+from jobs.stages.evaluate.figures.summary import summarise
 from tests.unit.evaluating.scored import task_score
 
 # GME-2B's averages by pair and how many datasets each has; the paper's average over all 47 is 64.45.

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from jobs.driver.evaluate_section import EvaluateSettings
-from jobs.stages.evaluating.tasks import EvaluationTask, load_tasks
+from jobs.settings.evaluate import EvaluateSettings
+from jobs.stages.evaluate.data.tasks import EvaluationTask, load_tasks
 
 PAIRS = {
     "t2t": 16,

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from jobs.driver.settings import conf_folder, load_settings, profile_named
-from jobs.stages.models import describe_checkpoint
+from jobs.settings.conf import conf_folder, profile_named
+from jobs.settings.load import load_settings
+from jobs.stages.register import describe_checkpoint
 from udfs.drawing import held_out
 from udfs.drawing.tasks import draw_view, product_queries
+from udfs.drawing.training_rows import INSTRUCTIONS
 from udfs.gme import Encoder, Row
-from udfs.training.drawn import INSTRUCTIONS
 
 PRODUCTS = sorted(held_out())[::3]  # 60
 

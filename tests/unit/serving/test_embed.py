@@ -15,10 +15,10 @@ import pytest
 from tests.embed_specs import embed_spec
 from tests.shared import shared
 from tests.unit.serving.conftest import until
-from udfs import embed
-from udfs.embed import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.embed import batches as embed
+from udfs.embed.batches import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.embed.rows_done import Done, read_done
 from udfs.errors import CheckpointError, ServingError
-from udfs.progress import Done, read_done
 from udfs.serving import launch
 from udfs.specs import REFERENCE, EmbedSpec, ServingSpec
 

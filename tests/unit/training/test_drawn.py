@@ -11,14 +11,14 @@ from tests.unit.training.conftest import PROFILE, picture
 from udfs.drawing import Combination, held_out
 from udfs.drawing import tasks as drawing_tasks
 from udfs.drawing.tasks import ATTRIBUTES, product_name
+from udfs.drawing.training_rows import INSTRUCTIONS, DrawnPairs
+from udfs.drawing.validation import DrawnEvalSpec, drawn_tasks
 from udfs.drawing.words import COLOUR_WORDS, KIND_WORDS, PATTERN_WORDS
 from udfs.errors import SettingsError
 from udfs.gme import Row
 from udfs.gme.images import decode_image
 from udfs.gme.patches import image_patches
 from udfs.training import pictures
-from udfs.training.drawn import INSTRUCTIONS, DrawnPairs
-from udfs.training.drawn_eval import DrawnEvalSpec, drawn_tasks
 from udfs.training.pictures import DrawnPictures, flip_patches, train_combinations
 from udfs.training.spec import DrawnSpec
 

@@ -3,13 +3,13 @@
 import pyarrow as pa
 
 from udfs.drawing import held_out
+from udfs.drawing.training_pairs import DrawnPairsSpec, drawn_pair, drawn_pair_batches
 from udfs.gme.images import decode_image
 from udfs.training.data import write_pairs
-from udfs.training.drawn_pairs import DrawnPairsSpec, drawn_pair, drawn_pair_batches
 
 
 def test_pairs_show_and_ask_for_trained_products_alone(monkeypatch):
-    from udfs.training import drawn_pairs
+    from udfs.drawing import training_pairs as drawn_pairs
 
     shown = []
     monkeypatch.setattr(drawn_pairs, "draw_jpeg", lambda *c, **_: shown.append(c) or b"jpeg")

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.stages.evaluating.measures import measure
+from jobs.stages.evaluate.figures.measures import measure
 from udfs.bootstrap import interval
 from udfs.gme import Row
 from udfs.training.retrieval import Corpus, RetrievalTask, evaluate

@@ -1,0 +1,240 @@
+"""A claim: one run at a time does what the claim names. It is a number in `run_events`, kept alive by beats.
+
+Delta refuses a second append with the same (application id, number), so whoever finds its own row under the next free
+number holds the claim. It ends with the run's last event, or when its holder is dead: a process of this machine that is
+gone, or a run elsewhere whose beats have stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.lake.conflicts import is_conflict
+from jobs.lake.lake import Lake
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from jobs.lake.runs import Run
+
+log = logging.getLogger("gme_lake")
+
+BEATS = 5  # in the time after which a silent holder is taken for dead
+_POLL_SECONDS = 5.0
+_held: set[str] = set()  # run_ids of this process that hold a claim
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process as another one finds it: its machine, number and start time, as numbers are used again."""
+
+    machine: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this(cls) -> Holder:
+        """This process."""
+        return cls(_machine(), os.getpid(), _start_time(os.getpid()) or "")
+
+    @classmethod
+    def parse(cls, text: str) -> Holder:
+        """The holder that `str()` made `text` of."""
+        machine, pid, started = text.rsplit("|", 2)
+        return cls(machine, int(pid), started)
+
+    def __str__(self) -> str:
+        return f"{self.machine}|{self.pid}|{self.started}"
+
+
+class Claim:
+    """What the holder of a claim asks before every commit."""
+
+    def __init__(self, run: Run, *, name: str, timeout: float) -> None:
+        self._run, self._name, self._pause = run, name, timeout / BEATS
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="gme-lake-beat", daemon=True)
+
+    def require(self) -> None:
+        """Raise LakeError where another run has taken the claim, because this one was silent for too long."""
+        newest = max(_events(self._run.lake, self._name), key=lambda row: row.claim)
+        if newest.claim != self._run.claim:
+            raise _taken(self._name, newest)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more; returns when the last beat is recorded."""
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._pause):
+            try:
+                self._run.beat()
+            except (
+                Exception
+            ) as error:  # whatever Spark raises: the next beat may succeed, and require() tells
+                log.warning("a beat of run %s was not recorded: %.200s", self._run.run_id, error)
+
+
+@contextmanager
+def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
+    """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
+
+    A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
+    dead. Raises LakeError where another run holds the claim.
+    """
+    lake = run.lake
+    events = _events(lake, name)
+    newest = max(events, key=lambda row: row.claim, default=None)
+    if newest is not None:
+        _require_dead(lake, name, newest, timeout=timeout)
+    run.claim = (newest.claim if newest is not None else 0) + 1
+    run.holder = str(Holder.this())
+    _held.add(run.run_id)
+    try:
+        _take(run, name)
+        held = Claim(run, name=name, timeout=timeout)
+        held.start()
+        try:
+            yield held
+        finally:
+            held.stop()
+    finally:
+        _held.discard(run.run_id)
+
+
+def _take(run: Run, name: str) -> None:
+    """Record the run as begun under its claim's number. Raises LakeError where another one was faster."""
+    try:
+        run.begin(txn=(f"gme-lake/claim/{name}", run.claim or 0))
+    except Exception as error:
+        if not is_conflict(error):
+            raise
+    first = [row for row in _events(run.lake, name) if row.claim == run.claim]
+    if [row.run_id for row in first] != [run.run_id]:
+        run.recorded, run.claim = False, None
+        raise _taken(name, first[0] if first else None)
+
+
+def killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
+    """Mark the runs under a claim that have begun and never ended as killed, all `but` the caller's; their run_ids.
+
+    Only for the holder of the claim: no other run can be alive.
+    """
+    dead = [row for row in _events(lake, name) if not row.ended and row.run_id != but]
+    if dead:
+        from pyspark.sql import functions as F
+
+        ids = [row.run_id for row in dead]
+        rows = lake.read("run_events").where(F.col("run_id").isin(ids)).collect()
+        last = {row.run_id: row.asDict() for row in sorted(rows, key=lambda row: str(row.beat_at))}
+        words = "the run was killed, or its driver was lost"
+        ended = [row | {"status": "killed", "error": words} for row in last.values()]
+        lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
+        log.warning("earlier runs were killed and are marked so: %s", ", ".join(ids))
+    return [row.run_id for row in dead]
+
+
+def _events(lake: Lake, name: str) -> list[Any]:
+    """(run_id, claim, holder, beat, ended) of every run under a claim, one row each."""
+    from pyspark.sql import functions as F
+
+    job, _, model_id = name.partition("/")
+    events = lake.read("run_events").where((F.col("job") == job) & (F.col("model_id") == model_id))
+    if (
+        "claim" not in events.columns
+    ):  # the lake is of an earlier version, and no run has claimed anything yet
+        return []
+    by_run = events.where("claim IS NOT NULL").groupBy("run_id")
+    return by_run.agg(
+        F.max("claim").alias("claim"),
+        F.max("holder").alias("holder"),
+        F.max("beat_at").alias("beat"),
+        F.max(F.col("ended_at").isNotNull() | (F.col("status") != "running")).alias("ended"),
+    ).collect()
+
+
+def _require_dead(lake: Lake, name: str, newest: Any, *, timeout: float) -> None:
+    """Return where the newest claim's run has ended or is dead, else raise LakeError."""
+    if newest.ended:
+        return
+    holder, this = Holder.parse(newest.holder), Holder.this()
+    if holder == this:
+        if newest.run_id in _held:
+            raise _taken(name, newest)
+        return
+    if holder.machine == this.machine:
+        if _start_time(holder.pid) == holder.started:
+            raise _taken(name, newest)
+        return
+    log.info(
+        "run %s on %s has %s; waiting for up to %.0f s whether it still beats",
+        newest.run_id,
+        holder.machine.split(" ")[0],
+        name,
+        timeout,
+    )
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        time.sleep(min(_POLL_SECONDS, timeout / BEATS))
+        rows = {row.run_id: row for row in _events(lake, name)}
+        last = max(rows.values(), key=lambda row: row.claim)
+        if last.claim != newest.claim or last.beat != newest.beat:
+            if rows[newest.run_id].ended and last.claim == newest.claim:
+                return
+            raise _taken(name, last)
+
+
+def _taken(name: str, row: Any) -> LakeError:
+    job, _, model_id = name.partition("/")
+    whose = "another run"
+    if row is not None:
+        holder = Holder.parse(row.holder)
+        whose = f"run {row.run_id} (process {holder.pid} on {holder.machine.split(' ')[0]}, last beat {row.beat:%H:%M:%S} UTC)"
+    what = job.replace("_", "-") + (f" for model {model_id}" if model_id else "")
+    return LakeError(
+        f"another run of {what} is active in this lake: {whose}. Only one may work at a time; nothing was done twice. Wait "
+        "for it to end, then run again if still needed"
+    )
+
+
+def _machine() -> str:
+    """Names the machine and the process numbers in it: host name, boot, and namespace of process ids."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")
+    known = [boot.read_text().strip()] if boot.exists() else []
+    known += [str(namespace.readlink())] if namespace.is_symlink() else []
+    return " ".join([socket.gethostname(), *known]).replace("|", "/")
+
+
+def _start_time(pid: int) -> str | None:
+    """When a process of this machine started, in the kernel's ticks; None where there is no such process.
+
+    Without /proc (macOS) only whether it lives is known.
+    """
+    status = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            # Field 22 of proc(5); the name in brackets may hold blanks.
+            return status.read_text().rpartition(")")[2].split()[19]
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"

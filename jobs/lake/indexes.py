@@ -1,0 +1,135 @@
+"""Committed indexes: their rows, where their files lie now, whether those are whole, and how old they are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.conflicts import again_on_conflict
+from jobs.lake.sql import literal
+from udfs import storage
+from udfs.errors import IndexDataError, LakeError
+from udfs.index.manifest import MANIFEST_NAME, Manifest
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.lake import Lake
+
+_SHOWN = 3  # files named in a message
+
+
+@dataclass(frozen=True)
+class Age:
+    """How an index compares with `vectors` now: `missing` of the model's `live` rows are not in it, `gone` of its `indexed`
+    rows are no longer there.
+    """
+
+    live: int
+    missing: int
+    indexed: int
+    gone: int
+
+
+def committed_index(lake: Lake, index_id: str) -> Any:
+    """The row of `indexes`, or None where no such index was finished."""
+    from pyspark.sql import functions as F
+
+    return lake.read("indexes").where(F.col("index_id") == index_id).first()
+
+
+def committed_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
+    """The rows of `indexes` of one model by index_id."""
+    from pyspark.sql import functions as F
+
+    rows = lake.read("indexes").where(F.col("model_id") == model_id).collect()
+    return {row.index_id: row for row in rows}
+
+
+def required_index(lake: Lake, index_id: str) -> Any:
+    """The row of `indexes`. Raises LakeError where no such index was finished."""
+    row = committed_index(lake, index_id)
+    if row is None:
+        raise LakeError(
+            f"index {index_id} is not in {lake.name('indexes')}; build one with gme-lake build-index"
+        )
+    return row
+
+
+def index_folder(lake: Lake, row: Any) -> str:
+    """Where the files of a row of `indexes` lie.
+
+    Rows of older lakes name an absolute folder. Where that is of another place, and this lake has a folder of the index,
+    then it was moved or copied here, and its own is meant.
+    """
+    named = lake.resolve(str(row.root))
+    own = lake.folder("indexes", str(row.index_id))
+    if named != own and not lake.holds(named) and storage.exists(storage.join(own, MANIFEST_NAME)):
+        return own
+    return named
+
+
+def read_manifest(lake: Lake, row: Any) -> Manifest:
+    """The manifest that was committed with a row of `indexes`. Raises IndexDataError where it is another, or none."""
+    return Manifest.read(index_folder(lake, row), sha256=row.manifest_sha256)
+
+
+def whole_manifest(lake: Lake, row: Any) -> Manifest:
+    """As `read_manifest`, where every file that it names is there with its length. Raises IndexDataError."""
+    manifest = read_manifest(lake, row)
+    if missing := manifest.missing_files():
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise IndexDataError(
+            f"index {row.index_id} is not whole: {', '.join(missing[:_SHOWN])}{more}; restore its files, or build it "
+            "again with gme-lake build-index"
+        )
+    return manifest
+
+
+def index_age(lake: Lake, manifest: Manifest) -> Age:
+    """Compare an index with the newest version of `vectors`. Raises IndexDataError where its ids cannot be read."""
+    from pyspark.sql import functions as F
+
+    version, indexed = lake.version("vectors"), manifest.rows
+    if version == manifest.spec.vectors_version:
+        return Age(indexed, 0, indexed, 0)
+    differing = differing_ids(lake, manifest, version=version)
+    with clear_task_errors():
+        counted = {r.is_new: int(r["n"]) for r in differing.groupBy("is_new").agg(
+            F.count(F.lit(1)).alias("n")
+        ).collect()}  # fmt: skip
+    missing, gone = counted.get(True, 0), counted.get(False, 0)
+    return Age(indexed - gone + missing, missing, indexed, gone)
+
+
+def differing_ids(lake: Lake, manifest: Manifest, *, version: int) -> DataFrame:
+    """(vector_id, is_new): rows that `vectors` has at a version and the index has not, and the other way round.
+
+    The index's own rows are read: nothing is asked of the version that it was built from, whose files may be gone.
+    """
+    from pyspark.sql import functions as F
+
+    from udfs.search.batches import indexed_ids
+    from udfs.search.row_files import VECTOR_IDS
+
+    spark, spec = lake.spark, manifest.spec
+    shards = len(manifest.all_shards(spec.root))
+    rows = lake.read("vectors", version=version)
+    live = rows.where((F.col("model_id") == spec.model_id) & (F.col("status") == "ok"))
+    read = functools.partial(indexed_ids, root=spec.root)
+    indexed = spark.range(shards).repartition(shards).mapInArrow(read, VECTOR_IDS)
+    both = live.select("vector_id", F.lit(True).alias("is_live")).join(
+        indexed.withColumn("is_indexed", F.lit(True)), "vector_id", "full"
+    )
+    differing = both.where("is_live IS NULL OR is_indexed IS NULL")
+    return differing.selectExpr("vector_id", "is_indexed IS NULL AS is_new")
+
+
+@again_on_conflict
+def delete_rows(lake: Lake, table: str, index_ids: Collection[str]) -> None:
+    """Delete the rows of some indexes from `indexes` or `index_shards`."""
+    listed = ", ".join(literal(index_id) for index_id in sorted(index_ids))
+    lake.spark.sql(f"DELETE FROM {lake.name(table)} WHERE index_id IN ({listed})")

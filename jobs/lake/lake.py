@@ -1,0 +1,365 @@
+"""The lake: the product's Delta tables under one schema, opened, read at pinned versions and appended to."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from jobs.lake.conflicts import again_on_conflict
+from jobs.lake.sql import identifier, literal, name_parts, qualified, readable
+from jobs.lake.sql import is_path as is_path
+from jobs.lake.tables import TABLES, Table
+from jobs.settings.settings import Settings
+from udfs import storage
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from delta.tables import DeltaTable
+    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+
+# "C:\\data" is a drive; `dbfs:/data` and `file:/data` are URIs as `s3://bucket` is.
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_CAUSE = re.compile(r"^(?:Caused by)?: (.+)$", re.MULTILINE)
+_PATTERN = re.compile(r"[\[\]{}*?\\]")
+
+
+class Lake:
+    """An open lake. Opening creates missing tables and registers existing ones in the session's catalog.
+
+    `schema` is lake.schema as SQL says it, with backticks where they are needed. Raises LakeError for a name or
+    folder that Spark cannot use.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark = spark
+        self.settings = settings
+        self.schema = readable(*_schema_parts(settings.lake.schema_))
+        self.root = absolute(settings.lake.root)
+        if found := _PATTERN.search(self.root):
+            raise LakeError(
+                f"lake.root={self.root}: Spark reads {found[0]} in the path of files as a pattern; give a folder without "
+                "any of [ ] { } * ? and backslash"
+            )
+        self._make_schema()
+        # A first commit is seconds of waiting for small files; the tables do not depend on each other.
+        with ThreadPoolExecutor(len(TABLES)) as threads:
+            list(threads.map(self.open_table, TABLES))
+
+    def _make_schema(self) -> None:
+        from pyspark.errors import AnalysisException
+
+        schema = readable(*_schema_parts(self.settings.lake.schema_))
+        try:
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        except AnalysisException as error:
+            raise LakeError(
+                f"lake.schema={schema} cannot be used: {cause(error)}. Give the name of a schema, or of catalog and "
+                "schema, that this session's catalogs take"
+            ) from error
+
+    def name(self, table: str) -> str:
+        """Qualified name in SQL and for Spark's functions, e.g. gme.vectors, or `my-shop`.vectors."""
+        return f"{self.schema}.{readable(table)}"
+
+    def folder(self, *parts: str) -> str:
+        """A path under the lake's root; the caller creates what it needs."""
+        return "/".join((self.root, *parts))
+
+    def relative(self, path: str) -> str:
+        """How tables name a path: `./…` from the lake's root where it lies there, so that a lake can be moved and copied."""
+        within = path.removeprefix(self.root)
+        return f".{within}" if within != path and within.startswith("/") else path
+
+    def resolve(self, path: str) -> str:
+        """The path that a table names. What lies outside the lake, and what old lakes name absolutely, is as it stands."""
+        return self.root + path[1:] if path.startswith("./") else path
+
+    def resolved(self, column: str) -> Column:
+        """A column of paths as tables name them, each as `resolve` gives it."""
+        from pyspark.sql import functions as F
+
+        named = F.col(column)
+        within = F.concat(F.lit(self.root), F.expr(f"substring({identifier(column)}, 2)"))
+        return F.when(named.startswith("./"), within).otherwise(named)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path lies under the lake's root, by where its links and `..` lead; nothing else may be deleted."""
+        local, root = storage.local_path(path), storage.local_path(self.root)
+        if (local is None) != (root is None):
+            return False
+        if local is not None and root is not None:
+            inner, outer = local.resolve(), root.resolve()
+            return inner != outer and inner.is_relative_to(outer)
+        return path.startswith(f"{self.root}/") and ".." not in path.split("/")
+
+    def read(self, table: str, *, version: int | None = None) -> DataFrame:
+        """A lake table, at a pinned version if one is given."""
+        return read_table(self.spark, self.name(table), version=version)
+
+    def version(self, table: str) -> int:
+        """Newest version of a lake table."""
+        return table_version(self.spark, self.name(table))
+
+    def append(
+        self,
+        table: str,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        txn: tuple[str, int] | None = None,
+    ) -> None:
+        """Append rows given as mappings of column to value; columns not named are null.
+
+        With `txn`, an application id and a number that grows, Delta appends nothing where a commit of that id has the
+        number already, and raises a conflict (`is_conflict`) where one is made at the same moment: who finds its rows
+        in the table was the first.
+        """
+        schema = self.row_schema(table)
+        tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
+        frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
+        writer = frame.write.format("delta").mode("append")
+        if txn is not None:
+            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        writer.saveAsTable(self.name(table))
+
+    @again_on_conflict
+    def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
+        """Append one row unless the table has its key already; returns whether it was inserted.
+
+        One MERGE: unlike an append it conflicts with another run that inserts at the same time, and then looks again.
+        """
+        schema = self.row_schema(table)
+        view = f"gme_new_{uuid.uuid4().hex}"  # views are the session's, and two jobs may share one
+        frame = self.spark.createDataFrame([tuple(row.get(f.name) for f in schema.fields)], schema)
+        frame.createOrReplaceTempView(view)
+        column = identifier(key)
+        result = self.spark.sql(
+            f"MERGE INTO {self.name(table)} t USING {identifier(view)} s ON t.{column} = s.{column} "
+            "WHEN NOT MATCHED THEN INSERT *"
+        ).first()
+        self.spark.catalog.dropTempView(view)
+        return result is not None and int(result.num_inserted_rows) > 0
+
+    def row_schema(self, table: str) -> StructType:
+        """Columns of a lake table without its identity column."""
+        from pyspark.sql.types import StructType
+
+        columns = next(t.columns for t in TABLES if t.name == table)
+        fields = [f"{identifier(name)} {sql_type(kind)}" for name, kind in columns]
+        return cast(StructType, StructType.fromDDL(", ".join(fields)))
+
+    def open_table(self, table: Table) -> None:
+        """Create a table where it is missing, or make one that lies there known to the session.
+
+        Raises LakeError where the schema has the table of another lake: a copy must not read or write its original.
+        """
+        from delta.tables import DeltaTable
+
+        name = self.name(table.name)
+        location = None if self.settings.lake.managed else self.folder("tables", table.name)
+        if self._is_known(table, location):
+            self._add_missing_columns(table)
+        elif location and DeltaTable.isDeltaTable(self.spark, location):
+            self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
+            self._add_missing_columns(table)
+        else:
+            self.spark.sql(create_statement(table, name=name, location=location))
+
+    @again_on_conflict
+    def _add_missing_columns(self, table: Table) -> None:
+        """Give a table that an earlier version made the columns that it lacks, null in its rows."""
+        name = self.name(table.name)
+        have = set(self.spark.table(name).columns)
+        missing = [(column, kind) for column, kind in table.columns if column not in have]
+        if missing:
+            listed = ", ".join(
+                f"{identifier(c)} {sql_type(kind.lstrip('!'))}" for c, kind in missing
+            )
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
+
+    def _is_known(self, table: Table, location: str | None) -> bool:
+        """Whether the catalog knows a table as the one of this lake. One whose folder is gone is forgotten: lakes are moved.
+
+        Dropping it takes the name alone: tables at a location of their own keep their files.
+        """
+        from pyspark.errors import AnalysisException
+
+        name = self.name(table.name)
+        try:
+            if not self.spark.catalog.tableExists(name):
+                return False
+        except AnalysisException as error:
+            if location is None or "DELTA_PATH_DOES_NOT_EXIST" not in str(error):
+                raise
+            self.spark.sql(f"DROP TABLE {name}")
+            return False
+        if location is None:
+            return True
+        described = self.spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Location'")
+        found = described.select("data_type").first()
+        if found is None or _same_place(found[0], location):
+            return True
+        if storage.exists(storage.join(found[0], "_delta_log")):
+            raise LakeError(
+                f"{name} is the table in {found[0]}, not the one of this lake in {location}: another lake is known "
+                "under this schema. Give this one a schema of its own (lake.schema), or drop the schema's tables from "
+                "the catalog (those in the folder of a lake keep their files)"
+            )
+        self.spark.sql(f"DROP TABLE {name}")
+        return False
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two paths or URIs name one folder; local ones by where their links lead."""
+    paths = storage.local_path(one), storage.local_path(other)
+    if paths[0] is not None and paths[1] is not None:
+        return paths[0].resolve() == paths[1].resolve()
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def create_statement(table: Table, *, name: str, location: str | None) -> str:
+    """CREATE TABLE of a lake table. SQL, as Delta's builder takes no name with a catalog."""
+    columns = [f"{identifier(column)} {sql_type(kind)}" for column, kind in table.columns]
+    if table.identity:
+        columns.insert(0, f"{identifier(table.identity)} BIGINT GENERATED ALWAYS AS IDENTITY")
+    listed = ", ".join(columns)
+    statement = f"CREATE TABLE IF NOT EXISTS {name} ({listed}) USING delta"
+    if table.partitioned_by:
+        by = ", ".join(identifier(column) for column in table.partitioned_by)
+        statement = f"{statement} PARTITIONED BY ({by})"
+    if location:
+        statement = f"{statement} LOCATION {literal(location)}"
+    if table.properties:
+        items = table.properties.items()
+        properties = ", ".join(f"{literal(key)} = {literal(value)}" for key, value in items)
+        statement = f"{statement} TBLPROPERTIES ({properties})"
+    return statement
+
+
+def sql_type(kind: str) -> str:
+    """The type of a lake table's column (tables.py) as CREATE TABLE says it."""
+    return f"{kind[1:]} NOT NULL" if kind.startswith("!") else kind
+
+
+def _schema_parts(schema: str) -> list[str]:
+    try:
+        return name_parts(schema)
+    except LakeError as error:
+        raise LakeError(f"lake.schema: {error}") from None
+
+
+def read_table(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:
+    """A Delta table by name or path, at a version if one is given."""
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(table) if is_path(table) else reader.table(qualified(table))
+
+
+def delta_table(spark: SparkSession, table: str) -> DeltaTable:
+    """Handle of a Delta table by name or path. Raises LakeError, which says what is there, where there is none."""
+    from delta.tables import DeltaTable
+
+    if is_path(table):
+        if not DeltaTable.isDeltaTable(spark, table):
+            raise LakeError(_at_path(table))
+        return DeltaTable.forPath(spark, table)
+    try:
+        return DeltaTable.forName(spark, qualified(table))
+    except Exception as error:  # AnalysisException, or the JVM's own where a catalog is missing
+        raise LakeError(_at_name(spark, table, cause(error))) from error
+
+
+def _at_path(path: str) -> str:
+    """What lies where a Delta table was expected."""
+    try:
+        found, exists = storage.names(path), storage.exists(path)
+    except Exception as error:  # file libraries raise anything for odd places
+        return f"{path} is not a Delta table: no _delta_log found there ({cause(error)})"
+    if path.endswith(".parquet") or any(n.endswith(".parquet") or "=" in n for n in found):
+        return (
+            f"{path} is not a Delta table; it looks like Parquet files: turn them into a Delta table where they are "
+            f"(CONVERT TO DELTA {identifier('parquet', path)}), or write their rows into one"
+        )
+    if exists:
+        return f"{path} is not a Delta table: no _delta_log found there"
+    return f"{path} does not exist; give the name or path of a Delta table"
+
+
+def _at_name(spark: SparkSession, table: str, reason: str) -> str:
+    name = qualified(table)
+    try:
+        kind = spark.catalog.getTable(name).tableType
+    except Exception as error:  # as above
+        return (
+            f"table {table} does not exist in this catalog; give its name or path ({cause(error)})"
+        )
+    if kind in {"VIEW", "TEMPORARY"}:
+        return (
+            f"{table} is a view, which has no versions and no changes to follow: give the Delta table under it, or write "
+            "its rows into one"
+        )
+    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {name}").where("col_name = 'Provider'").collect()
+    if rows and rows[0].data_type.lower() != "delta":
+        return (
+            f"{table} is a table of format {rows[0].data_type}, not a Delta table: convert it (CONVERT TO DELTA {name}), "
+            "or write its rows into one"
+        )
+    return f"{table} cannot be read as a Delta table: {reason}"
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong, in one line: the innermost cause that the JVM names, else the first line with words."""
+    text = str(error)
+    causes: list[str] = _CAUSE.findall(text)
+    lines = (line.strip() for line in text.splitlines())
+    first = next((line for line in lines if line), type(error).__name__)
+    return (causes[-1] if causes else first).rstrip(" ;.")
+
+
+def table_version(spark: SparkSession, table: str) -> int:
+    """Newest version of a Delta table by name or path. Raises LakeError where there is none."""
+    row = delta_table(spark, table).history(1).select("version").first()
+    if row is None:
+        raise LakeError(f"table {table} has no commits")
+    return int(row[0])
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, so that driver, JVM and executors mean the same folder; URIs unchanged."""
+    from pathlib import Path
+
+    if _URI.match(path):
+        return path.rstrip("/")
+    return str(Path(path).expanduser().resolve())
+
+
+def table_given(table: str) -> str:
+    """A table as a setting names it: a path made absolute, or a name, both written as they are remembered."""
+    if is_path(table):
+        return absolute(table)
+    parts = name_parts(table)
+    by_path = len(parts) == 2 and parts[0].lower() == "delta" and is_path(parts[1])
+    return absolute(parts[1]) if by_path else readable(*parts)
+
+
+def absolute_uris(uri: Column, *, base: str | None) -> Column:
+    """A column of paths and URIs with those that are relative put under the folder `base`; unchanged without one."""
+    from pyspark.sql import functions as F
+
+    if not base:
+        return uri
+    folder = absolute(base).rstrip("/") + "/"
+    is_absolute = uri.startswith("/") | uri.contains("://")
+    is_absolute |= F.lower(F.substring(uri, 1, 5)) == "data:"
+    return F.when(is_absolute, uri).otherwise(F.concat(F.lit(folder), uri))
+
+
+def now() -> datetime:
+    """The current time with its time zone, UTC: Spark takes it as the same moment in a session of any time zone."""
+    return datetime.now(UTC)

@@ -1,0 +1,311 @@
+"""MLflow, on the driver only: model versions by reference, aliases resolved once, runs of jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.lake.lake import absolute, is_path
+from jobs.lake.mlflow_store import named, one_at_a_time, require_catalog_name
+from jobs.settings.load import prepare_environment, tracking_uri_from_environment
+from jobs.settings.settings import Settings
+from udfs import storage
+from udfs.errors import RegistryError
+from udfs.specs import ModelProfile, ModelSpec
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from jobs.lake.runs import Run
+
+# Telemetry would open connections from a cluster that may have none; the git probe warns where git is absent.
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A registered model version, resolved once on the driver."""
+
+    name: str
+    version: str
+    spec: ModelSpec
+
+
+class Registry:
+    """The model registry and run tracking of one lake."""
+
+    def __init__(self, settings: Settings) -> None:
+        prepare_environment(_QUIET)
+        import mlflow
+
+        self.settings = settings
+        self._mlflow: Any = mlflow
+        # Importing mlflow turns its logger to INFO; a path as data source makes it look for Databricks and say so.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.utils.databricks_utils").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        root = absolute(settings.lake.root)
+        uri = settings.mlflow.tracking_uri or tracking_uri_from_environment()
+        if uri is None and "://" in root:
+            raise RegistryError(
+                f"mlflow.tracking_uri is not set and the lake {root} is no local folder: set "
+                "mlflow.tracking_uri (or MLFLOW_TRACKING_URI) to your MLflow server"
+            )
+        if uri is None:
+            Path(root).mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{root}/mlflow.db"
+            artifacts: str | None = f"{root}/mlruns"
+        else:
+            artifacts = None  # the server knows where
+        mlflow.set_tracking_uri(uri)
+        with self._alone():
+            if artifacts is not None:
+                self._own_experiment(settings.mlflow.experiment, artifacts)
+            mlflow.set_experiment(settings.mlflow.experiment)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return one_at_a_time(self._mlflow.get_tracking_uri(), self._mlflow.get_registry_uri())
+
+    def _own_experiment(self, name: str, artifacts: str) -> None:
+        """The experiment of a lake with a store of its own, made where it is missing.
+
+        MLflow keeps an absolute path of its artifacts. In a lake that was copied or moved that is another place's: new runs
+        get an experiment that writes here, the old one keeps its runs under a name that says where they are.
+        """
+        found = self._mlflow.get_experiment_by_name(name)
+        if found is not None:
+            place = storage.local_path(found.artifact_location)
+            if place is not None and place.resolve() == Path(artifacts).resolve():
+                return
+            old = f"{name} {found.experiment_id} (in {found.artifact_location})"
+            self.client.rename_experiment(found.experiment_id, old)
+        self._mlflow.create_experiment(name, artifacts)
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client of the tracking server in use."""
+        return self._mlflow.MlflowClient()
+
+    def resolve(self) -> ResolvedModel:
+        """The model version that settings name, by version or alias. Raises RegistryError with what exists."""
+        model = self.settings.model
+        try:
+            if model.version is not None:
+                found = self.client.get_model_version(model.name, str(model.version))
+            else:
+                found = self.client.get_model_version_by_alias(model.name, model.alias)
+        except self._mlflow.exceptions.MlflowException as error:
+            wanted = f"version {model.version}" if model.version else f"alias {model.alias}"
+            raise RegistryError(
+                f"model {model.name} has no {wanted} in {self._mlflow.get_tracking_uri()}: "
+                f"{error.message.rstrip('.')}. Register one with: gme-lake register-model --set model.checkpoint=FOLDER"
+            ) from None
+        return ResolvedModel(
+            model.name, str(found.version), _spec_of(self._tags(found), model.name)
+        )
+
+    def find(self, model_id: str) -> ResolvedModel:
+        """The newest registered version of a model_id (an index or release names it). Raises RegistryError."""
+        name = self.settings.model.name
+        for version, tags in reversed(list(self._versions())):
+            if tags.get("model_id") == model_id:
+                return ResolvedModel(name, str(version), _spec_of(tags, model_id))
+        raise RegistryError(
+            f"no version of model {name} has model_id {model_id}; "
+            "register that checkpoint again with the profile and dtype it had"
+        )
+
+    def register(self, spec: ModelSpec, *, alias: str) -> ResolvedModel:
+        """Register a checkpoint by reference: tags say what it is, the weights stay where they are.
+
+        The logged pyfunc loads the checkpoint from its path, for small uses in notebooks and servers.
+        An identical model (same model_id and path) is not registered twice, by others at the same moment neither; the
+        alias moves to it. Raises RegistryError for a name that the registry does not take.
+        """
+        name = self.settings.model.name
+        require_catalog_name(name, registry_uri=self._mlflow.get_registry_uri())
+        with self._alone():
+            version = self._version_of(spec) or self._settled(spec, self._log_version(spec, name))
+            self.client.set_registered_model_alias(name, alias, version)
+        return ResolvedModel(name, version, spec)
+
+    def _settled(self, spec: ModelSpec, mine: str) -> str:
+        """The version that all who registered this model at the same moment agree on: the first; mine goes if it is not."""
+        first = self._version_of(spec) or mine
+        if first != mine:
+            self.client.delete_model_version(self.settings.model.name, mine)
+        return first
+
+    def _version_of(self, spec: ModelSpec) -> str | None:
+        """The first version with the same model_id and path."""
+        wanted = {"model_id": spec.model_id, "checkpoint": spec.path}
+        for version, tags in self._versions():
+            if {key: tags.get(key) for key in wanted} == wanted:
+                return str(version)
+        return None
+
+    def _versions(self) -> Iterator[tuple[int, Mapping[str, str]]]:
+        """All whole versions of model.name with their tags, oldest first.
+
+        Unity Catalog searches by one condition and returns no tags, so tags are asked for where a search has none.
+        """
+        query, found, token = named(self.settings.model.name), [], None
+        try:
+            while True:
+                page = self.client.search_model_versions(query, page_token=token)
+                found += page
+                if not (token := page.token):
+                    break
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # no such model yet
+                raise
+        for version in sorted(found, key=lambda version: int(version.version)):
+            if version.status == "READY":  # else one whose registration was killed
+                yield int(version.version), self._tags(version)
+
+    def _tags(self, version: Any) -> Mapping[str, str]:
+        if "model_id" not in version.tags:
+            version = self.client.get_model_version(version.name, str(version.version))
+        tags: Mapping[str, str] = version.tags
+        return tags
+
+    def _log_version(self, spec: ModelSpec, name: str) -> str:
+        source = resources.files("jobs.lake") / "pyfunc_model.py"
+        with resources.as_file(source) as path, warnings.catch_warnings():
+            # predict() takes any frame: a type hint would be read as the schema of one column.
+            for said in ("type hints", "input example"):
+                warnings.filterwarnings("ignore", message=f"(?s).*{said}")
+            info = self._mlflow.pyfunc.log_model(
+                name="model",  # MLflow 3 takes no dots here, which a name in Unity Catalog has
+                python_model=str(path),
+                model_config={
+                    "checkpoint": spec.path,
+                    "dtype": spec.dtype,
+                    "profile": dataclasses.asdict(spec.profile),
+                    "model_id": spec.model_id,
+                },
+                pip_requirements=["gme-lake[model]"],
+                signature=_signature(spec.dim),
+            )
+        # With its tags at once: a version without them would be taken for one of another tool's.
+        version = self._mlflow.register_model(info.model_uri, name, tags=_tags(spec))
+        return str(version.version)
+
+    @contextmanager
+    def tracked(self, run: Run) -> Iterator[None]:
+        """An MLflow run around a job's run: parameters, dataset versions, counts and seconds."""
+        with self._mlflow.start_run(run_name=run.job) as active:
+            run.mlflow_run_id = active.info.run_id
+            try:
+                yield
+            finally:
+                self._log(run)
+
+    @contextmanager
+    def child(self, name: str, *, settings: Settings) -> Iterator[None]:
+        """An MLflow run inside the active one; what the block logs is its own."""
+        with self._mlflow.start_run(run_name=name, nested=True):
+            self._mlflow.log_params(_flat(settings.model_dump(by_alias=True, mode="json")))
+            yield
+
+    def _log(self, run: Run) -> None:
+        self._mlflow.set_tags({"run_id": run.run_id, "job": run.job, **run.tags})
+        if run.model:
+            self._mlflow.set_tags(
+                {"model_id": run.model.spec.model_id, "model_version": run.model.version}
+            )
+        self._mlflow.log_params(_flat(self.settings.model_dump(by_alias=True, mode="json")))
+        metrics = {
+            k if k.endswith("_bytes") else f"rows.{k}": float(v) for k, v in run.counts.items()
+        }
+        metrics |= {f"seconds.{k}": float(v) for k, v in run.seconds.items()}
+        self._mlflow.log_metrics(metrics | run.metrics)
+        if run.source_table and run.source_version is not None:
+            self.log_table(run.source_table, version=run.source_version, context="source")
+        for table, version, context in run.inputs:
+            self.log_table(table, version=version, context=context)
+
+    def log_table(self, table: str, *, version: int, context: str) -> None:
+        """Log a pinned Delta table as an input of the active run."""
+        from mlflow.data.delta_dataset_source import DeltaDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        where = {"path": table} if is_path(table) else {"delta_table_name": table}
+        source = DeltaDatasetSource(**where, delta_table_version=version)
+        # MLflow drops version 0 from the source; the name always says it.
+        name = f"{table[-480:]}@v{version}"
+        self._mlflow.log_input(MetaDataset(source, name=name), context=context)
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics to the active run."""
+        self._mlflow.log_metrics(dict(metrics))
+
+    def log_history(self, history: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log metrics by step, as (step, values), to the active run."""
+        for step, values in history:
+            self._mlflow.log_metrics(dict(values), step=step)
+
+    def log_artifact(self, path: str) -> None:
+        """Log a local file (a report, a plot) to the active run."""
+        self._mlflow.log_artifact(path)
+
+
+def _signature(dim: int) -> Any:
+    """Columns that `GmePyfunc.predict` reads, and its vectors; Unity Catalog takes no model without."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    columns = {
+        "text": DataType.string,
+        "image": DataType.binary,
+        "instruction": DataType.string,
+        "is_query": DataType.boolean,
+    }
+    inputs = [ColSpec(kind, name, required=False) for name, kind in columns.items()]
+    vectors = TensorSpec(np.dtype("float32"), (-1, dim), name="embedding")
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([vectors]))
+
+
+def _tags(spec: ModelSpec) -> dict[str, str]:
+    return {
+        "model_id": spec.model_id,
+        "dim": str(spec.dim),
+        "weights_sha256": spec.weights_sha256,
+        "checkpoint": spec.path,
+        "dtype": spec.dtype,
+        "profile": json.dumps(dataclasses.asdict(spec.profile)),
+    }
+
+
+def _spec_of(tags: Mapping[str, str], name: str) -> ModelSpec:
+    missing = {"model_id", "dim", "weights_sha256", "checkpoint", "dtype", "profile"} - set(tags)
+    if missing:
+        raise RegistryError(
+            f"model version {name} lacks the tags {', '.join(sorted(missing))}: it was not registered by "
+            "gme-lake register-model"
+        )
+    return ModelSpec(
+        path=tags["checkpoint"],
+        model_id=tags["model_id"],
+        dim=int(tags["dim"]),
+        weights_sha256=tags["weights_sha256"],
+        dtype=tags["dtype"],  # type: ignore[arg-type]
+        profile=ModelProfile(**json.loads(tags["profile"])),
+    )
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{section}.{key}": str(value)[:500]
+        for section, fields in tree.items()
+        for key, value in fields.items()
+    }

@@ -1,0 +1,128 @@
+"""One run of a job: its events, from which view `runs` is made, its MLflow run, counts and seconds by stage."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from jobs.driver.task_errors import failure
+from jobs.lake.lake import Lake, now
+
+if TYPE_CHECKING:
+    from jobs.lake.registry import Registry, ResolvedModel
+
+
+@dataclass
+class Run:
+    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks."""
+
+    lake: Lake
+    job: str
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    started_at: datetime = field(default_factory=now)
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    model: ResolvedModel | None = None
+    source_table: str | None = None
+    source_version: int | None = None
+    source_key: str | None = None
+    source_commit: str | None = None
+    vectors_version: int | None = None
+    claim: int | None = None
+    holder: str | None = None
+    mlflow_run_id: str | None = None
+    recorded: bool = False
+    servers: set[str] = field(default_factory=set)
+    # For MLflow alone: figures that are no row counts, tags, and (table, version, context) read beside the source.
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    inputs: list[tuple[str, int, str]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the wall seconds of a block to `seconds[name]`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(name, time.perf_counter() - start)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add to a stage's seconds."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def begin(self, *, txn: tuple[str, int] | None = None) -> None:
+        """Record the run as running; called before the first write that carries its run_id.
+
+        A run that is killed later then still has a row that its vectors join to. `txn` as of `Lake.append`.
+        """
+        if not self.recorded:
+            self.lake.append("run_events", [self._row("running")], txn=txn)
+            self.recorded = True
+
+    def beat(self) -> None:
+        """Record that the run still works, and its counts so far."""
+        self.lake.append("run_events", [self._row("running")])
+
+    def end(self, status: str, *, error: str | None = None) -> None:
+        """Record how the run ended."""
+        self.lake.append("run_events", [self._row(status, error=error)])
+
+    def _row(self, status: str, *, error: str | None = None) -> dict[str, object]:
+        model = self.model
+        counts, seconds = (
+            self.counts.copy(),
+            self.seconds.copy(),
+        )  # a beat reads while the job counts
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "started_at": self.started_at,
+            "ended_at": None if status == "running" else now(),
+            "status": status,
+            "settings": json.dumps(self.lake.settings.model_dump(by_alias=True, mode="json")),
+            "model_id": model.spec.model_id if model else None,
+            "model_name": model.name if model else None,
+            "model_version": model.version if model else None,
+            "source_table": self.lake.relative(self.source_table) if self.source_table else None,
+            "source_version": self.source_version,
+            "source_key": self.source_key,
+            "source_commit": self.source_commit,
+            "vectors_version": self.vectors_version,
+            "mlflow_run_id": self.mlflow_run_id,
+            "counts": {k: int(v) for k, v in counts.items()},
+            "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
+            "error": error,
+            "claim": self.claim,
+            "holder": self.holder,
+            "beat_at": now(),
+        }
+
+
+@contextmanager
+def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
+    """A run that is recorded in `runs` and MLflow however it ends; the block may set status by raising."""
+    run = Run(lake, job)
+    with registry.tracked(run), recorded(run):
+        yield run
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[Run]:
+    """Record in `runs` how a block ends that does the work of `run`."""
+    start = time.perf_counter()
+    try:
+        yield run
+    except BaseException as error:
+        run.add_seconds("total", time.perf_counter() - start)
+        run.end("failed", error=failure(error)[:4000])
+        raise
+    run.add_seconds("total", time.perf_counter() - start)
+    run.end("succeeded")

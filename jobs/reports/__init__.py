@@ -1,0 +1,1 @@
+"""What people read: HTML pages with pictures, and tables for the terminal."""

@@ -1,0 +1,1 @@
+"""Everything a job can be told, and where it is read from."""

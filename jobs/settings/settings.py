@@ -1,0 +1,33 @@
+"""Everything a job can be told: one frozen section of settings per concern, unknown keys are errors."""
+
+from __future__ import annotations
+
+from jobs.settings.embed import EmbedSettings, ModelSettings, ServingSettings, SourceSettings
+from jobs.settings.evaluate import EvaluateSettings
+from jobs.settings.index import IndexSettings, RecallSettings, TuneSettings
+from jobs.settings.lake import LakeSettings, MlflowSettings, ReleaseSettings, SparkSettings
+from jobs.settings.search import SearchSettings
+from jobs.settings.section import Section
+from jobs.settings.train import AblateSettings, DrawSettings, MineSettings, TrainSettings
+
+
+class Settings(Section):
+    """Everything a job can be told."""
+
+    lake: LakeSettings = LakeSettings()
+    source: SourceSettings = SourceSettings()
+    model: ModelSettings = ModelSettings()
+    embed: EmbedSettings = EmbedSettings()
+    serving: ServingSettings = ServingSettings()
+    index: IndexSettings = IndexSettings()
+    search: SearchSettings = SearchSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    spark: SparkSettings = SparkSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    draw: DrawSettings = DrawSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    mine: MineSettings = MineSettings()
+    ablate: AblateSettings = AblateSettings()
+    recall: RecallSettings = RecallSettings()
+    tune: TuneSettings = TuneSettings()

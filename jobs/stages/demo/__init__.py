@@ -1,0 +1,1 @@
+"""run-demo and draw-catalogue: a drawn catalogue, and the whole product on it."""

@@ -1,0 +1,70 @@
+"""A drawn product catalogue as a Delta table, to try everything else on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs.lake.lake import is_path, table_given
+from jobs.lake.sql import qualified
+from jobs.settings.settings import Settings
+from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
+from udfs.drawing.training_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, drawn_pair_batches
+from udfs.errors import LakeError, SettingsError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def draw_catalogue(spark: SparkSession, *, settings: Settings, overwrite: bool = False) -> str:
+    """Write `draw.rows` products in `draw.files` files with the change data feed on; returns the table's name or path.
+
+    Raises SettingsError without source.table, LakeError where the table exists and `overwrite` is false.
+    """
+    table = _new_table(spark, settings, overwrite=overwrite)
+    rows = _numbers(spark, settings).mapInArrow(
+        partial(draw_batches, spec=CatalogueSpec(seed=settings.draw.seed)), CATALOGUE_OUTPUT
+    )
+    return _written(rows, table)
+
+
+def draw_pairs(spark: SparkSession, *, settings: Settings, overwrite: bool = False) -> str:
+    """Write `draw.rows` training pairs of the drawn catalogue's train split; else as `draw_catalogue`."""
+    table = _new_table(spark, settings, overwrite=overwrite)
+    rows = _numbers(spark, settings).mapInArrow(
+        partial(drawn_pair_batches, spec=DrawnPairsSpec(seed=settings.draw.seed)),
+        DRAWN_PAIRS_OUTPUT,
+    )
+    return _written(rows, table)
+
+
+def _numbers(spark: SparkSession, settings: Settings) -> DataFrame:
+    draw = settings.draw
+    return spark.range(0, draw.rows, 1, min(draw.files, draw.rows))
+
+
+def _new_table(spark: SparkSession, settings: Settings, *, overwrite: bool) -> str:
+    """Name or absolute path of `source.table`, where nothing may stand that is not to be replaced."""
+    if not settings.source.table:
+        raise SettingsError(
+            "source.table is not set: give the table to draw into, a name or a path"
+        )
+    table = table_given(settings.source.table)
+    if not overwrite and _exists(spark, table):
+        raise LakeError(f"{table} exists already; --overwrite replaces it")
+    return table
+
+
+def _written(rows: DataFrame, table: str) -> str:
+    writer = rows.write.format("delta").mode("overwrite")
+    writer = writer.option("overwriteSchema", "true").option("delta.enableChangeDataFeed", "true")
+    writer.save(table) if is_path(table) else writer.saveAsTable(qualified(table))
+    return table
+
+
+def _exists(spark: SparkSession, table: str) -> bool:
+    from delta.tables import DeltaTable
+
+    if is_path(table):
+        return bool(DeltaTable.isDeltaTable(spark, table))
+    return spark.catalog.tableExists(qualified(table))

@@ -1,0 +1,152 @@
+"""One micro-batch: find rows without an up-to-date vector, embed each distinct content once, commit once."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.progress import rows_from_executors
+from jobs.stages.embed.accounts import require_few_rejected
+from jobs.stages.embed.commit import commit
+from jobs.stages.embed.reuse import LostContents, stage_reused
+from jobs.stages.embed.work import Embedding, stored_contents
+from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one micro-batch came to, in rows."""
+
+    looked_at: int
+    written: int
+    embedded: int
+    copied: int
+    rejected: int
+
+
+def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostContents) -> Looked:
+    """Bring the vectors of `rows` up to date; `lost` are vectors that the model made before.
+
+    What is written follows from comparing the rows with `vectors`, so that the same rows again change nothing.
+    Everything between the stages is written to the staging folder first: each is computed once, and the commit
+    reads only files.
+    """
+    spark = rows.sparkSession
+    folder = f"{job.staging}/{name}"
+    pinned = job.lake.version("vectors")
+    with job.run.stage("hash"):
+        pending, looked_at = _stage_pending(job, rows, folder=folder, pinned=pinned)
+        total, replaced = _sizes(pending)
+    if total == 0:
+        return Looked(looked_at, 0, 0, 0, 0)
+    with job.run.stage("embed"):
+        reused = stage_reused(job, pending, lost=lost, folder=folder, pinned=pinned)
+        embedded = _stage_embedded(job, rows, pending, reused=reused, folder=folder)
+        made = _account(job, embedded)
+    with job.run.stage("commit"):
+        vectors = embedded.select("content_hash", "status", "error", "embedding")
+        if reused is not None:
+            vectors = vectors.unionByName(reused)
+        staged = pending.join(vectors, "content_hash")
+        rejected = staged.where("status <> 'ok'").count()
+        if not job.retry_rejected:  # most of those that are tried again are rejected again
+            counts = job.run.counts
+            require_few_rejected(
+                job,
+                rejected=counts["rejected"] + rejected,
+                rows=counts["embedded"] + counts["copied"] + total,
+                said="of this run (the last micro-batch was not committed)",
+            )
+        commit(job, spark, staged, rows=total, replaces=replaced > 0)
+    return Looked(looked_at, total, made, total - made, rejected)
+
+
+def _stage_pending(
+    job: Embedding, rows: DataFrame, *, folder: str, pinned: int
+) -> tuple[DataFrame, int]:
+    """(id, row_hash, content_hash, replaced_id) of rows whose content has no vector row yet; and rows looked at.
+
+    `replaced_id` is the vector_id of the row's vector so far, null for an id that has none.
+    """
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    seen = Observation(f"looked-at-{job.run.run_id}-{folder.rsplit('/', 1)[-1]}")
+    contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
+    # Several changes of one id in one micro-batch: the last commit counts; true duplicates are decided by hash.
+    newest = F.struct("commit_version", F.col("content_hash"), F.col("row_hash"))
+    latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
+    current = latest.select("id", "newest.content_hash", "newest.row_hash")
+    stored = stored_contents(job, version=pinned)
+    if job.retry_rejected:
+        stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
+    stored = stored.select(
+        "id", F.col("content_hash").alias("stored_hash"), F.col("vector_id").alias("replaced_id")
+    )
+    pending = current.join(stored, "id", "left").where(
+        "stored_hash IS NULL OR stored_hash <> content_hash"
+    )
+    staged = pending.select("id", "row_hash", "content_hash", "replaced_id")
+    staged.write.mode("overwrite").parquet(f"{folder}/pending")
+    return rows.sparkSession.read.parquet(f"{folder}/pending"), int(seen.get["rows"])
+
+
+def _sizes(pending: DataFrame) -> tuple[int, int]:
+    """Pending rows, and how many of them replace a vector row."""
+    from pyspark.sql import functions as F
+
+    row = pending.agg(
+        F.count(F.lit(1)).alias("rows"), F.count("replaced_id").alias("replaced")
+    ).first()
+    return (int(row.rows), int(row.replaced)) if row else (0, 0)
+
+
+def _stage_embedded(
+    job: Embedding, rows: DataFrame, pending: DataFrame, *, reused: DataFrame | None, folder: str
+) -> DataFrame:
+    """Embed one row of every distinct pending content; one scan of the images, no shuffle of them."""
+    from pyspark.sql import functions as F
+
+    chosen = pending.groupBy("content_hash").agg(F.min(F.struct("id", "row_hash")).alias("row"))
+    if reused is not None:
+        chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
+    chosen = chosen.select("row.id", "row.row_hash", "content_hash")
+    scan = job.source.hashed(rows).join(F.broadcast(chosen), ["id", "row_hash"])
+    inputs = scan.select(
+        F.col("content_hash").alias("key"),
+        "text",
+        "image",
+        "image_uri",
+        F.lit(None).cast("string").alias("instruction"),
+        F.lit(False).alias("is_query"),
+    )
+    told = f"{folder}/progress"
+    embed = functools.partial(embed_batches, spec=replace(job.spec, progress=told))
+    with rows_from_executors(job.progress, told):
+        inputs.mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(f"{folder}/embedded")
+    embedded = rows.sparkSession.read.parquet(f"{folder}/embedded")
+    # The same row twice in one micro-batch was embedded twice; both vectors are the same.
+    return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])
+
+
+def _account(job: Embedding, embedded: DataFrame) -> int:
+    """Add the model's seconds to the run, remember its servers; returns how many contents were embedded."""
+    from pyspark.sql import functions as F
+
+    row = embedded.agg(
+        F.count(F.lit(1)).alias("contents"),
+        F.sum("prepare_seconds").alias("prepare"),
+        F.sum("model_seconds").alias("model"),
+        F.collect_set("server").alias("servers"),
+    ).first()
+    if row is None:
+        return 0
+    job.run.add_seconds("tasks.prepare", row.prepare or 0.0)
+    job.run.add_seconds("tasks.model", row.model or 0.0)
+    job.run.servers.update(row.servers)
+    job.run.counts["model_servers"] = len(job.run.servers)
+    return int(row.contents)

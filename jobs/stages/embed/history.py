@@ -1,0 +1,206 @@
+"""What earlier runs prove: up to which version of the source a model's vectors are known to be right.
+
+`vectors` compared with the source is the truth. What is read here only saves looking at rows that cannot differ, and is
+believed only where nothing else can have happened to the source or to `vectors` since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.lake.lake import delta_table
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.lake.lake import Lake
+    from jobs.settings.embed import EmbedSettings
+    from jobs.stages.embed.source import Source
+
+# Commits of `vectors` that leave every model's rows as its own runs wrote them: those of the runs, and upkeep.
+_KEEP_VECTORS = {
+    "MERGE",
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+    "SET TBLPROPERTIES",
+    "UNSET TBLPROPERTIES",
+    "ADD CONSTRAINT",
+    "DROP CONSTRAINT",
+    "UPGRADE PROTOCOL",
+}
+_KEEP_ROWS = {
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+    "SET TBLPROPERTIES",
+    "UNSET TBLPROPERTIES",
+    "ADD COLUMNS",
+}
+
+
+@dataclass(frozen=True)
+class TableCommit:
+    """One commit of a Delta table. `time` names it: another history's commit of the same version has another."""
+
+    version: int
+    time: str
+    operation: str
+    parameters: Mapping[str, str]
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether it added rows, or moved them between files, and nothing else."""
+        if self.operation in {"WRITE", "STREAMING UPDATE"}:
+            return self.parameters.get("mode", self.parameters.get("outputMode")) == "Append"
+        return self.operation in _KEEP_ROWS
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A Delta table's identity and the commits that its log still holds, by version."""
+
+    table_id: str
+    commits: Mapping[int, TableCommit]
+
+    @classmethod
+    def read(cls, spark: SparkSession, table: str) -> TableState:
+        """The present state of a table by name or path. Raises LakeError where there is none."""
+        handle = delta_table(spark, table)
+        detail = handle.detail().select("id").first()
+        rows = handle.history().select("version", "timestamp", "operation", "operationParameters")
+        commits = [TableCommit(int(r[0]), str(r[1]), r[2], r[3] or {}) for r in rows.collect()]
+        if detail is None or not commits:
+            raise LakeError(f"table {table} has no commits")
+        return cls(detail.id, {commit.version: commit for commit in commits})
+
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return max(self.commits)
+
+    def time(self, version: int) -> str:
+        """Names the commit of a version that the log holds."""
+        return self.commits[version].time
+
+    def has(self, version: int | None, time: str | None) -> bool:
+        """Whether this history has the commit."""
+        commit = self.commits.get(version) if version is not None else None
+        return commit is not None and commit.time == time
+
+    def since(self, version: int) -> list[TableCommit] | None:
+        """The commits after a version, or None where the log no longer holds them all."""
+        wanted = range(version + 1, self.version + 1)
+        if any(v not in self.commits for v in wanted):
+            return None
+        return [self.commits[v] for v in wanted]
+
+    def only_added(self, *, since: int) -> bool:
+        """Whether every commit after a version only added rows or moved them between files."""
+        commits = self.since(since)
+        return commits is not None and all(commit.only_adds for commit in commits)
+
+    def vectors_kept(self, *, since: int | None) -> bool:
+        """Of `vectors`: whether nothing but runs of jobs, and upkeep, has changed the table after a version."""
+        commits = None if since is None else self.since(since)
+        return commits is not None and all(c.operation in _KEEP_VECTORS for c in commits)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`version` of the source at which the vectors were right; None: nothing is known, for the reason `why`.
+
+    `repeated` rows of that version had the id of another row.
+    """
+
+    version: int | None
+    why: str = ""
+    repeated: int = 0
+
+
+def source_runs(lake: Lake, *, model_id: str) -> DataFrame:
+    """The events of embed_table's runs that read a source for the model."""
+    from pyspark.sql import functions as F
+
+    runs = lake.read("run_events").where("job = 'embed_table' AND source_table IS NOT NULL")
+    runs = runs.withColumn("source_table", lake.resolved("source_table"))
+    return runs.where(F.col("model_id") == model_id)
+
+
+def source_key(
+    source: Source, *, state: TableState, vectors: TableState, embed: EmbedSettings
+) -> str:
+    """Digest of what must be equal for one run to go on from another.
+
+    Source table and mapping, table `vectors`, and where vectors are written back to.
+    """
+    back = [embed.write_back, embed.vector_column, embed.model_column]
+    parts = "|".join([state.table_id, source.columns_key, vectors.table_id, *back])
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def read_proof(
+    lake: Lake, *, model_id: str, key: str, state: TableState, vectors: TableState
+) -> Proof:
+    """What the model's runs in this lake prove of the source.
+
+    The last finished run counts, whatever it read: only if it read this table (by its Delta table id) with this mapping
+    at a version of this history, no run that began later did otherwise, and nobody but runs has changed `vectors`.
+    """
+    from pyspark.sql import functions as F
+
+    runs = source_runs(lake, model_id=model_id)
+    columns = ["run_id", "source_key", "source_version", "source_commit", "vectors_version"]
+    rows = (
+        runs.groupBy("run_id", "started_at")
+        .agg(
+            F.max_by(
+                F.struct(*columns, "counts", "status"),
+                F.coalesce("ended_at", "beat_at", "started_at"),
+            ).alias("event")
+        )
+        .orderBy("started_at")
+        .select("event.*")
+        .collect()
+    )
+    finished = [number for number, row in enumerate(rows) if row.status == "succeeded"]
+    if not finished:
+        return Proof(None, "no run has finished yet")
+    last, later = rows[finished[-1]], rows[finished[-1] :]
+    for row in later:
+        which = f"run {row.run_id}"
+        if row.source_key != key:
+            return Proof(None, f"{which} read another table, or by other settings of source")
+        if not state.has(row.source_version, row.source_commit):
+            return Proof(None, f"{which} read a version that this history does not have")
+    if not vectors.vectors_kept(since=last.vectors_version):
+        return Proof(None, "vectors was changed by something else than a run")
+    return Proof(int(last.source_version), repeated=(last.counts or {}).get("duplicates", 0))
+
+
+def require_own_vectors(lake: Lake, source: Source, *, model_id: str) -> bool:
+    """Whether the source takes another table's place, as `embed.replace_source` allows.
+
+    Raises LakeError where the model's vectors in this lake are another table's and the setting does not say that this is
+    wanted, as ids that a source lacks lose their vectors.
+    """
+    from pyspark.sql import functions as F
+
+    runs = source_runs(lake, model_id=model_id)
+    newest = runs.agg(F.max_by("source_table", "started_at").alias("table")).first()
+    if newest is None or newest.table in {None, source.table}:
+        return False
+    vectors = lake.read("vectors").where(F.col("model_id") == model_id)
+    if not vectors.head(1):
+        return False
+    if lake.settings.embed.replace_source:
+        return True
+    raise LakeError(
+        f"{lake.name('vectors')} holds vectors of {newest.table} made by model {model_id}; embedding {source.table} "
+        "into it would remove them. Give it a lake of its own (lake.root, lake.schema), or set "
+        "embed.replace_source=true where it takes the other's place"
+    )

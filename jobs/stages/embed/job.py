@@ -1,0 +1,297 @@
+"""embed_table from start to end: resume the stream, embed what changed, remove what is gone, write back."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.progress import RowProgress
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.claims import claim, killed_runs
+from jobs.lake.lake import Lake
+from jobs.stages.embed.accounts import (
+    Accounts,
+    SourceIds,
+    compare_ids,
+    count_source,
+    require_closed,
+    require_few_gone,
+    require_few_rejected,
+)
+from jobs.stages.embed.changes import Looked, embed_changes
+from jobs.stages.embed.commit import clear_conflicts, remove_gone
+from jobs.stages.embed.history import (
+    Proof,
+    TableState,
+    read_proof,
+    require_own_vectors,
+    source_key,
+)
+from jobs.stages.embed.reuse import LostContents
+from jobs.stages.embed.source import Source
+from jobs.stages.embed.window import WindowStream, choose_window
+from jobs.stages.embed.work import Embedding
+from jobs.stages.embed.write_back import write_back
+from udfs import storage
+from udfs.errors import LakeError
+from udfs.specs import EmbedSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.registry import ResolvedModel
+    from jobs.lake.runs import Run
+
+log = logging.getLogger("gme_lake")
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What a run of embed_table came to, in rows."""
+
+    unchanged: bool
+    source_version: int
+    counts: dict[str, int]
+
+    def __str__(self) -> str:
+        if self.unchanged:
+            return f"nothing changed: source version {self.source_version} is already embedded"
+        shown = ", ".join(
+            f"{count:,} {name.replace('_', ' ')}" for name, count in self.counts.items()
+        )
+        return f"source version {self.source_version}: {shown}"
+
+
+def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
+    """Bring the model's vectors up to date with the source table, exactly once.
+
+    Killed at any point and run again, `vectors` is what one clean run would have written. It returns only when every row
+    of the source is accounted for. Raises LakeError for a source that cannot be read, another run of the model in this
+    lake, vectors of another source table, and more deleted or rejected rows than settings allow.
+    """
+    settings = lake.settings
+    run.model = model
+    source, state = _open_source(lake)
+    model_id = model.spec.model_id
+    replaces = require_own_vectors(lake, source, model_id=model_id)
+    rescan = settings.embed.rescan or (settings.source.recheck_files and source.has_files)
+    proof = _identify(run, source, state=state)
+    if proof.version == state.version and not rescan:
+        run.counts.update({"duplicates": proof.repeated} if proof.repeated else {})
+        return EmbedReport(True, source.version, {})
+    name = f"{run.job}/{model_id}"
+    staging = lake.folder("staging", run.run_id)
+    spec = EmbedSpec(
+        model.spec,
+        settings.serving.spec(),
+        source.reading,
+        max_row_seconds=settings.embed.max_task_seconds_per_row,
+        notes=f"{staging}/slow-rows",
+    )
+    with claim(run, name=name, timeout=settings.embed.claim_seconds) as held:
+        for dead in killed_runs(lake, name, but=run.run_id):
+            storage.remove_folder(lake.folder("staging", dead))
+        job = Embedding(lake, run, source, spec, staging, held, settings.embed.rescan)
+        try:
+            with clear_conflicts(source.table), clear_task_errors():
+                _bring_up_to_date(job, rescan=rescan, replaces=replaces)
+                with run.stage("write back"):
+                    write_back(job)
+        finally:
+            storage.remove_folder(staging)
+    return EmbedReport(False, run.source_version or 0, dict(run.counts))
+
+
+def _open_source(lake: Lake) -> tuple[Source, TableState]:
+    source = Source.open(lake)
+    state = TableState.read(lake.spark, source.table)
+    return replace(source, version=state.version), state
+
+
+def _identify(run: Run, source: Source, *, state: TableState) -> Proof:
+    """Record in the run what it reads; what earlier runs prove of it."""
+    lake, model = run.lake, run.model
+    vectors = TableState.read(lake.spark, lake.name("vectors"))
+    embed = lake.settings.embed
+    run.source_table = source.table
+    run.source_key = source_key(source, state=state, vectors=vectors, embed=embed)
+    _record_version(run, state, state.version)
+    run.vectors_version = vectors.version
+    return read_proof(
+        lake,
+        model_id=model.spec.model_id if model else "",
+        key=run.source_key,
+        state=state,
+        vectors=vectors,
+    )
+
+
+def _record_version(run: Run, state: TableState, version: int) -> None:
+    run.source_version, run.source_commit = version, state.time(version)
+
+
+def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
+    """Look at a window of the source, and account for all of it; where the accounts are open, compare every row."""
+    lake, run = job.lake, job.run
+    # Read again under the claim: another run may have ended between.
+    source, state = _open_source(lake)
+    job = replace(job, source=source)
+    proof = _identify(run, source, state=state)
+    key = run.source_key or ""
+    window, rows = choose_window(job, proof, key=key, state=state, rescan=rescan)
+    for last in (False, True):
+        stream = WindowStream(job, window, state=state)
+        ids, reached = _embed_window(job, stream, state=state, rows=rows)
+        with run.stage("account"):
+            accounts = compare_ids(job, ids)
+        if window.start is None or not accounts.missing or last:
+            break
+        log.warning(
+            "%d ids of %s have no vector row after its changes: every row is compared (%s, …)",
+            accounts.missing,
+            source.table,
+            accounts.examples(),
+        )
+        window, rows = replace(window, start=None), None
+    stream.remove()
+    _close(job, ids, accounts, replaces=replaces)
+    run.vectors_version = lake.version("vectors")
+    if reached != state.version:
+        state = TableState.read(lake.spark, source.table)
+    _record_version(run, state, reached)
+
+
+def _embed_window(
+    job: Embedding, stream: WindowStream, *, state: TableState, rows: int | None
+) -> tuple[SourceIds, int]:
+    """Give a window's rows to the model; the ids of the source at the version reached, and that version."""
+    run, source = job.run, job.source
+    lost = LostContents(job)
+    with run.stage("count"):
+        ids = count_source(job, version=state.version)
+    total = ids.rows if stream.window.start is None else rows
+    progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
+    job = replace(job, progress=progress)
+    run.counts.update({"embedded": 0, "copied": 0, "rejected": 0})
+    try:
+        reached = stream.run(functools.partial(_one_batch, job, stream, ids, lost, progress))
+        if reached > state.version:
+            ids = _follow(job, stream, state=state, reached=reached)
+        snapshot = source.rows(source.read(job.lake.spark, version=reached))
+        unsettled = _unsettled_ids(job, stream, ids, reached=reached)
+        if unsettled is not None:
+            winners = snapshot.join(unsettled, "id")
+            looked = embed_changes(job, winners, name="unsettled", lost=lost)
+            _count(run.counts, looked, progress)
+    finally:
+        progress.close()
+    _report_ids(job, ids)
+    return ids, reached
+
+
+def _one_batch(
+    job: Embedding,
+    stream: WindowStream,
+    ids: SourceIds,
+    lost: LostContents,
+    progress: RowProgress,
+    frame: DataFrame,
+    batch_id: int,
+) -> None:
+    rows = job.source.rows(frame).where("id IS NOT NULL")
+    if "_change_type" in rows.columns:
+        if stream.window.start is not None:  # of a whole table's window see _unsettled_ids
+            _leave_removals(rows, f"{stream.removals}/{batch_id}")
+        rows = rows.where("_change_type IN ('insert', 'update_postimage')")
+    if ids.repeated:
+        rows = rows.join(ids.repeats(), "id", "left_anti")
+    looked = embed_changes(job, rows, name=f"batch-{batch_id}", lost=lost)
+    _count(job.run.counts, looked, progress)
+
+
+def _leave_removals(rows: DataFrame, folder: str) -> None:
+    """Write the ids from which a commit has taken more rows than it gave: who has one still, had two meanwhile."""
+    from pyspark.sql import functions as F
+
+    taken = F.col("_change_type").isin("delete", "update_preimage")
+    balance = F.sum(F.when(taken, -1).otherwise(1))
+    by_commit = rows.groupBy("id", "_commit_version").agg(balance.alias("balance"))
+    by_commit.where("balance < 0").select("id").distinct().write.mode("overwrite").parquet(folder)
+
+
+def _unsettled_ids(
+    job: Embedding, stream: WindowStream, ids: SourceIds, *, reached: int
+) -> DataFrame | None:
+    """Ids whose one row a stream cannot tell: those of several rows, and those of which one of several may be removed.
+
+    Of a whole table that changed while it was read, these are all that changed.
+    """
+    spark = job.lake.spark
+    parts = [ids.repeats()] if ids.repeated else []
+    folders = [f"{stream.removals}/{name}" for name in storage.names(stream.removals)]
+    if folders:
+        parts.append(spark.read.parquet(*folders))
+    if stream.window.start is None and stream.window.has_cdf and reached > stream.begun:
+        changes = job.source.changes(spark, start=stream.begun + 1, end=reached)
+        parts.append(changes.select(job.source.id_column().alias("id")))
+    if not parts:
+        return None
+    unsettled = functools.reduce(lambda one, other: one.union(other), parts).distinct()
+    folder = f"{job.staging}/unsettled-ids"
+    unsettled.join(ids.counted, "id").select("id").write.mode("overwrite").parquet(folder)
+    staged = spark.read.parquet(folder)
+    return staged if staged.head(1) else None
+
+
+def _follow(job: Embedding, stream: WindowStream, *, state: TableState, reached: int) -> SourceIds:
+    """The ids of a version that the source got while the stream began. Raises LakeError where rows were passed over."""
+    now = TableState.read(job.lake.spark, job.source.table)
+    passed = not stream.window.has_cdf and not now.only_added(since=state.version)
+    if now.table_id != state.table_id or passed:
+        stream.remove()
+        raise LakeError(
+            f"{job.source.table} was changed while this run read it (version {state.version} to {reached}), and it has no "
+            "change feed that would tell which rows. What was committed stays; run again to compare every row"
+        )
+    return count_source(job, version=reached)
+
+
+def _report_ids(job: Embedding, ids: SourceIds) -> None:
+    counts, table = job.run.counts, job.source.table
+    counts["source_rows"] = ids.rows
+    if ids.without_id:
+        counts["without_id"] = ids.without_id
+        log.warning("%d rows of %s have no id and were left out", ids.without_id, table)
+    if ids.repeated:
+        counts["duplicates"] = ids.repeated
+        shown = ", ".join(str(row.id) for row in ids.repeats().orderBy("id").head(5))
+        log.warning(
+            "%d rows of %s repeat an id of another row (%s, …): one row of each id is embedded",
+            ids.repeated,
+            table,
+            shown,
+        )
+
+
+def _close(job: Embedding, ids: SourceIds, accounts: Accounts, *, replaces: bool) -> None:
+    """Check the guards, delete the vector rows whose ids are gone, and require that all rows are accounted for."""
+    rows = accounts.ok + accounts.rejected
+    require_few_rejected(job, rejected=accounts.rejected, rows=rows, said=f"of {job.source.table}")
+    if not replaces:
+        require_few_gone(job, accounts)
+    require_closed(job, ids, accounts)
+    if accounts.gone:
+        with job.run.stage("delete"):
+            gone = accounts.open_ids.where("vector_id IS NOT NULL").select("vector_id")
+            remove_gone(job, gone, rows=accounts.gone)
+    job.run.counts["deleted"] = accounts.gone
+
+
+def _count(counts: Counter[str], looked: Looked, progress: RowProgress) -> None:
+    counts["embedded"] += looked.embedded
+    counts["copied"] += looked.copied
+    counts["rejected"] += looked.rejected
+    progress.add(looked.looked_at, rejected=looked.rejected)

@@ -1,0 +1,206 @@
+"""The source table: checked columns, text template, what the model sees of a row, its stream and its snapshots."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.driver.reading import read_spec
+from jobs.lake.lake import (
+    Lake,
+    absolute_uris,
+    is_path,
+    read_table,
+    table_given,
+    table_version,
+)
+from jobs.lake.sql import identifier, qualified
+from jobs.stages.embed.source_checks import (
+    Columns,
+    check_contents,
+    check_id,
+    check_written,
+    image_kind,
+    table_properties,
+)
+from jobs.stages.embed.template import (
+    template_columns,
+    text_expression,
+    timestamp_columns,
+)
+from udfs.embed.stamp import STAMP_OUTPUT, stamp_images
+from udfs.errors import LakeError
+from udfs.specs import ReadSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from jobs.settings.embed import SourceSettings
+    from jobs.settings.settings import Settings
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image-text Delta table as the job reads it.
+
+    `image_kind` is bytes, uri (a path or URI column), both or none.
+    """
+
+    table: str
+    settings: SourceSettings
+    image_kind: str
+    has_cdf: bool
+    version: int
+    reading: ReadSpec
+
+    @classmethod
+    def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:
+        """Check the table and its columns; without `settings`, of the lake's settings, all that embedding it needs.
+
+        With the `settings` that an earlier run had the table is only read: nothing of what a run writes is checked.
+        Raises LakeError with the columns that exist.
+        """
+        to_embed, settings = settings is None, settings or lake.settings.source
+        if not settings.table:
+            raise LakeError("source.table is not set: give the name or path of the table to embed")
+        table = table_given(settings.table)
+        version = table_version(lake.spark, table)
+        properties = table_properties(lake, table)
+        columns = Columns.read(lake, table)
+        for column in (settings.id, *template_columns(settings.text)):
+            columns.type_of(column)
+        kind = image_kind(settings, columns)
+        if to_embed:
+            check_id(columns, settings.id)
+            check_contents(columns, settings)
+            check_written(columns, lake.settings.embed, settings, properties)
+        has_cdf = properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
+        reading = read_spec(
+            lake.spark, _with(lake.settings, settings), table, folders=[settings.image_base]
+        )
+        return cls(table, settings, kind, has_cdf, version, reading)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether pictures lie in files that may change behind the table."""
+        return self.image_kind in {"uri", "both"}
+
+    @property
+    def columns_key(self) -> str:
+        """Names the column mapping: another mapping is another stream over the same table."""
+        s = self.settings
+        names = [s.id, s.text, s.image or "", s.image_base or "", self.image_kind]
+        if s.image_uri:
+            names.append(s.image_uri)
+        if self.has_files and (s.schemes is not None or s.roots):
+            # Other limits: rows that were refused under the old ones must be looked at again.
+            names.append(f"schemes={s.schemes} roots={s.roots}")
+        mapping = "\x1f".join(names)
+        return hashlib.sha256(mapping.encode()).hexdigest()[:12]
+
+    def read(self, spark: SparkSession, *, version: int) -> DataFrame:
+        """The whole table at a version."""
+        return read_table(spark, self.table, version=version)
+
+    def ids(self, spark: SparkSession, *, version: int) -> DataFrame:
+        """The id column alone (as string, name `id`), null ids left out."""
+        frame = self.read(spark, version=version)
+        return frame.select(self.id_column().alias("id")).where("id IS NOT NULL")
+
+    def changes(self, spark: SparkSession, *, start: int, end: int) -> DataFrame:
+        """The change feed of versions `start` to `end`, both included; reading it raises where it is not all there."""
+        reader = spark.read.format("delta").option("readChangeFeed", "true")
+        reader = reader.option("startingVersion", start).option("endingVersion", end)
+        return (
+            reader.load(self.table) if is_path(self.table) else reader.table(qualified(self.table))
+        )
+
+    def stream(
+        self, spark: SparkSession, *, files: int, size: str, start: int | None = None
+    ) -> DataFrame:
+        """Rows to look at, as a stream: the change feed from version `start` on, or the newest snapshot.
+
+        Where the table has a change feed, its commits since a snapshot that is still being read follow; else only rows
+        that were added follow.
+        """
+        reader = (
+            spark.readStream.format("delta")
+            .option("maxFilesPerTrigger", files)
+            .option("maxBytesPerTrigger", size)
+        )
+        if self.has_cdf:
+            reader = reader.option("readChangeFeed", "true")
+        else:
+            reader = reader.option("skipChangeCommits", "true")
+        if start is not None:
+            reader = reader.option("startingVersion", start)
+        return (
+            reader.load(self.table) if is_path(self.table) else reader.table(qualified(self.table))
+        )
+
+    def rows(self, frame: DataFrame) -> DataFrame:
+        """What the model sees: id, text, and image (bytes) or image_uri; at least one of these is null."""
+        from pyspark.sql import functions as F
+
+        kind, settings = self.image_kind, self.settings
+        has_bytes, has_uri = kind in {"bytes", "both"}, kind in {"uri", "both"}
+        image = F.col(identifier(settings.image or "")) if has_bytes else F.lit(None).cast("binary")
+        uri = F.lit(None).cast("string")
+        if has_uri:
+            column = settings.image_uri if kind == "both" else settings.image
+            uri = absolute_uris(F.col(identifier(column or "")), base=self.settings.image_base)
+        return frame.select(
+            self.id_column().alias("id"),
+            text_expression(settings.text, timestamps=timestamp_columns(frame)).alias("text"),
+            image.alias("image"),
+            (F.when(image.isNull(), uri) if has_bytes else uri).alias("image_uri"),
+            *[c for c in ("_change_type", "_commit_version") if c in frame.columns],
+        )
+
+    def hashed(self, rows: DataFrame) -> DataFrame:
+        """Rows with `row_hash`: over text and image bytes, or over text and path where images are files."""
+        from pyspark.sql import functions as F
+
+        digest = F.sha2(F.col("image"), 256)
+        kinds = {"uri": F.col("image_uri"), "both": F.coalesce(digest, "image_uri")}
+        image = kinds.get(self.image_kind, digest)
+        return rows.withColumn("row_hash", row_hash(image))
+
+    def contents(self, rows: DataFrame) -> DataFrame:
+        """The narrow pass: (id, row_hash, content_hash, commit_version), no image bytes kept.
+
+        For image files the content hash also covers size and mtime/etag, looked up without reading them.
+        """
+        from pyspark.sql import functions as F
+
+        version = (
+            F.col("_commit_version") if "_commit_version" in rows.columns else F.lit(0)
+        ).cast("bigint")
+        hashed = self.hashed(rows).withColumn("commit_version", version)
+        columns = ["id", "row_hash", "commit_version"]
+        if not self.has_files:
+            return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
+        stamp = functools.partial(stamp_images, spec=self.reading)
+        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp, STAMP_OUTPUT)
+        both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
+        return stamped.select(*columns, F.sha2(both, 256).alias("content_hash"))
+
+    def id_column(self) -> Column:
+        """The row id as string."""
+        from pyspark.sql import functions as F
+
+        return F.col(identifier(self.settings.id)).cast("string")
+
+
+def row_hash(image: Column) -> Column:
+    """sha-256 over a row's text and its image's digest (or path), null and empty told apart."""
+    from pyspark.sql import functions as F
+
+    text = F.coalesce(F.sha2(F.col("text"), 256), F.lit("-"))
+    return F.sha2(F.concat_ws("|", text, F.coalesce(image, F.lit("-"))), 256)
+
+
+def _with(settings: Settings, source: SourceSettings) -> Settings:
+    return settings.model_copy(update={"source": source})

@@ -1,0 +1,1 @@
+"""Retrieval tasks and their data, in every layout that is read."""

@@ -1,0 +1,169 @@
+"""The documents of a set of tasks: staged once as one Delta table, embedded by embed_table, in a lake of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from jobs.driver.reading import read_spec
+from jobs.lake.lake import Lake
+from jobs.lake.runs import Run, recorded
+from jobs.lake.sql import identifier, literal, name_parts
+from jobs.lake.tables import Table
+from jobs.settings.embed import SourceSettings
+from jobs.settings.lake import LakeSettings
+from jobs.stages.embed.job import EmbedReport, embed_table
+from jobs.stages.evaluate.data.tasks import TaskData
+from udfs import storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.registry import ResolvedModel
+    from jobs.settings.settings import Settings
+
+_READING = ("roots", "connect_seconds", "first_byte_seconds", "file_seconds", "tries", "threads")
+# `id` is unique over all corpora: the corpus's name, a slash, the document's own id.
+STAGED = Table(
+    "documents",
+    (
+        ("corpus", "!STRING"),
+        ("signature", "!STRING"),
+        ("id", "!STRING"),
+        ("text", "STRING"),
+        ("image", "BINARY"),
+        ("image_uri", "STRING"),
+    ),
+    partitioned_by=("corpus", "signature"),
+)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Queries, the documents they search, and what is right. Those with equal `key` search the same documents."""
+
+    name: str
+    key: Any
+    data: TaskData
+
+    @property
+    def corpus(self) -> str:
+        """Name of the documents."""
+        return _digest(repr(self.key))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The corpora of a set of tasks in a lake of their own, apart from the user's vectors."""
+
+    lake: Lake
+    tasks: Sequence[Searched]
+
+    @classmethod
+    def open(cls, lake: Lake, tasks: Sequence[Searched]) -> Suite:
+        """The suite under the lake's root that is named after its corpora; it is there again for the next model."""
+        name = _digest(",".join(sorted({task.corpus for task in tasks})))
+        settings = lake.settings
+        parts = name_parts(settings.lake.schema_)
+        own = LakeSettings(
+            root=lake.folder("evaluation", name),
+            schema=identifier(*parts[:-1], f"{parts[-1]}_evaluation_{name}"),
+            managed=settings.lake.managed,
+        )
+        changed = {
+            "lake": own,
+            "embed": settings.embed.model_copy(update={"write_back": "none", "rescan": False}),
+        }
+        suite = cls(Lake(lake.spark, settings.model_copy(update=changed)), tasks)
+        suite.lake.open_table(STAGED)
+        source = SourceSettings(
+            table=suite.lake.name(STAGED.name),
+            text="{text}",
+            image_uri="image_uri",
+            schemes=list(
+                read_spec(
+                    lake.spark, settings, settings.mine.pairs, folders=_folders(settings)
+                ).schemes
+                or ()
+            ),
+            **{name: getattr(settings.source, name) for name in _READING},
+        )
+        suite.lake.settings = suite.lake.settings.model_copy(update={"source": source})
+        return suite
+
+    def stage(self) -> int:
+        """Write the documents of corpora that are not staged yet, or whose files have changed; returns how many corpora."""
+        wanted = {task.corpus: task.data.documents for task in self.tasks}
+        signed = {corpus: _signature(frame) for corpus, frame in wanted.items()}
+        table = self.lake.name(STAGED.name)
+        rows = self.lake.spark.table(table).select("corpus", "signature").distinct().collect()
+        there = {(row.corpus, row.signature) for row in rows}
+        stale = sorted(c for c, s in there if c in signed and signed[c] != s)
+        if stale:
+            known = " OR ".join(
+                f"(corpus = {literal(c)} AND signature <> {literal(signed[c])})"
+                for c in sorted(set(stale))
+            )
+            self.lake.spark.sql(f"DELETE FROM {table} WHERE {known}")
+        missing = [corpus for corpus in wanted if (corpus, signed[corpus]) not in there]
+        if missing:
+            frames = [_staged(wanted[corpus], corpus, signed[corpus]) for corpus in missing]
+            union = reduce(lambda one, other: one.unionByName(other), frames)
+            union.write.format("delta").mode("append").saveAsTable(table)
+        return len(missing)
+
+    def documents(self) -> DataFrame:
+        """The staged documents: corpus, id (corpus/id), text, image, image_uri."""
+        return self.lake.spark.table(self.lake.name(STAGED.name)).drop("signature")
+
+    def embed(self, model: ResolvedModel) -> EmbedReport:
+        """Bring the model's vectors of all documents up to date; a model that has embedded them before does nothing."""
+        with recorded(Run(self.lake, "embed_table")) as run:
+            return embed_table(self.lake, run, model=model)
+
+    def vectors(self, model: ResolvedModel) -> DataFrame:
+        """(corpus, vector_id, id, status, embedding) of the model's documents; `id` is the document's own."""
+        from pyspark.sql import functions as F
+
+        rows = self.lake.read("vectors", version=self.lake.version("vectors"))
+        rows = rows.where(F.col("model_id") == model.spec.model_id)
+        return rows.select(
+            F.substring_index("id", "/", 1).alias("corpus"),
+            "vector_id",
+            F.expr("substring(id, instr(id, '/') + 1)").alias("id"),
+            "status",
+            "embedding",
+        )
+
+
+def _folders(settings: Settings) -> list[str | None]:
+    """Folders that the documents come from; their pictures may lie in the same kinds of storage."""
+    mine, evaluate = settings.mine, settings.evaluate
+    by_task = evaluate.tasks or mine.tasks or settings.train.tasks
+    return [mine.image_base, evaluate.data if by_task else None]
+
+
+def _staged(documents: DataFrame, corpus: str, signature: str) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    return documents.select(
+        F.lit(corpus).alias("corpus"),
+        F.lit(signature).alias("signature"),
+        F.concat(F.lit(f"{corpus}/"), F.col("id")).alias("id"),
+        *("text", "image", "image_uri"),
+    )
+
+
+def _signature(documents: DataFrame) -> str:
+    """Names what the documents are made from: the files they are read from, else their first row."""
+    files = sorted(documents.inputFiles())
+    if files:
+        return _digest(repr([(file, storage.stat(file)) for file in files]))
+    return _digest(repr(documents.head(1)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

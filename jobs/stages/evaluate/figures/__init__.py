@@ -1,0 +1,1 @@
+"""From vectors to rankings, scores, intervals and the table that UMRB prints."""

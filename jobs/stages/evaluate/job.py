@@ -1,0 +1,98 @@
+"""evaluate_retrieval from start to end: read tasks, embed both sides, rank, measure, record, compare, show."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.stages.evaluate.data.tasks import load_tasks
+from jobs.stages.evaluate.figures.compare import differences
+from jobs.stages.evaluate.figures.floors import floors_of, read_floors
+from jobs.stages.evaluate.figures.indexed import Indexes, corpus_indexes, ranked_through
+from jobs.stages.evaluate.figures.measuring import Asked, asked_tasks, measured, metrics_of
+from jobs.stages.evaluate.figures.ranking import ranked
+from jobs.stages.evaluate.figures.record import Evaluation, load_scores, record
+from jobs.stages.evaluate.figures.summary import summarise
+from jobs.stages.evaluate.page.report import (
+    EvaluationReport,
+    IndexedEvaluation,
+    log_figures,
+    write_page,
+)
+from jobs.stages.evaluate.page.shown import Ranked
+from udfs import storage
+
+if TYPE_CHECKING:
+    from jobs.lake.lake import Lake
+    from jobs.lake.registry import ResolvedModel
+    from jobs.lake.runs import Run
+
+
+def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> EvaluationReport:
+    """Evaluate a model on the tasks of `evaluate`, exactly, and record it in `evaluations`.
+
+    Documents are embedded once per model and kept under the lake; another run finds them. A document or query that
+    cannot be embedded is counted, and such a query scores 0. Raises SettingsError or LakeError for tasks that cannot
+    be read.
+    """
+    settings = lake.settings.evaluate
+    tasks = load_tasks(settings)
+    known = read_floors(settings.floors)
+    # What the settings have wrong is said before anything is embedded.
+    for task in tasks:
+        metrics_of(task, depth=settings.depth)
+    old = load_scores(lake, settings.against) if settings.against else None
+    run.model = model
+    run.begin()
+    folder = lake.folder("staging", run.run_id)
+    try:
+        asked = asked_tasks(lake, run, tasks, model=model, folder=folder)
+        indexes = corpus_indexes(asked, run, model=model) if settings.index else None
+        with run.stage("rank and measure"):
+            sides = (asked.suite, asked.queries, asked.vectors)
+            found = ranked(*sides, depth=settings.depth, dim=model.spec.dim)
+            exact = measured(asked, found, name="exact", depth=settings.depth)
+        scores = [task.score for task in exact]
+        evaluation = Evaluation(_new_id(), run.run_id, model.spec.model_id)
+        report = EvaluationReport(
+            evaluation=_recorded(lake, evaluation, exact),
+            lines=summarise(scores),
+            floors=floors_of(asked, exact, known=known),
+            against=settings.against,
+            differences=differences(scores, old) if old is not None else (),
+            indexed=_indexed(lake, run, asked, exact, indexes) if indexes else None,
+        )
+        log_figures(run, report)
+        if settings.report:
+            with run.stage("report"):
+                page = write_page(run, asked, exact, report, file=settings.report)
+            report = replace(report, page=page)
+    finally:
+        storage.remove_folder(folder)
+    return report
+
+
+def _indexed(
+    lake: Lake, run: Run, asked: Asked, exact: Sequence[Ranked], indexes: Indexes
+) -> IndexedEvaluation:
+    """The same queries once more, through an index of each corpus."""
+    depth = lake.settings.evaluate.depth
+    with run.stage("rank through index"):
+        found = ranked_through(asked, indexes, depth=depth)
+        through = measured(asked, found, name="indexed", depth=depth)
+    evaluation = Evaluation(_new_id(), run.run_id, indexes.model_id, indexes.factories)
+    scores = [task.score for task in through]
+    changed = differences(scores, [task.score for task in exact])
+    return IndexedEvaluation(_recorded(lake, evaluation, through), summarise(scores), changed)
+
+
+def _recorded(lake: Lake, evaluation: Evaluation, tasks: Sequence[Ranked]) -> Evaluation:
+    hits = {task.score.name: task.first_hits for task in tasks}
+    record(lake, evaluation, [task.score for task in tasks], first_hits=hits)
+    return evaluation
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:16]

@@ -1,0 +1,1 @@
+"""An evaluation for people: the terminal's table and the page."""

@@ -1,0 +1,176 @@
+"""Adding to a whole index instead of building another: new rows go through its quantizer, rows that are gone are named."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.indexes import index_folder, whole_manifest
+from jobs.stages.index.build import built_shards, check_shards
+from jobs.stages.index.changes import Changes, changes_since, write_gone
+from jobs.stages.index.vectors import indexed_vectors
+from udfs import storage
+from udfs.errors import IndexDataError
+from udfs.index.build import ShardsSpec
+from udfs.index.drift import DRIFT_OUTPUT, SAMPLE_ROWS, DriftSpec, drift_batches
+from udfs.index.manifest import GONE_NAME, Base, Manifest
+from udfs.search.check import CheckSpec
+
+if TYPE_CHECKING:
+    from jobs.lake.lake import Lake
+    from jobs.lake.runs import Run
+    from jobs.settings.index import IndexSettings
+    from udfs.specs import IndexSpec
+
+log = logging.getLogger("gme_lake")
+
+MAX_SHARE = 0.2  # of the base's rows, new or gone; beyond it searches pay more than a build costs
+MAX_ERROR = 1.2  # of new rows, in errors of the rows that the quantizer was trained on
+_AGAIN = "index %s is not added to, but built again: %s"
+_SHAPE = ("factory", "metric", "nlist", "shards", "refine", "seed")
+_SHAPE_SETTINGS = ("factory", "nlist", "shards", "refine", "train_rows")
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The whole index to add to, `manifest.spec.root` where it lies, and how many rows are new and gone since."""
+
+    base: Manifest
+    fresh: int
+    gone: int
+
+    def __str__(self) -> str:
+        spec = self.base.spec
+        return f"{self.fresh:,} new rows and {self.gone:,} gone are added to index {spec.index_id}"
+
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        return {"index_id": self.base.spec.index_id, "fresh": self.fresh, "gone": self.gone}
+
+
+def newest_base(
+    lake: Lake, indexes: Iterable[Any], spec: IndexSpec, *, settings: IndexSettings
+) -> Manifest | None:
+    """The newest whole index that rows may be added to, of the model's rows of `indexes`; None: there is none.
+
+    It has the shape of `spec`, or one that tune-index chose where the settings ask for none, and all its files in this
+    lake: what is added looks for them beside itself.
+    """
+    if not settings.extend:
+        return None
+    wanted = asdict(spec.plan)
+    any_shape = all(getattr(settings, name) is None for name in _SHAPE_SETTINGS)
+    older = [row for row in indexes if row.vectors_version < spec.vectors_version]
+    for row in sorted(older, key=lambda row: (row.vectors_version, row.built_at), reverse=True):
+        params = json.loads(row.params)
+        tuned = any_shape and params["points"]
+        fits = tuned or all(params[name] == wanted[name] for name in _SHAPE)
+        if params.get("base") is None and fits:
+            return _readable(lake, row)
+    return None
+
+
+def _readable(lake: Lake, row: Any) -> Manifest | None:
+    """The manifest of an index that can be added to: only those with inverted lists know an error."""
+    if index_folder(lake, row) != lake.folder("indexes", row.index_id):
+        log.warning(_AGAIN, row.index_id, f"its files lie outside the lake, in {row.root}")
+        return None
+    try:
+        manifest = whole_manifest(lake, row)
+    except IndexDataError as error:
+        log.warning(_AGAIN, row.index_id, error)
+        return None
+    return None if manifest.error is None else manifest
+
+
+def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | None:
+    """What is to be added for `version` of `vectors`; None, with the reason logged, where a whole build is better."""
+    folder = lake.folder("staging", f"plan-{uuid.uuid4().hex}")
+    try:
+        changes = changes_since(lake, base, version=version, folder=folder)
+        reason = _too_many(changes, base) or _drifted(lake, changes, base, version=version)
+    except IndexDataError as error:  # files of the base: a whole build needs none of them
+        log.warning(_AGAIN, base.spec.index_id, error)
+        return None
+    finally:
+        storage.remove_folder(folder)
+    if reason:
+        log.info(_AGAIN, base.spec.index_id, reason)
+        if base.points:
+            log.warning(
+                "index %s was tuned; the new one has the shape of the settings and no operating points: run "
+                "gme-lake tune-index for one that has",
+                base.spec.index_id,
+            )
+        return None
+    return Extension(base, changes.fresh, changes.gone)
+
+
+def extended_manifest(
+    lake: Lake, run: Run, spec: IndexSpec, extension: Extension
+) -> tuple[Manifest, tuple[int, ...]]:
+    """Build and check the files of an index that adds to another, as `built_manifest` does for a whole one."""
+    base = extension.base
+    build = ShardsSpec(spec, base.quantizer, base.spec.root)
+    staging = lake.folder("staging", run.run_id)
+    try:
+        with run.stage("changes"):
+            changes = changes_since(
+                lake, base, version=spec.vectors_version, folder=f"{staging}/changes"
+            )
+            gone = write_gone(changes, root=spec.root, name=GONE_NAME)
+        fresh = changes.new_of(indexed_vectors(lake, spec))
+        with run.stage("build shards"):
+            shards, kept = built_shards(fresh, run, build, rows=changes.fresh)
+        with run.stage("check"):
+            run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
+    finally:
+        storage.remove_folder(staging)
+    run.counts.update({"added": changes.fresh, "gone": changes.gone})
+    # Operating points say how the quantizer's codes have to be searched, and it is the same.
+    manifest = Manifest(
+        spec,
+        base.quantizer,
+        shards,
+        points=base.points,
+        error=base.error,
+        base=Base(base.spec.index_id, base.shards, gone),
+    )
+    return manifest, tuple(kept)
+
+
+def _too_many(changes: Changes, base: Manifest) -> str | None:
+    for rows, what in ((changes.fresh, "new"), (changes.gone, "gone")):
+        if rows > MAX_SHARE * base.rows:
+            return f"{rows:,} rows are {what} since, more than {MAX_SHARE:.0%} of its {base.rows:,}"
+    return None
+
+
+def _drifted(lake: Lake, changes: Changes, base: Manifest, *, version: int) -> str | None:
+    """Why new rows are too unlike those that the quantizer was trained on; None: they are not."""
+    from pyspark.sql import functions as F
+
+    if not changes.fresh or base.error is None:
+        return None
+    spec = replace(base.spec, vectors_version=version)
+    hashed = F.xxhash64("vector_id", F.lit(spec.plan.seed))
+    sample = changes.new_of(indexed_vectors(lake, spec)).orderBy(hashed).limit(SAMPLE_ROWS)
+    drift = functools.partial(
+        drift_batches, spec=DriftSpec(spec.root, base.quantizer, dim=spec.dim)
+    )
+    with clear_task_errors():
+        row = sample.select("embedding").repartition(1).mapInArrow(drift, DRIFT_OUTPUT).first()
+    if row is None:
+        raise IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    if row.error <= MAX_ERROR * base.error:
+        return None
+    return (
+        f"its quantizer loses {row.error:.4g} of a new row's squared length and {base.error:.4g} of those it was "
+        f"trained on, more than {MAX_ERROR:g} times as much"
+    )

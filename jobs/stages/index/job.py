@@ -1,0 +1,127 @@
+"""build_index from start to end: plan, train, build shards, check, commit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.lake.index_marks import require_not_removing
+from jobs.lake.indexes import delete_rows
+from jobs.stages.index.build import built_shards, check_shards, trained_quantizer
+from jobs.stages.index.commit import commit_index, total_bytes
+from jobs.stages.index.extend import Extension, extended_manifest
+from jobs.stages.index.plan import PlannedIndex, plan_index
+from jobs.stages.index.predict import Prediction, compared
+from jobs.stages.index.vectors import indexed_vectors
+from udfs.index.build import ShardsSpec
+from udfs.index.manifest import Manifest
+from udfs.search.check import CheckSpec
+from udfs.specs import IndexSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.lake import Lake
+    from jobs.lake.registry import ResolvedModel
+    from jobs.lake.runs import Run
+
+log = logging.getLogger("gme_lake")
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a run of build_index came to. `kept` are shards finished by an earlier, killed build."""
+
+    spec: IndexSpec
+    built: bool
+    rows: int
+    bytes: int
+    kept: tuple[int, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    extension: Extension | None = None
+
+    def __str__(self) -> str:
+        spec = self.spec
+        if not self.built:
+            return (
+                f"nothing to build: index {spec.index_id} of version {spec.vectors_version} exists"
+            )
+        kept = f", {len(self.kept)} of them kept from an earlier build" if self.kept else ""
+        kept += f" ({self.extension})" if self.extension else ""
+        head = (
+            f"index {spec.index_id}: {self.rows:,} rows as {spec.plan.factory} in {spec.plan.shards} shard(s)"
+            f"{kept}, {self.bytes:,} bytes in {spec.root}"
+        )
+        return "\n  ".join([head, *map(str, self.predictions)])
+
+    def values(self) -> dict[str, object]:
+        """The same for programs."""
+        return {
+            **vars(self.spec),
+            "built": self.built,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "kept": self.kept,
+            "predictions": self.predictions,
+            "added_to": self.extension and self.extension.values(),
+        }
+
+
+def build_index(
+    lake: Lake, run: Run, *, model: ResolvedModel, planned: PlannedIndex | None = None
+) -> IndexReport:
+    """Build the index of the model's vectors, or add to one, and commit it; one that exists is left alone.
+
+    Killed at any point and run again over the same version of `vectors`, it keeps the quantizer and the shards that
+    were finished. `planned` is what `plan_index` said, where the caller has shown it. Raises LakeError,
+    SettingsError or IndexDataError; then nothing is committed.
+    """
+    if planned is None:
+        with run.stage("plan"):
+            planned = plan_index(lake, model=model)
+        log.info("%s", planned)
+    spec = planned.spec
+    run.model = model
+    run.tags["index_id"] = spec.index_id
+    run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
+    if (existing := planned.existing) is not None:
+        return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
+    run.begin()
+    extension = planned.extension
+    bases = [extension.base.spec.index_id] if extension else []
+    require_not_removing(lake, [spec.index_id, *bases])
+    if planned.broken:
+        delete_rows(lake, "indexes", [spec.index_id])
+    if extension is not None:
+        manifest, kept = extended_manifest(lake, run, spec, extension)
+    else:
+        manifest, kept = built_manifest(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
+    run.counts["indexed"] = manifest.rows
+    size = total_bytes(manifest)
+    run.metrics.update({"index.bytes": size, "index.shards": len(manifest.shards)})
+    run.metrics["index.shards_kept"] = len(kept)
+    with run.stage("commit"):
+        built = commit_index(lake, run, manifest)
+    new_rows = manifest.rows - sum(manifest.shards[n].rows for n in kept)
+    told = compared(run, planned.cost, encoded_rows=new_rows) if planned.cost else ()
+    return IndexReport(spec, built, manifest.rows, size, kept, told, extension)
+
+
+def built_manifest(
+    vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int
+) -> tuple[Manifest, tuple[int, ...]]:
+    """Train, build and check the files of an index; returns what describes them, and the shards kept from before.
+
+    `vectors` (vector_id, id, embedding) are the `rows` that it must hold. Nothing is committed or made visible to
+    searches.
+    """
+    with run.stage("train"):
+        quantizer = trained_quantizer(vectors, run, spec, rows=rows)
+    run.counts["trained_on"] += quantizer.rows
+    build = ShardsSpec(spec, quantizer.file, spec.root)
+    with run.stage("build shards"):
+        shards, kept = built_shards(vectors, run, build, rows=rows)
+    with run.stage("check"):
+        run.counts["checked"] += check_shards(vectors, CheckSpec(build, shards))
+    return Manifest(spec, quantizer.file, shards, error=quantizer.error), tuple(kept)

@@ -1,0 +1,59 @@
+"""Candidates of every query, best first: by the model through an index of all candidates, or at random."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.lake.indexes import read_manifest, required_index
+from jobs.lake.runs import Run, recorded
+from jobs.stages.index.job import build_index
+from jobs.stages.search.job import found_for
+from udfs.specs import SearchSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.registry import ResolvedModel
+    from jobs.stages.evaluate.data.corpora import Suite
+
+
+def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: int) -> DataFrame:
+    """(query_id, rank, key, score) of each query's `depth` best candidates, through an index planned by rule.
+
+    `embedded`: SEARCH_INPUT rows. Candidates are the documents of the suite, which has one corpus.
+    """
+    from pyspark.sql import functions as F
+
+    lake = suite.lake
+    with recorded(Run(lake, "build_index")) as run:
+        index = build_index(lake, run, model=model).spec
+    row = required_index(lake, index.index_id)
+    manifest = read_manifest(lake, row)
+    spec = SearchSpec(
+        root=index.root,
+        model_id=index.model_id,
+        k=depth,
+        manifest_sha256=str(row.manifest_sha256),
+    )
+    hits = found_for(embedded, spec=spec, manifest=manifest, settings=lake.settings.search)
+    key = F.expr("substring(id, instr(id, '/') + 1)").alias("key")
+    return hits.where("rank IS NOT NULL").select("query_id", "rank", key, "score")
+
+
+def at_random(embedded: DataFrame, vectors: DataFrame, *, depth: int, seed: int) -> DataFrame:
+    """(query_id, rank, key, score): `depth` draws with replacement for each query, doubles dropped; score is null.
+
+    `vectors`: rows of `Suite.vectors`, of which those that have one are drawn from.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    keys = vectors.where("status = 'ok'").select(F.col("id").alias("key"))
+    numbered = keys.withColumn("number", F.row_number().over(Window.orderBy("key")) - 1)
+    draws = embedded.where("status = 'ok'").select(
+        "query_id", F.explode(F.sequence(F.lit(1), F.lit(depth))).alias("rank")
+    )
+    drawn = F.pmod(F.xxhash64("query_id", "rank", F.lit(seed)), F.lit(keys.count())).cast("int")
+    first = draws.withColumn("number", drawn).groupBy("query_id", "number").agg(F.min("rank"))
+    found = first.withColumnRenamed("min(rank)", "rank").join(numbered, "number")
+    return found.select("query_id", "rank", "key", F.lit(None).cast("double").alias("score"))

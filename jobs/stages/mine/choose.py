@@ -1,0 +1,107 @@
+"""From candidates to the negatives of every pair, and the table of pairs with them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, cast
+
+from jobs.driver.task_errors import clear_task_errors
+from jobs.stages.mine.pairs import COLUMNS
+from udfs.training.negatives import (
+    NEGATIVES_INPUT,
+    NEGATIVES_OUTPUT,
+    NegativesSpec,
+    choose_batches,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+_GUARDS = ("positive", "own", "skipped", "too_high", "alike")
+
+
+def chosen_negatives(
+    pairs: DataFrame, found: DataFrame, scores: DataFrame, *, spec: NegativesSpec, folder: str
+) -> DataFrame:
+    """NEGATIVES_OUTPUT of every pair, written to `folder` once.
+
+    `found`: (query_id, rank, key, score); `scores`: (pair, status, positive_score).
+    """
+    from pyspark.sql import functions as F
+
+    ids = right_ids(pairs)
+    one = F.struct("rank", "key", "score", "ids")
+    lists = found.join(ids, "key", "left").groupBy("query_id")
+    best = lists.agg(F.array_sort(F.collect_list(one)).alias("found"))
+    right = pairs.groupBy("query_key").agg(
+        F.collect_set("positive_key").alias("right_keys"),
+        F.collect_set("positive_id").alias("right_ids"),
+    )
+    rows = pairs.select("pair", "query_id", "query_key", "own_key").join(scores, "pair")
+    rows = rows.join(right, "query_key").join(best, "query_id", "left")
+    rows = rows.join(ids.toDF("own_key", "own_ids"), "own_key", "left")
+    choose = functools.partial(choose_batches, spec=spec)
+    with clear_task_errors():
+        made = rows.select(*_names(NEGATIVES_INPUT)).mapInArrow(choose, NEGATIVES_OUTPUT)
+        made.write.parquet(folder)
+    return pairs.sparkSession.read.parquet(folder)
+
+
+def right_ids(pairs: DataFrame) -> DataFrame:
+    """(key, ids): the positive_ids of all pairs that a content is the positive of."""
+    from pyspark.sql import functions as F
+
+    by_key = pairs.groupBy(F.col("positive_key").alias("key"))
+    return by_key.agg(F.collect_set("positive_id").alias("ids"))
+
+
+def with_negatives(pairs: DataFrame, chosen: DataFrame, candidates: DataFrame) -> DataFrame:
+    """The pairs as `train_embedder` takes them, with the contents of the chosen negatives.
+
+    `candidates`: (key, text, image, image_uri). A negative that is another pair's positive has that one's
+    positive_id as `id` (the smallest, where there are several), so that it is no negative of that pair in a step.
+    """
+    from pyspark.sql import functions as F
+
+    own = pairs.where("own_key IS NOT NULL").select(
+        F.col("own_key").alias("key"),
+        F.lit(None).cast("string").alias("text"),
+        F.col("query_image").alias("image"),
+        F.col("query_image_uri").alias("image_uri"),
+    )
+    shown = (
+        candidates.unionByName(own).dropDuplicates(["key"]).join(right_ids(pairs), "key", "left")
+    )
+    negative = F.struct("text", "image", "image_uri", F.array_min("ids").alias("id"))
+    shown = shown.select("key", negative.alias("negative"))
+    placed = chosen.select("pair", F.posexplode("keys").alias("at", "key")).join(shown, "key")
+    one = F.struct("at", "negative").alias("one")
+    grouped = placed.select("pair", one).groupBy("pair")
+    lists = grouped.agg(F.array_sort(F.collect_list("one")).getField("negative").alias("negatives"))
+    return pairs.join(lists, "pair", "left").select(*COLUMNS, "negatives")
+
+
+def counted(chosen: DataFrame) -> dict[str, int]:
+    """Pairs, why some have no negatives, negatives, and rows that each guard left out."""
+    from pyspark.sql import functions as F
+
+    def total(column: Column) -> Column:
+        return F.coalesce(F.sum(column), F.lit(0))
+
+    row = chosen.agg(
+        F.count(F.lit(1)).alias("pairs"),
+        *(
+            F.count_if(F.col("status") == s).alias(s)
+            for s in ("query_rejected", "positive_rejected")
+        ),
+        F.count_if("fewer").alias("fewer_than_k"),
+        total(F.size("keys")).alias("negatives"),
+        *(total(F.col(name)).alias(f"left_out_{name}") for name in _GUARDS),
+    ).first()
+    return {name: int(count) for name, count in row.asDict().items()} if row else {}
+
+
+def _names(schema: str) -> list[str]:
+    from pyspark.sql.types import StructType
+
+    return cast("StructType", StructType.fromDDL(schema)).fieldNames()

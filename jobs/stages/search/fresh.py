@@ -1,0 +1,50 @@
+"""Rows that are new since an index was built, as an exact index of their own for one search."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pydantic
+
+from jobs.driver.task_errors import clear_task_errors
+from jobs.stages.index.build import by_shard
+from jobs.stages.index.vectors import indexed_vectors
+from udfs.index.manifest import Manifest, ShardRecord
+
+if TYPE_CHECKING:
+    from jobs.lake.lake import Lake
+    from jobs.stages.index.changes import Changes
+    from udfs.specs import IndexSpec
+
+FRESH_ROWS_PER_SHARD = 200_000
+
+
+def write_fresh(lake: Lake, changes: Changes, *, spec: IndexSpec) -> str:
+    """Let tasks write the new rows as an exact index into the folder `spec.root`, which is returned.
+
+    `spec` is the released index's with that folder and the version of `vectors` to read.
+    """
+    import numpy as np
+
+    from udfs.index.build import SHARD_OUTPUT, ShardsSpec, build_batches
+    from udfs.index.plan import default_plan
+    from udfs.index.resume import publish_quantizer
+    from udfs.index.train import train_quantizer
+
+    shards = 1 + changes.fresh // FRESH_ROWS_PER_SHARD
+    plan = default_plan(changes.fresh, spec.dim, factory="Flat", shards=shards)
+    spec = replace(spec, index_id=f"{spec.index_id}-fresh", plan=plan)
+    untrained = train_quantizer(np.empty((0, spec.dim), np.float32), plan, threads=1)
+    quantizer = publish_quantizer(untrained, spec.root, rows=0).file
+    placed = by_shard(changes.new_of(indexed_vectors(lake, spec)), spec, shards=range(shards))
+    build = functools.partial(build_batches, spec=ShardsSpec(spec, quantizer, spec.root))
+    with clear_task_errors():
+        made = placed.mapInArrow(build, SHARD_OUTPUT).collect()
+    reader = pydantic.TypeAdapter(ShardRecord)
+    records = [
+        reader.validate_json(row.record) for row in sorted(made, key=lambda made: made.shard)
+    ]
+    Manifest(spec, quantizer, tuple(records)).write(spec.root)
+    return spec.root

@@ -1,0 +1,185 @@
+"""search_table from start to end: embed the queries with the release's model, search in tasks, write the results."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import is_path, read_table, table_given
+from jobs.lake.sql import qualified
+from jobs.stages.search.queries import query_reading, read_queries
+from jobs.stages.search.scatter import scattered, shard_parts
+from jobs.stages.search.target import Target, search_spec
+from udfs import storage
+from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.errors import IndexDataError, LakeError
+from udfs.search.answers import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW
+from udfs.search.batches import search_batches
+from udfs.specs import EmbedSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.lake import Lake
+    from jobs.lake.registry import ResolvedModel
+    from jobs.lake.runs import Run
+    from jobs.settings.search import SearchSettings
+    from udfs.index.manifest import Manifest
+    from udfs.specs import SearchSpec
+
+log = logging.getLogger("gme_lake")
+
+QUERIES_PER_TASK = 1024
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What a run of search_table came to, in rows."""
+
+    index_id: str
+    output: str
+    counts: dict[str, int]
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in self.counts.items())
+        return f"index {self.index_id}: {shown}; results in {self.output}"
+
+
+def search_table(lake: Lake, run: Run, *, target: Target, model: ResolvedModel) -> SearchReport:
+    """Search for every query of `search.queries` and replace `search.output` with the results.
+
+    One row per hit; a query without hits has one row without rank, whose status and error say why. Raises LakeError
+    for queries or an output that cannot be used, IndexDataError for an index that is damaged or of another model.
+    """
+    settings = lake.settings.search
+    output = _checked_output(lake)
+    queries = read_queries(lake.spark, settings)
+    run.begin()
+    with (
+        searched(lake, run, queries, target=target, model=model) as results,
+        run.stage("search"),
+        clear_task_errors(),
+    ):
+        writer = results.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        writer.save(output) if is_path(output) else writer.saveAsTable(qualified(output))
+    counts = _count(read_table(lake.spark, output), queries, k=settings.k)
+    run.counts.update(counts)
+    return SearchReport(target.index_id, output, counts)
+
+
+@contextmanager
+def searched(
+    lake: Lake, run: Run, queries: DataFrame, *, target: Target, model: ResolvedModel
+) -> Iterator[DataFrame]:
+    """Results (SEARCH_OUTPUT) of `queries` (columns QUERIES), to be read inside the block.
+
+    The queries are embedded once, before the block. Raises IndexDataError where the model is not the index's.
+    """
+    if model.spec.model_id != target.model_id:
+        raise IndexDataError(
+            f"queries embedded by model {model.spec.model_id} cannot search index {target.index_id} of model "
+            f"{target.model_id}; search with the model of the release"
+        )
+    run.model = model
+    run.tags.update({"index_id": target.index_id, "release_id": str(target.release.release_id)})
+    staging = lake.folder("staging", run.run_id)
+    try:
+        with run.stage("embed"):
+            embedded = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
+        with run.stage("changes since index"):
+            spec = search_spec(lake, run, target=target, staging=staging)
+        yield found_for(
+            embedded, spec=spec, manifest=target.manifest, settings=lake.settings.search
+        )
+    finally:
+        storage.remove_folder(staging)
+
+
+def found_for(
+    embedded: DataFrame, *, spec: SearchSpec, manifest: Manifest, settings: SearchSettings
+) -> DataFrame:
+    """SEARCH_OUTPUT rows of embedded queries (SEARCH_INPUT), over all shards at once or scattered."""
+    parts = shard_parts(manifest, settings)
+    blocks = max(math.ceil(embedded.count() / QUERIES_PER_TASK), 1)
+    if len(parts) > 1:
+        log.info("index %s is searched in %d parts", manifest.spec.index_id, len(parts))
+        return scattered(embedded, spec=spec, parts=parts, blocks=blocks)
+    search = functools.partial(search_batches, spec=spec)
+    return embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
+
+
+def embedded_queries(
+    lake: Lake, queries: DataFrame, model: ResolvedModel, *, folder: str
+) -> DataFrame:
+    """SEARCH_INPUT rows of all queries, embedded once into files."""
+    from pyspark.sql import functions as F
+
+    spec = EmbedSpec(
+        model.spec,
+        lake.settings.serving.spec(),
+        query_reading(lake),
+        max_row_seconds=lake.settings.embed.max_task_seconds_per_row,
+        notes=f"{folder}-slow-rows",
+    )
+    inputs = queries.select(
+        F.col("query_id").alias("key"),
+        *("text", "image", "image_uri", "instruction"),
+        F.lit(True).alias("is_query"),
+    )
+    embed = functools.partial(embed_batches, spec=spec)
+    with clear_task_errors():
+        inputs.mapInArrow(embed, EMBED_OUTPUT).write.parquet(folder)
+    made = lake.spark.read.parquet(folder).withColumnRenamed("key", "query_id")
+    wanted = ("query_id", "k", "status", "error", "embedding")
+    return queries.select("query_id", "k").join(made, "query_id").select(*wanted)
+
+
+def _checked_output(lake: Lake) -> str:
+    """`search.output`; a table that holds something else than results is not replaced."""
+    from delta.tables import DeltaTable
+
+    output = lake.settings.search.output
+    if not output:
+        raise LakeError("search.output is not set: give the Delta table (name or path) for results")
+    output = table_given(output)
+    spark = lake.spark
+    exists = (
+        DeltaTable.isDeltaTable(spark, output)
+        if is_path(output)
+        else spark.catalog.tableExists(qualified(output))
+    )
+    if exists:
+        missing = set(SEARCH_OUTPUT_ARROW.names) - set(read_table(spark, output).columns)
+        if missing:
+            raise LakeError(
+                f"search.output={output} exists and is no table of results (it has no column "
+                f"{', '.join(sorted(missing))}); it was not replaced: give another name"
+            )
+    return output
+
+
+def _count(results: DataFrame, queries: DataFrame, *, k: int) -> dict[str, int]:
+    """Queries, those without hits, hits, queries with fewer than asked for because there are no more, and if any,
+    those whose hits k cut and those whose search was given up.
+    """
+    from pyspark.sql import functions as F
+
+    found = results.groupBy("query_id").agg(
+        F.count("rank").alias("hits"), F.first("status").alias("status")
+    )
+    both = found.join(queries.select("query_id", F.coalesce("k", F.lit(k)).alias("k")), "query_id")
+    row = both.agg(
+        F.count(F.lit(1)).alias("queries"),
+        F.count_if(F.col("hits") == 0).alias("queries_without_hits"),
+        F.count_if((F.col("hits") > 0) & (F.col("hits") < F.col("k"))).alias("fewer_than_k"),
+        F.coalesce(F.sum("hits"), F.lit(0)).alias("hits"),
+        *(F.count_if(F.col("status") == name).alias(name) for name in ("cut", "incomplete")),
+    ).first()
+    counts = {name: int(count) for name, count in row.asDict().items()} if row else {}
+    return {n: count for n, count in counts.items() if count or n not in {"cut", "incomplete"}}

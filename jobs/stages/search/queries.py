@@ -1,0 +1,115 @@
+"""Queries: read from a table or file, checked, and given the columns that everything after works with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.driver.reading import read_spec
+from jobs.lake.lake import absolute, absolute_uris, read_table, table_given, table_version
+from udfs.errors import LakeError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.lake.lake import Lake
+    from jobs.settings.search import SearchSettings
+    from udfs.specs import ReadSpec
+
+QUERIES = "query_id string, text string, image binary, image_uri string, instruction string, k int"
+_KINDS = {
+    "query_id": {"string", "int", "bigint", "smallint", "tinyint"},
+    "text": {"string"},
+    "image": {"binary", "string"},
+    "image_uri": {"string"},
+    "image_path": {"string"},
+    "instruction": {"string"},
+    "k": {"int", "bigint", "smallint", "tinyint"},
+}
+_FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+
+
+def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
+    """The queries of `search.queries` with the columns QUERIES, the Delta table pinned at its newest version.
+
+    Raises LakeError where the table is missing, a column is missing or of another type, or query_id is null or
+    repeated.
+    """
+    if not settings.queries:
+        raise LakeError(
+            "search.queries is not set: give a Delta table (name or path), or .parquet/.jsonl"
+        )
+    queries = normalised(read_raw(spark, settings.queries), settings)
+    _require_query_ids(queries, settings.queries)
+    return queries
+
+
+def query_reading(lake: Lake) -> ReadSpec:
+    """How the pictures of queries are read: of whichever job's queries."""
+    search, recall, mine = lake.settings.search, lake.settings.recall, lake.settings.mine
+    tables = (search.queries, recall.queries, mine.pairs)
+    folders = (search.image_base, recall.image_base, mine.image_base)
+    return read_spec(lake.spark, lake.settings, *tables, folders=folders)
+
+
+def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:
+    """Any table with the columns of a query as QUERIES; an `image` of strings is a path or URI."""
+    from pyspark.sql import functions as F
+
+    have = dict(frame.dtypes)
+    _check_columns(have, settings.queries)
+    uris = [c for c in ("image_uri", "image_path", "image") if have.get(c) == "string"]
+    uri = F.coalesce(*(F.col(c) for c in uris)) if uris else F.lit(None).cast("string")
+    uri = absolute_uris(uri, base=settings.image_base)
+    columns = {name: F.col(name) for name in have if name in _KINDS} | {"image_uri": uri}
+    if have.get("image") == "string":
+        del columns["image"]
+    wanted = (column.split() for column in QUERIES.split(", "))
+    return frame.select(
+        *(columns.get(name, F.lit(None)).cast(kind).alias(name) for name, kind in wanted)
+    )
+
+
+def read_raw(spark: SparkSession, queries: str) -> DataFrame:
+    """The table or file that `search.queries` names, with all its columns. Raises LakeError."""
+    from pyspark.errors import AnalysisException
+
+    suffix = next((s for s in _FILES if queries.lower().endswith(s)), None)
+    if suffix is None:
+        table = table_given(queries)
+        return read_table(spark, table, version=table_version(spark, table))
+    try:
+        return spark.read.format(_FILES[suffix]).load(absolute(queries))
+    except AnalysisException as error:
+        raise LakeError(
+            f"search.queries={queries} cannot be read: {error.getMessage() or error}"
+        ) from None
+
+
+def _check_columns(have: dict[str, str], queries: str) -> None:
+    shown = ", ".join(f"{name} {kind}" for name, kind in have.items())
+    where = queries or "the query"
+    if "query_id" not in have:
+        raise LakeError(f"{where} has no column query_id; it has: {shown}")
+    if not {"text", "image", "image_uri", "image_path"} & set(have):
+        raise LakeError(
+            f"{where} has nothing to search for: it needs a column text, image (bytes, or a path/URI) or "
+            f"image_uri; it has: {shown}"
+        )
+    for name, kinds in _KINDS.items():
+        # A column of nulls alone has no type in JSON and in literals.
+        if name in have and have[name] not in kinds | {"void"}:
+            raise LakeError(
+                f"column {name} of {where} is {have[name]}: expected {' or '.join(sorted(kinds))}"
+            )
+
+
+def _require_query_ids(queries: DataFrame, where: str) -> None:
+    from pyspark.sql import functions as F
+
+    rows = queries.groupBy("query_id").agg(F.count(F.lit(1)).alias("rows"))
+    bad = rows.where("query_id IS NULL OR rows > 1").orderBy("query_id").head(5)
+    if bad:
+        shown = ", ".join(f"{row.query_id!r} ({row.rows} rows)" for row in bad)
+        raise LakeError(
+            f"query_id of {where} must name each query once, and not be null; found {shown}"
+        )

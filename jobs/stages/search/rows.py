@@ -1,0 +1,116 @@
+"""The source table behind the vectors: which of its rows a search may return, and which belong together."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import cause
+from jobs.lake.sql import identifier
+from jobs.settings.embed import SourceSettings
+from jobs.stages.embed.history import source_runs
+from jobs.stages.embed.source import Source
+from jobs.stages.index.vectors import indexed_vectors
+from udfs.errors import LakeError
+from udfs.index.manifest import publish_bytes
+from udfs.search.row_files import WRITTEN_IDS, write_groups, write_vector_ids
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.lake import Lake
+    from jobs.lake.runs import Run
+    from udfs.specs import IndexSpec, SearchSpec
+
+
+def embedded_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
+    """The source table that the model's vectors were made from, as its last run read it; None where that is unknown.
+
+    With `ids_only` its text and pictures are not looked at. Raises LakeError where the table, or a column, is gone.
+    """
+    runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
+    run = runs.select("settings", "source_table").first()
+    if run is None:
+        return None
+    settings = {**json.loads(run.settings)["source"], "table": run.source_table}
+    if ids_only:
+        settings |= {"text": "", "image": None, "image_uri": None}
+    known = {name: settings[name] for name in SourceSettings.model_fields if name in settings}
+    return Source.open(lake, settings=SourceSettings(**known))
+
+
+def restricted(
+    lake: Lake, run: Run, spec: SearchSpec, *, index: IndexSpec, staging: str
+) -> SearchSpec:
+    """`spec` with what `search.filter` and `search.group_by` ask for, as files in the staging folder.
+
+    Both are evaluated over the newest version of the source table; `index` names the model and the version of
+    `vectors`. Raises LakeError where the source is unknown, or they do not fit its columns.
+    """
+    settings = lake.settings.search
+    if settings.filter is None and settings.group_by is None:
+        return spec
+    source = embedded_source(lake, model_id=index.model_id, ids_only=True)
+    if source is None:
+        raise LakeError(
+            "search.filter and search.group_by are about the source table, but no run of embed-table for model "
+            f"{index.model_id} is in {lake.name('runs')} to tell which that is"
+        )
+    run.inputs.append((source.table, source.version, "source"))
+    vectors = indexed_vectors(lake, index).select("vector_id", "id")
+    if settings.filter is not None:
+        path = f"{staging}/allowed.int64"
+        rows = vectors.join(_matching(lake, source, settings.filter), "id", "left_semi")
+        rows = rows.select("vector_id").repartition(1)
+        written = rows.mapInArrow(functools.partial(write_vector_ids, path=path), WRITTEN_IDS)
+        run.counts["match_filter"] = _rows_written(written, path=path)
+        spec = replace(spec, allowed=path)
+    if settings.group_by is not None:
+        path = f"{staging}/groups"
+        rows = vectors.join(_values(lake, source, settings.group_by), "id")
+        rows = rows.select("vector_id", "value").repartition(1)
+        written = rows.mapInArrow(functools.partial(write_groups, path=path), WRITTEN_IDS)
+        run.counts["in_groups"] = _rows_written(written, path=path)
+        spec = replace(spec, groups=path, max_per=settings.max_per)
+    return spec
+
+
+def _matching(lake: Lake, source: Source, predicate: str) -> DataFrame:
+    """Ids of the rows that the predicate holds for."""
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    table = source.read(lake.spark, version=source.version)
+    try:
+        return table.where(F.expr(predicate)).select(source.id_column().alias("id"))
+    except AnalysisException as error:
+        raise LakeError(
+            f"search.filter={predicate!r} is no condition on {source.table}: {cause(error)}. Its columns are "
+            f"{', '.join(table.columns)}"
+        ) from None
+
+
+def _values(lake: Lake, source: Source, column: str) -> DataFrame:
+    """(id, value): one row an id, also where the source has it twice."""
+    from pyspark.sql import functions as F
+
+    table = source.read(lake.spark, version=source.version)
+    kinds = dict(table.dtypes)
+    if column not in kinds or kinds[column].startswith(("array", "map", "struct", "binary")):
+        found = f"it is {kinds[column]}" if column in kinds else f"it has {', '.join(kinds)}"
+        raise LakeError(
+            f"search.group_by={column} must be a column of plain values in {source.table}; {found}"
+        )
+    value = F.col(identifier(column)).cast("string")
+    return table.groupBy(source.id_column().alias("id")).agg(F.min(value).alias("value"))
+
+
+def _rows_written(written: DataFrame, *, path: str) -> int:
+    with clear_task_errors():
+        made = written.collect()
+    if not made:  # no task runs where there are no rows
+        publish_bytes(b"", *path.rsplit("/", 1))
+    return sum(int(row.rows) for row in made)

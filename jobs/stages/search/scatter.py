@@ -1,0 +1,95 @@
+"""Batch search where the shards do not fit one executor: queries × parts of the index, merged by query."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, cast
+
+from udfs.search.answers import SEARCH_OUTPUT
+from udfs.search.scatter import (
+    MERGE_INPUT,
+    PART_INPUT,
+    PART_OUTPUT,
+    merge_batches,
+    search_part_batches,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.settings.search import SearchSettings
+    from udfs.index.manifest import Manifest
+    from udfs.specs import SearchSpec
+
+log = logging.getLogger("gme_lake")
+
+
+def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]:
+    """Numbers of the shards that are opened together; a single part needs no scatter.
+
+    `search.scatter` true: each shard by itself; false: all together; auto: in order, as many together as
+    `search.executor_bytes` allow, counting every file of a shard: its codes in memory, the rest mapped.
+    """
+    shards = manifest.all_shards(manifest.spec.root)
+    if settings.scatter is False:
+        return [list(range(len(shards)))]
+    budget = settings.executor_bytes if settings.scatter == "auto" else 0
+    parts: list[list[int]] = []
+    room = 0
+    for number, (_, shard) in enumerate(shards):
+        size = sum(file.bytes for file in shard.files)
+        if size > budget and settings.scatter == "auto":
+            log.warning(
+                "shard %d of index %s has %d bytes, more than search.executor_bytes=%d; it is opened all the same: "
+                "build the index with more shards (index.shards)",
+                number,
+                manifest.spec.index_id,
+                size,
+                budget,
+            )
+        if not parts or size > room:
+            parts.append([])
+            room = budget
+        parts[-1].append(number)
+        room -= size
+    return parts
+
+
+def scattered(
+    embedded: DataFrame, *, spec: SearchSpec, parts: list[list[int]], blocks: int
+) -> DataFrame:
+    """SEARCH_OUTPUT rows of SEARCH_INPUT queries, searched in `blocks` tasks a part.
+
+    Rows that are new since the index was built are one more part. What is shuffled is k hits for each query and part.
+    """
+    from pyspark.sql import functions as F
+
+    numbered: list[tuple[int, list[int] | None]] = list(enumerate(parts))
+    if spec.fresh_root is not None:
+        numbered.append((len(parts), None))
+    named = embedded.sparkSession.createDataFrame(numbered, "part int, shards array<int>")
+    block = F.pmod(F.xxhash64("query_id"), F.lit(blocks))
+    rows = embedded.crossJoin(F.broadcast(named))
+    rows = rows.withColumn("cell", (F.col("part") * blocks + block).cast("int"))
+    cells = len(numbered) * blocks
+    if hasattr(rows, "repartitionById"):
+        placed = rows.repartitionById(cells, "cell")
+    else:
+        placed = rows.repartition(cells, "cell")
+    # Without repartitionById two parts may share a partition; in order, each is opened once.
+    ordered = placed.sortWithinPartitions("part").select(*_names(PART_INPUT))
+    search = functools.partial(search_part_batches, spec=spec)
+    found = ordered.mapInArrow(search, PART_OUTPUT)
+    same = [F.first(name).alias(name) for name in ("k", "status", "error")]
+    grouped = found.groupBy("query_id").agg(
+        *same, F.bool_and("complete").alias("complete"), F.collect_list("hits").alias("parts")
+    )
+    merge = functools.partial(merge_batches, spec=spec)
+    return grouped.select(*_names(MERGE_INPUT)).mapInArrow(merge, SEARCH_OUTPUT)
+
+
+def _names(schema: str) -> list[str]:
+    from pyspark.sql.types import StructType
+
+    return cast("StructType", StructType.fromDDL(schema)).fieldNames()

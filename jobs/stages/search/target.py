@@ -1,0 +1,128 @@
+"""What is searched: the index of the current release, and how tasks are to open it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.lake.indexes import committed_index, whole_manifest
+from jobs.lake.lake import Lake
+from jobs.lake.releases import Release, current_release
+from jobs.stages.index.changes import changes_since, write_gone
+from jobs.stages.search.fresh import write_fresh
+from jobs.stages.search.rows import restricted
+from udfs.errors import IndexDataError, LakeError, SettingsError
+from udfs.index.manifest import GONE_NAME, Manifest
+from udfs.index.points import point_for
+from udfs.specs import SearchSpec
+
+if TYPE_CHECKING:
+    from jobs.lake.runs import Run
+    from jobs.settings.search import SearchSettings
+
+log = logging.getLogger("gme_lake")
+
+_WAY_OUT = (
+    "To search again, go back to another release with gme-lake release rollback, or make a new one with gme-lake "
+    "build-index and release promote"
+)
+STALE_SHARE = 0.2  # of the index; beyond it a rebuild costs less than the searches
+
+
+@dataclass(frozen=True)
+class Target:
+    """The current release and its index, where it lies now; `manifest_sha256`: of its manifest as it was committed."""
+
+    release: Release
+    manifest: Manifest
+    manifest_sha256: str | None = None
+
+    @property
+    def model_id(self) -> str:
+        """Model of the vectors, which must also embed the queries."""
+        return self.manifest.spec.model_id
+
+    @property
+    def index_id(self) -> str:
+        """The released index."""
+        return self.manifest.spec.index_id
+
+
+def find_target(lake: Lake) -> Target:
+    """The index of the current release. Raises LakeError without one, IndexDataError where its files are not whole."""
+    release = current_release(lake)
+    if release is None or release.index_id is None:
+        found = "there is no release" if release is None else f"{release} has no index"
+        raise LakeError(
+            f"nothing to search: {found} in {lake.name('releases')}; build an index (gme-lake build-index), then "
+            "run gme-lake release promote"
+        )
+    row = committed_index(lake, release.index_id)
+    if row is None:
+        raise LakeError(
+            f"index {release.index_id} of the current {release} is not in {lake.name('indexes')}. {_WAY_OUT}"
+        )
+    try:
+        manifest = whole_manifest(lake, row)
+    except IndexDataError as error:
+        raise IndexDataError(
+            f"the current {release} cannot be searched: {error}. {_WAY_OUT}"
+        ) from error
+    if manifest.spec.model_id != release.model_id:
+        raise IndexDataError(
+            f"release {release.release_id} is of model {release.model_id}, but its index {release.index_id} in "
+            f"{manifest.spec.root} was built from model {manifest.spec.model_id}; promote another index"
+        )
+    return Target(release, manifest, str(row.manifest_sha256))
+
+
+def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> SearchSpec:
+    """How tasks search the target so that they find what `vectors` holds now; files go to the staging folder."""
+    settings, index = lake.settings.search, target.manifest.spec
+    nprobe, k_factor = _point(settings, target.manifest)
+    spec = SearchSpec(
+        root=index.root,
+        model_id=index.model_id,
+        k=settings.k,
+        manifest_sha256=target.manifest_sha256,
+        nprobe=nprobe,
+        k_factor=k_factor,
+        min_score=settings.min_score,
+    )
+    version = lake.version("vectors")
+    run.inputs.append((lake.name("vectors"), version, "vectors"))
+    spec = restricted(
+        lake, run, spec, index=replace(index, vectors_version=version), staging=staging
+    )
+    if version == index.vectors_version:
+        return spec
+    changes = changes_since(lake, target.manifest, version=version, folder=f"{staging}/changes")
+    run.counts.update({"gone_since_index": changes.gone, "new_since_index": changes.fresh})
+    if max(changes.gone, changes.fresh) > STALE_SHARE * target.manifest.rows:
+        log.warning(
+            "since index %s was built, %d of its %d rows are gone and %d are new; searches would be faster with a "
+            "new one (gme-lake build-index)",
+            index.index_id,
+            changes.gone,
+            target.manifest.rows,
+            changes.fresh,
+        )
+    if gone := write_gone(changes, root=staging, name=GONE_NAME):
+        spec = replace(spec, gone=f"{staging}/{gone.name}")
+    if changes.fresh and settings.freshness == "complete":
+        fresh = replace(index, root=f"{staging}/fresh", vectors_version=version)
+        spec = replace(spec, fresh_root=write_fresh(lake, changes, spec=fresh))
+    return spec
+
+
+def _point(settings: SearchSettings, manifest: Manifest) -> tuple[int | None, int | None]:
+    """(nprobe, k_factor) of the settings, or of the operating point stored for `search.recall`; None: the index's own."""
+    if settings.recall is None:
+        return settings.nprobe, settings.k_factor
+    if settings.nprobe is not None or settings.k_factor is not None:
+        raise SettingsError(
+            "search.recall chooses nprobe and k_factor: set either it, or search.nprobe and search.k_factor"
+        )
+    point = point_for(manifest.points, recall=settings.recall, k=settings.k)
+    return point.nprobe, point.k_factor

@@ -1,1 +1,0 @@
-"""The index: quantizer training, shard files, sharded search, exact re-ranking, recall."""

@@ -1,0 +1,1 @@
+"""What tasks do with rows of the source: stamp, read, embed, preview."""

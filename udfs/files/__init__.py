@@ -1,0 +1,1 @@
+"""The bytes of a row's pictures, by path and URI, and what may be read."""

@@ -1,0 +1,1 @@
+"""Building an index: plan, train, shards, manifest, check of what a build costs."""

@@ -1,0 +1,1 @@
+"""How good an index is: ground truth, recall, and the choice of operating points."""

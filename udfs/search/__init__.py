@@ -1,0 +1,1 @@
+"""Search of an index, on one machine and in Spark tasks."""

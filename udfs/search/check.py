@@ -1,0 +1,88 @@
+"""The check of a new index before it is committed: every file as recorded, sampled vectors find themselves."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from udfs.errors import IndexDataError
+from udfs.index.build import ShardsSpec, work_dir
+from udfs.index.files import verified_path
+from udfs.index.manifest import Manifest, ShardRecord
+from udfs.index.plan import factory_traits, inner_index
+from udfs.index.vectors import Floats, Ints, floats_of
+from udfs.search.opened import ShardFiles, mapping_flags, open_shard, read_faiss
+from udfs.search.searcher import Searcher
+
+CHECK_OUTPUT = "shard int, checked bigint"
+_CHECK_ARROW = pa.schema([("shard", pa.int32()), ("checked", pa.int64())])
+SELF_SCORE = 0.999  # float16 keeps the inner product of a unit vector with itself to about 1e-4
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class CheckSpec:
+    """A built index that is not committed yet."""
+
+    build: ShardsSpec
+    shards: tuple[ShardRecord, ...]
+
+
+def check_batches(
+    batches: Iterator[pa.RecordBatch], *, spec: CheckSpec
+) -> Iterator[pa.RecordBatch]:
+    """Check the shards named by SHARD_INPUT rows against the stored vectors in those rows; CHECK_OUTPUT rows.
+
+    Every file of a shard is read against its sha-256, also where no row has a vector. Raises IndexDataError.
+    """
+    for batch in batches:
+        shards = batch.column("shard").to_numpy(zero_copy_only=False)
+        for shard in np.unique(shards):
+            rows = batch.filter(pa.array(shards == shard))
+            rows = rows.filter(rows.column("vector_id").is_valid())
+            vector_ids = rows.column("vector_id").to_numpy(zero_copy_only=False).astype(np.int64)
+            xq = floats_of(rows.column("embedding"), spec.build.index.dim, what="sampled vectors")
+            check_shard(spec, int(shard), vector_ids=vector_ids, xq=xq)
+            columns = [pa.array([shard], pa.int32()), pa.array([len(xq)], pa.int64())]
+            yield pa.record_batch(columns, schema=_CHECK_ARROW)
+
+
+def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) -> None:
+    """Open one shard and search it for vectors it must hold: vector_ids int64 (n,), xq float32 (n, dim).
+
+    A vector passes where it is found with a score above .999, or where all it finds have such scores: rows of the
+    same content have the same vector. Where only lossy codes are kept nothing can be asked of the scores.
+    """
+    with tempfile.TemporaryDirectory(dir=work_dir()) as folder:
+        searcher = _open_alone(spec, shard, cache_dir=folder)
+        if not len(xq):
+            return
+        found = searcher.search(xq, k=NEIGHBOURS)
+        plan = spec.build.index.plan
+        if plan.refine == "none" and not factory_traits(plan.factory, xq.shape[1]).lossless:
+            return
+        itself = ((vector_ids[:, None] == found.I) & (found.D > SELF_SCORE)).any(axis=1)
+        lost = np.flatnonzero(~(itself | (found.D > SELF_SCORE).all(axis=1)))
+        if lost.size:
+            q = int(lost[0])
+            raise IndexDataError(
+                f"shard {shard} of index {spec.build.index.index_id}: {lost.size} of {len(xq)} stored vectors do not "
+                f"find themselves; vector_id {vector_ids[q]} finds {found.I[q, 0]} with score {found.D[q, 0]:.4f}"
+            )
+
+
+def _open_alone(spec: CheckSpec, shard: int, *, cache_dir: str) -> Searcher:
+    """One shard as an index of its own."""
+    index, record = spec.build.index, spec.shards[shard]
+    alone = replace(index, plan=replace(index.plan, shards=1))
+    manifest = Manifest(alone, spec.build.quantizer, (replace(record, shard=0),))
+    path = verified_path(spec.build.quantizer_root, spec.build.quantizer, cache_dir=cache_dir)
+    quantizer = read_faiss(path, spec.build.quantizer, flags=0)
+    flags = mapping_flags(inner_index(quantizer))
+    files = ShardFiles(record, index.root, cache_dir)
+    opened = open_shard(files, dim=index.dim, first=0, flags=flags)
+    return Searcher(manifest, quantizer, [opened], threads=1)

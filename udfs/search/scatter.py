@@ -1,0 +1,132 @@
+"""Search of an index too large for one executor: each task searches a part of the shards, others merge what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from udfs.index.manifest import Manifest
+from udfs.search.answers import Answer, answer_rows, answered, rows_wanted
+from udfs.search.batches import SEARCH_INPUT, open_live, search_batch
+from udfs.search.hits import Ranked, merge_ranked
+from udfs.search.live import LiveSearcher
+from udfs.specs import SearchSpec
+from udfs.strings import arrow_strings, python_values
+
+# `shards` names the part: the numbers of its shards, or null for the rows that are new since the index was built.
+PART_INPUT = f"{SEARCH_INPUT}, part int, shards array<int>"
+_HITS = "array<struct<vector_id: bigint, score: float, id: string, code: int>>"
+PART_OUTPUT = f"query_id string, k int, status string, error string, complete boolean, hits {_HITS}"
+# PART_OUTPUT grouped by query: k, status and error are the same in all parts.
+MERGE_INPUT = (
+    f"query_id string, k int, status string, error string, complete boolean, parts array<{_HITS}>"
+)
+_HIT_ARROW = pa.struct(
+    [("vector_id", pa.int64()), ("score", pa.float32()), ("id", pa.string()), ("code", pa.int32())]
+)
+_PART_ARROW = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("k", pa.int32()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("complete", pa.bool_()),
+        ("hits", pa.list_(_HIT_ARROW)),
+    ]
+)
+
+
+def search_part_batches(
+    batches: Iterator[pa.RecordBatch], *, spec: SearchSpec
+) -> Iterator[pa.RecordBatch]:
+    """Search PART_INPUT batches, queries of one part after another; one PART_OUTPUT row for each query and part.
+
+    A task has the shards of one part open at a time. Raises IndexDataError as `search_batches` does.
+    """
+    for batch in batches:
+        for run in _runs(batch):
+            live = _open_part(run.column("shards")[0].as_py(), spec)
+            refused, found, asked = search_batch(live, run, spec)
+            status, error = zip(*refused, strict=True)
+            hits = [hits if hits is not None else _NOTHING for hits in found]
+            yield pa.RecordBatch.from_arrays(
+                [
+                    run.column("query_id"),
+                    pa.array(asked, pa.int32()),
+                    pa.array(status, pa.string()),
+                    arrow_strings(error),
+                    pa.array([h.complete for h in hits]),
+                    _hit_lists(hits),
+                ],
+                schema=_PART_ARROW,
+            )
+
+
+def merge_batches(
+    batches: Iterator[pa.RecordBatch], *, spec: SearchSpec
+) -> Iterator[pa.RecordBatch]:
+    """The answers of queries from those of their parts (MERGE_INPUT), as `search_batches` gives them."""
+    index_id = Manifest.read(spec.root, sha256=spec.manifest_sha256).spec.index_id
+    names = ("query_id", "k", "status", "error", "complete")
+    for batch in batches:
+        answers = []
+        columns = (python_values(batch.column(name)) for name in names)
+        for row, (query_id, k, status, error, complete) in enumerate(zip(*columns, strict=True)):
+            if status != "ok":
+                answers.append(Answer(query_id, None, status, error))
+                continue
+            hits = _ranked(batch.column("parts")[row].values.flatten(), complete=complete)
+            best = merge_ranked([hits], rows_wanted(k, spec), max_per=spec.max_per)
+            answers.append(answered(query_id, best, k, spec))
+        if answers:
+            yield answer_rows(answers, index_id=index_id, model_id=spec.model_id)
+
+
+_NOTHING = Ranked(
+    np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, object), np.empty(0, np.int32)
+)
+
+
+def _open_part(shards: list[int] | None, spec: SearchSpec) -> LiveSearcher:
+    if shards is not None:
+        return open_live(spec, shards=tuple(shards))
+    return open_live(_fresh_part(spec))
+
+
+def _fresh_part(spec: SearchSpec) -> SearchSpec:
+    """The search of the rows that are new since the index was built, alone."""
+    if spec.fresh_root is None:
+        raise ValueError("a part without shards needs the rows that are new: fresh_root is not set")
+    return replace(spec, root=spec.fresh_root, manifest_sha256=None, fresh_root=None, gone=None)
+
+
+def _runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Slices of a batch with the same part."""
+    parts = batch.column("part").to_numpy(zero_copy_only=False)
+    starts = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist()] if len(parts) else []
+    for start, end in zip(starts, [*starts[1:], len(parts)], strict=True):
+        yield batch.slice(start, end - start)
+
+
+def _hit_lists(hits: list[Ranked]) -> pa.ListArray:
+    offsets = np.cumsum([0, *(len(h.D) for h in hits)]).astype(np.int32)
+    columns = [
+        pa.array(np.concatenate([h.I for h in hits])),
+        pa.array(np.concatenate([h.D for h in hits])),
+        arrow_strings(np.concatenate([h.ids for h in hits]).tolist()),
+        pa.array(np.concatenate([h.groups for h in hits])),
+    ]
+    values = pa.StructArray.from_arrays(columns, fields=list(_HIT_ARROW))
+    return pa.ListArray.from_arrays(offsets, values)
+
+
+def _ranked(hits: pa.StructArray, *, complete: bool) -> Ranked:
+    """All hits of all parts, unordered."""
+    vector_ids, scores, groups = (
+        hits.field(name).to_numpy(zero_copy_only=False) for name in ("vector_id", "score", "code")
+    )
+    ids = np.array(python_values(hits.field("id")), dtype=object)
+    return Ranked(scores, vector_ids, ids, groups, complete)

@@ -16,7 +16,7 @@ help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make test       lint, types and all tests: unit, spark, cluster"
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
 	@echo "                bench-ratios, bench-tune, bench-negatives: the other tables of tests/bench"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
@@ -38,6 +38,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.measures
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench_embed

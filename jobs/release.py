@@ -17,7 +17,7 @@ from jobs.lake.releases import (
     rollback,
 )
 from jobs.lake.runs import open_run
-from jobs.reports.release_table import listed_releases, print_releases
+from jobs.reports.release_table import list_releases, print_releases
 
 _SECTIONS = ("release", "model", "lake", "mlflow", "spark")
 
@@ -80,7 +80,7 @@ def rollback_command(context: JobContext, to: int | None) -> Report:
 )
 def list_command(context: JobContext, limit: int) -> Report:
     """Show the releases, newest first; the first is the current one."""
-    releases = listed_releases(context.lake, limit=limit)
+    releases = list_releases(context.lake, limit=limit)
     return Report(functools.partial(print_releases, releases), {"releases": releases})
 
 

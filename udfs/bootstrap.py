@@ -40,7 +40,7 @@ def interval(values: Floats, *, seed: int | Sequence[int] = 0) -> Score:
 
     Where all values are equal the interval has no width, however few they are: a bootstrap knows nothing else.
     """
-    low, high = bounds(resampled_means(values, seed=seed))
+    low, high = bounds(resample_means(values, seed=seed))
     return Score(float(values.mean()), low, high, len(values))
 
 
@@ -52,12 +52,12 @@ def difference(new: Floats, old: Floats, *, seed: int | Sequence[int] = 0) -> Di
     if new.shape != old.shape:
         raise ValueError(f"paired values need the same queries, got {len(new)} and {len(old)}")
     change = new - old
-    low, high = bounds(resampled_means(change, seed=seed))
+    low, high = bounds(resample_means(change, seed=seed))
     better, worse = float((change > 0).mean()), float((change < 0).mean())
     return Difference(float(change.mean()), low, high, better, worse, len(change))
 
 
-def resampled_means(values: Floats, *, seed: int | Sequence[int] = 0) -> Floats:
+def resample_means(values: Floats, *, seed: int | Sequence[int] = 0) -> Floats:
     """Means (RESAMPLES,) of samples of float64 (n,), drawn with replacement and as large (Efron & Tibshirani,
     An Introduction to the Bootstrap, 1993, §13.3). The same seed and values give the same means.
     """

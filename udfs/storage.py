@@ -64,7 +64,7 @@ def join(root: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}" if root.strip("/") else f"{root}{name}"
 
 
-def located(base: str, name: str) -> str:
+def locate(base: str, name: str) -> str:
     """`name` under the folder `base` where it is relative; as it is where it is absolute, or there is no base."""
     absolute = name.startswith("/") or "://" in name or name[:5].lower() == "data:"
     return name if absolute or not base else join(base, name)
@@ -127,17 +127,17 @@ def read_bytes(uri: str, *, max_bytes: int) -> bytes:
     remote places raise other errors too.
     """
     if (path := local_path(uri)) is not None:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > max_bytes:
                 raise TooLargeError(f"{uri} has {size} bytes; the limit is {max_bytes}")
-            return _bounded(stream, uri, max_bytes=max_bytes)
+            return _read_bounded(stream, uri, max_bytes=max_bytes)
     system, remote = _filesystem(uri)
     size = _file_info(system, remote, uri).size
     if size is not None and size > max_bytes:
         raise TooLargeError(f"{uri} has {size} bytes; the limit is {max_bytes}")
     with system.open_input_stream(remote) as stream:
-        return _bounded(stream, uri, max_bytes=max_bytes)
+        return _read_bounded(stream, uri, max_bytes=max_bytes)
 
 
 def fetch(uri: str, local: Path) -> None:
@@ -206,7 +206,7 @@ def remove_folder(uri: str) -> None:
         system.delete_dir(remote)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     """A local file opened for reading; a pipe that takes its place meanwhile does not block."""
     _require_file(path, path.stat().st_mode)
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -254,7 +254,7 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
-def _bounded(stream: Any, uri: str, *, max_bytes: int) -> bytes:
+def _read_bounded(stream: Any, uri: str, *, max_bytes: int) -> bytes:
     data: bytes = stream.read(max_bytes + 1)  # a server may not tell a size, or tell a wrong one
     if len(data) > max_bytes:
         raise TooLargeError(f"{uri} has more than {max_bytes} bytes, the limit")

@@ -24,7 +24,7 @@ def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return list(column.to_pylist())
     except UnicodeDecodeError:
         kind = column.type
-        return [_decoded(value, kind) for value in column.cast(_as_bytes(kind)).to_pylist()]
+        return [_decode(value, kind) for value in column.cast(_as_bytes(kind)).to_pylist()]
 
 
 def python_rows(batch: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
@@ -86,13 +86,13 @@ def _as_bytes(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _decoded(value: Any, kind: pa.DataType) -> Any:
+def _decode(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if kind in _TEXT:
         return value.decode("utf-8", "surrogateescape")
     if pa.types.is_struct(kind):
-        return {field.name: _decoded(value[field.name], field.type) for field in kind}
+        return {field.name: _decode(value[field.name], field.type) for field in kind}
     if pa.types.is_list(kind):
-        return [_decoded(item, kind.value_type) for item in value]
+        return [_decode(item, kind.value_type) for item in value]
     return value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from jobs.driver.printing import Report, json_line, only_the_result, print_report
-from jobs.driver.stopping import Stopped, Stopping, stopped_by_signals
+from jobs.driver.stopping import Stopped, Stopping, stop_on_signals
 from jobs.driver.task_errors import root_cause
 from jobs.settings.load import load_settings
 from jobs.settings.settings import Settings
@@ -87,7 +87,7 @@ def job(
         ) -> None:
             _set_up_logging(debug=debug)
             try:
-                with stopped_by_signals() as stopping, only_the_result(wanted=as_json):
+                with stop_on_signals() as stopping, only_the_result(wanted=as_json):
                     settings = load_settings(files=config, sets=sets)
                     report = function(JobContext(settings, stopping=stopping), **own)
             except Exception as error:

@@ -56,7 +56,7 @@ class RowProgress:
 
     def line(self) -> str:
         """The progress as one line of text."""
-        done, rejected = self._shown()
+        done, rejected = self._rows_and_seconds()
         rate = done / max(time.monotonic() - self._start, 1e-9)
         of = f" of {self._total:,}" if self._total else ""
         left = max((self._total or 0) - done, 0) / rate if rate and self._total else 0.0
@@ -67,12 +67,12 @@ class RowProgress:
         """Leave the terminal line as it is."""
         self._bar.close()
 
-    def _shown(self) -> tuple[int, int]:
+    def _rows_and_seconds(self) -> tuple[int, int]:
         return self.done + self._under_way.rows, self.rejected + self._under_way.rejected
 
     def _show(self, *, oftenest: float) -> None:
         if self._live:
-            done, rejected = self._shown()
+            done, rejected = self._rows_and_seconds()
             self._bar.set_postfix(rejected=rejected, refresh=False)
             self._bar.n = done
             self._bar.refresh()

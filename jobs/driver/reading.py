@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from jobs.lake.lake import absolute, is_path
-from jobs.lake.sql import qualified
+from jobs.lake.sql import table_sql
 from udfs import storage
 from udfs.files.places import local_scheme
 from udfs.specs import ReadSpec
@@ -58,9 +58,9 @@ def storage_schemes(spark: SparkSession, table: str) -> set[str]:
     """
     if is_path(table) or PurePosixPath(table).suffix in _FILES:
         return _schemes_of(absolute(table))
-    if not spark.catalog.tableExists(qualified(table)):
+    if not spark.catalog.tableExists(table_sql(table)):
         return set()
-    described = spark.sql(f"DESCRIBE TABLE EXTENDED {qualified(table)}")
+    described = spark.sql(f"DESCRIBE TABLE EXTENDED {table_sql(table)}")
     row = described.where("col_name = 'Location'").select("data_type").first()
     return {"dbfs"} | (set() if row is None else _schemes_of(str(row[0])))
 

@@ -53,7 +53,7 @@ class Stopping:
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Stopping]:
+def stop_on_signals() -> Iterator[Stopping]:
     """Raise KeyboardInterrupt in the block at the first signal, and Stopped from it once the block has unwound."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     stopping = Stopping()

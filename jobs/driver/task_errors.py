@@ -62,9 +62,9 @@ def root_cause(error: BaseException) -> str:
     for pattern in (_CAUSED, _LOST, _CALLED):
         said = [(name, what) for name, what in pattern.findall(f"{text}\n{stack}") if what]
         if said:
-            return _told(said[-1][0].rpartition(".")[2], said[-1][1])
+            return _describe(said[-1][0].rpartition(".")[2], said[-1][1])
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return _told(type(error).__name__, first)
+    return _describe(type(error).__name__, first)
 
 
 def failure(error: BaseException) -> str:
@@ -83,7 +83,7 @@ def _end_of_traceback(rest: str) -> str:
     return _STATE.sub("", line.strip())
 
 
-def _told(name: str, message: str) -> str:
+def _describe(name: str, message: str) -> str:
     message = _STATE.sub("", message.strip())
     return f"{name}: {message}" if message else name
 

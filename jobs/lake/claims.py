@@ -128,7 +128,7 @@ def _take(run: Run, name: str) -> None:
         raise _taken(name, first[0] if first else None)
 
 
-def killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
+def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
     """Mark the runs under a claim that have begun and never ended as killed, all `but` the caller's; their run_ids.
 
     Only for the holder of the claim: no other run can be alive.

@@ -72,7 +72,7 @@ def _hold(lake: Lake, run_id: str, index_ids: Collection[str]) -> None:
     )
 
 
-def held(mark: Any, *, ended: Collection[str]) -> bool:
+def is_held(mark: Any, *, ended: Collection[str]) -> bool:
     """Whether a mark is a hold that counts, where the runs `ended` are over."""
     return mark.mark == "held" and not left_behind(mark, ended=ended)
 
@@ -83,7 +83,7 @@ def left_behind(mark: Any, *, ended: Collection[str]) -> bool:
     return late or set(mark.run_ids) <= set(ended)
 
 
-def ended_runs(lake: Lake, marks: Iterable[Any]) -> set[str]:
+def find_ended_runs(lake: Lake, marks: Iterable[Any]) -> set[str]:
     """Of the runs that hold or remove indexes, those that are over, however they ended."""
     from pyspark.sql import functions as F
 

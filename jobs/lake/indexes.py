@@ -34,14 +34,14 @@ class Age:
     gone: int
 
 
-def committed_index(lake: Lake, index_id: str) -> Any:
+def find_index(lake: Lake, index_id: str) -> Any:
     """The row of `indexes`, or None where no such index was finished."""
     from pyspark.sql import functions as F
 
     return lake.read("indexes").where(F.col("index_id") == index_id).first()
 
 
-def committed_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
+def read_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
     """The rows of `indexes` of one model by index_id."""
     from pyspark.sql import functions as F
 
@@ -49,9 +49,9 @@ def committed_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
     return {row.index_id: row for row in rows}
 
 
-def required_index(lake: Lake, index_id: str) -> Any:
+def require_index(lake: Lake, index_id: str) -> Any:
     """The row of `indexes`. Raises LakeError where no such index was finished."""
-    row = committed_index(lake, index_id)
+    row = find_index(lake, index_id)
     if row is None:
         raise LakeError(
             f"index {index_id} is not in {lake.name('indexes')}; build one with gme-lake build-index"

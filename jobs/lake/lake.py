@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from jobs.lake.conflicts import again_on_conflict
-from jobs.lake.sql import identifier, literal, name_parts, qualified, readable
+from jobs.lake.sql import identifier, literal, name_parts, readable, table_sql
 from jobs.lake.sql import is_path as is_path
 from jobs.lake.tables import TABLES, Table
 from jobs.settings.settings import Settings
@@ -80,7 +80,7 @@ class Lake:
         """The path that a table names. What lies outside the lake, and what old lakes name absolutely, is as it stands."""
         return self.root + path[1:] if path.startswith("./") else path
 
-    def resolved(self, column: str) -> Column:
+    def resolve_column(self, column: str) -> Column:
         """A column of paths as tables name them, each as `resolve` gives it."""
         from pyspark.sql import functions as F
 
@@ -258,7 +258,7 @@ def read_table(spark: SparkSession, table: str, *, version: int | None = None) -
     reader = spark.read.format("delta")
     if version is not None:
         reader = reader.option("versionAsOf", version)
-    return reader.load(table) if is_path(table) else reader.table(qualified(table))
+    return reader.load(table) if is_path(table) else reader.table(table_sql(table))
 
 
 def delta_table(spark: SparkSession, table: str) -> DeltaTable:
@@ -270,7 +270,7 @@ def delta_table(spark: SparkSession, table: str) -> DeltaTable:
             raise LakeError(_at_path(table))
         return DeltaTable.forPath(spark, table)
     try:
-        return DeltaTable.forName(spark, qualified(table))
+        return DeltaTable.forName(spark, table_sql(table))
     except Exception as error:  # AnalysisException, or the JVM's own where a catalog is missing
         raise LakeError(_at_name(spark, table, cause(error))) from error
 
@@ -292,7 +292,7 @@ def _at_path(path: str) -> str:
 
 
 def _at_name(spark: SparkSession, table: str, reason: str) -> str:
-    name = qualified(table)
+    name = table_sql(table)
     try:
         kind = spark.catalog.getTable(name).tableType
     except Exception as error:  # as above

@@ -40,7 +40,7 @@ def is_unity_catalog(registry_uri: str) -> bool:
     return "databricks-uc" in (urlparse(registry_uri).scheme, registry_uri)
 
 
-def named(model: str) -> str:
+def name_condition(model: str) -> str:
     """The one condition by which every kind of registry searches versions; RegistryError for a name it cannot say.
 
     MLflow has no way to write a quote inside of quotes.

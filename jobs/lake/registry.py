@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake.lake import absolute, is_path
-from jobs.lake.mlflow_store import named, one_at_a_time, require_catalog_name
+from jobs.lake.mlflow_store import name_condition, one_at_a_time, require_catalog_name
 from jobs.settings.load import prepare_environment, tracking_uri_from_environment
 from jobs.settings.settings import Settings
 from udfs import storage
@@ -23,8 +23,6 @@ from udfs.specs import ModelProfile, ModelSpec
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-    from jobs.lake.runs import Run
 
 # Telemetry would open connections from a cluster that may have none; the git probe warns where git is absent.
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
@@ -133,11 +131,13 @@ class Registry:
         name = self.settings.model.name
         require_catalog_name(name, registry_uri=self._mlflow.get_registry_uri())
         with self._alone():
-            version = self._version_of(spec) or self._settled(spec, self._log_version(spec, name))
+            version = self._version_of(spec) or self._agree_on_version(
+                spec, self._log_version(spec, name)
+            )
             self.client.set_registered_model_alias(name, alias, version)
         return ResolvedModel(name, version, spec)
 
-    def _settled(self, spec: ModelSpec, mine: str) -> str:
+    def _agree_on_version(self, spec: ModelSpec, mine: str) -> str:
         """The version that all who registered this model at the same moment agree on: the first; mine goes if it is not."""
         first = self._version_of(spec) or mine
         if first != mine:
@@ -157,7 +157,7 @@ class Registry:
 
         Unity Catalog searches by one condition and returns no tags, so tags are asked for where a search has none.
         """
-        query, found, token = named(self.settings.model.name), [], None
+        query, found, token = name_condition(self.settings.model.name), [], None
         try:
             while True:
                 page = self.client.search_model_versions(query, page_token=token)
@@ -200,14 +200,10 @@ class Registry:
         return str(version.version)
 
     @contextmanager
-    def tracked(self, run: Run) -> Iterator[None]:
-        """An MLflow run around a job's run: parameters, dataset versions, counts and seconds."""
-        with self._mlflow.start_run(run_name=run.job) as active:
-            run.mlflow_run_id = active.info.run_id
-            try:
-                yield
-            finally:
-                self._log(run)
+    def open_run(self, name: str) -> Iterator[str]:
+        """An MLflow run, the active one inside the block; gives its id."""
+        with self._mlflow.start_run(run_name=name) as active:
+            yield active.info.run_id
 
     @contextmanager
     def child(self, name: str, *, settings: Settings) -> Iterator[None]:
@@ -216,21 +212,18 @@ class Registry:
             self._mlflow.log_params(_flat(settings.model_dump(by_alias=True, mode="json")))
             yield
 
-    def _log(self, run: Run) -> None:
-        self._mlflow.set_tags({"run_id": run.run_id, "job": run.job, **run.tags})
-        if run.model:
-            self._mlflow.set_tags(
-                {"model_id": run.model.spec.model_id, "model_version": run.model.version}
-            )
+    def log_run(
+        self,
+        *,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        tables: Iterable[tuple[str, int, str]],
+    ) -> None:
+        """Log tags, settings, metrics and (table, version, context) of what was read to the active run."""
+        self._mlflow.set_tags(dict(tags))
         self._mlflow.log_params(_flat(self.settings.model_dump(by_alias=True, mode="json")))
-        metrics = {
-            k if k.endswith("_bytes") else f"rows.{k}": float(v) for k, v in run.counts.items()
-        }
-        metrics |= {f"seconds.{k}": float(v) for k, v in run.seconds.items()}
-        self._mlflow.log_metrics(metrics | run.metrics)
-        if run.source_table and run.source_version is not None:
-            self.log_table(run.source_table, version=run.source_version, context="source")
-        for table, version, context in run.inputs:
+        self._mlflow.log_metrics(dict(metrics))
+        for table, version, context in tables:
             self.log_table(table, version=version, context=context)
 
     def log_table(self, table: str, *, version: int, context: str) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake.index_marks import hold
 from jobs.lake.indexes import (
-    committed_index,
-    committed_indexes,
+    find_index,
     index_age,
-    required_index,
+    read_indexes,
+    require_index,
     whole_manifest,
 )
 from jobs.lake.lake import Lake, now
@@ -98,7 +98,7 @@ def _origin(release: Release, by_id: dict[int, Release]) -> Release:
 
 def newest_index(lake: Lake, *, model_id: str) -> str:
     """index_id of the index built last for a model. Raises LakeError where there is none."""
-    rows = committed_indexes(lake, model_id=model_id).values()
+    rows = read_indexes(lake, model_id=model_id).values()
     row = max(rows, key=lambda row: row.built_at, default=None)
     if row is None:
         raise LakeError(
@@ -164,7 +164,7 @@ def promote(
         raise LakeError(
             f"the note {note!r} is what a rollback writes; give this release another note"
         )
-    index = required_index(lake, index_id)
+    index = require_index(lake, index_id)
     latest = current_release(lake)
     if model_id is None:
         require_model_wanted(latest, model_id=index.model_id)
@@ -177,7 +177,7 @@ def promote(
         log.info("index %s is that of release %d already", index_id, latest.release_id)
         return latest
     _require_young(lake, index)
-    manifest = _held(lake, run, index_id)
+    manifest = _hold_index(lake, run, index_id)
     release = Release(
         release_id=_next_id(latest),
         model_id=index.model_id,
@@ -200,13 +200,13 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
     latest = releases[0]
     target = _earlier(releases, to=to)
     if target.index_id is not None:
-        if committed_index(lake, target.index_id) is None:
+        if find_index(lake, target.index_id) is None:
             raise LakeError(
                 f"release {target.release_id} has index {target.index_id}, which is no longer in "
                 f"{lake.name('indexes')}; roll back to another with --to"
             )
         try:
-            _held(lake, run, target.index_id)
+            _hold_index(lake, run, target.index_id)
         except IndexDataError as error:
             raise IndexDataError(
                 f"cannot roll back to release {target.release_id}: {error}. Or roll back to another with --to"
@@ -215,11 +215,11 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
     return _append(lake, run, replace(target, release_id=_next_id(latest), note=note))
 
 
-def _held(lake: Lake, run: Run, index_id: str) -> Manifest:
+def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
     """The manifest of an index whose files are all there, and stay there until the run is over; see `index_marks`."""
-    base = whole_manifest(lake, required_index(lake, index_id)).base
+    base = whole_manifest(lake, require_index(lake, index_id)).base
     hold(lake, run, [index_id, *([base.index_id] if base else [])])
-    return whole_manifest(lake, required_index(lake, index_id))
+    return whole_manifest(lake, require_index(lake, index_id))
 
 
 def _require_young(lake: Lake, index: Any) -> None:

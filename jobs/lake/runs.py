@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import failure
 from jobs.lake.lake import Lake, now
-
-if TYPE_CHECKING:
-    from jobs.lake.registry import Registry, ResolvedModel
+from jobs.lake.registry import Registry, ResolvedModel
 
 
 @dataclass
@@ -75,6 +72,27 @@ class Run:
         """Record how the run ended."""
         self.lake.append("run_events", [self._row(status, error=error)])
 
+    def log_to(self, registry: Registry) -> None:
+        """Log what the run did to the active MLflow run."""
+        model = self.model
+        of_model = (
+            {"model_id": model.spec.model_id, "model_version": model.version} if model else {}
+        )
+        counts = {
+            k if k.endswith("_bytes") else f"rows.{k}": float(v) for k, v in self.counts.items()
+        }
+        seconds = {f"seconds.{k}": float(v) for k, v in self.seconds.items()}
+        source = (
+            [(self.source_table, self.source_version, "source")]
+            if self.source_table and self.source_version is not None
+            else []
+        )
+        registry.log_run(
+            tags={"run_id": self.run_id, "job": self.job, **self.tags, **of_model},
+            metrics=counts | seconds | self.metrics,
+            tables=[*source, *self.inputs],
+        )
+
     def _row(self, status: str, *, error: str | None = None) -> dict[str, object]:
         model = self.model
         counts, seconds = (
@@ -110,12 +128,16 @@ class Run:
 def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
     """A run that is recorded in `runs` and MLflow however it ends; the block may set status by raising."""
     run = Run(lake, job)
-    with registry.tracked(run), recorded(run):
-        yield run
+    with registry.open_run(job) as run.mlflow_run_id:
+        try:
+            with record_end(run):
+                yield run
+        finally:
+            run.log_to(registry)
 
 
 @contextmanager
-def recorded(run: Run) -> Iterator[Run]:
+def record_end(run: Run) -> Iterator[Run]:
     """Record in `runs` how a block ends that does the work of `run`."""
     start = time.perf_counter()
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import is_broken_off
 from jobs.lake.lake import cause, table_version
-from jobs.lake.sql import identifier, is_path, literal, name_parts, qualified
+from jobs.lake.sql import identifier, is_path, literal, name_parts, table_sql
 
 if TYPE_CHECKING:
     from jobs.lake.lake import Lake
@@ -51,13 +51,13 @@ def publish_source_views(lake: Lake) -> list[str]:
     Never raises for a source: one that is gone, was changed or cannot be read has no view, and a warning says why.
     """
     try:
-        views = planned_views(source_runs(lake))
+        views = plan_views(source_runs(lake))
     except Exception as error:  # whatever the lake's past holds, it opens
         if is_broken_off(error):
             raise
         log.warning("no views of vectors beside their sources: %s", cause(error))
         return []
-    return [lake.name(view.name) for view in views if _published(lake, view)]
+    return [lake.name(view.name) for view in views if _publish(lake, view)]
 
 
 def refresh_source_views(lake: Lake, run: SourceRuns) -> None:
@@ -67,7 +67,7 @@ def refresh_source_views(lake: Lake, run: SourceRuns) -> None:
     """
     try:
         runs = [*source_runs(lake), run]
-        views = planned_views(runs)
+        views = plan_views(runs)
         for name in former_names(runs, kept={view.name for view in views}, model_id=run.model_id):
             lake.spark.sql(f"DROP VIEW IF EXISTS {lake.name(name)}")
     except Exception as error:
@@ -76,11 +76,7 @@ def refresh_source_views(lake: Lake, run: SourceRuns) -> None:
         log.warning("no view of vectors beside %s: %s", run.table, cause(error))
         return
     for view in views:
-        if (
-            view.table == run.table
-            and _published(lake, view)
-            and view.name != short_name(view.table)
-        ):
+        if view.table == run.table and _publish(lake, view) and view.name != short_name(view.table):
             log.info(
                 "view %s: %s is of another source of this lake",
                 lake.name(view.name),
@@ -94,7 +90,7 @@ def source_runs(lake: Lake) -> list[SourceRuns]:
 
     events = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
     events = events.where("source_table IS NOT NULL AND model_id IS NOT NULL")
-    events = events.withColumn("source_table", lake.resolved("source_table"))
+    events = events.withColumn("source_table", lake.resolve_column("source_table"))
     started = F.col("started_at").cast("double")
     found = events.groupBy("source_table", "model_id").agg(
         F.max_by("settings", "started_at").alias("settings"),
@@ -104,7 +100,7 @@ def source_runs(lake: Lake) -> list[SourceRuns]:
     return [SourceRuns(*row) for row in found.collect()]
 
 
-def planned_views(runs: Iterable[SourceRuns]) -> list[SourceView]:
+def plan_views(runs: Iterable[SourceRuns]) -> list[SourceView]:
     """One view for every source that is the last one of some model, those embedded first first.
 
     Of two sources with the same last part of name or path the first keeps the short name; the other one's has a few
@@ -159,13 +155,13 @@ def view_statement(lake: Lake, view: SourceView) -> str:
     models = ", ".join(literal(model_id) for model_id in view.models)
     return (
         f"CREATE OR REPLACE VIEW {lake.name(view.name)} AS "
-        f"SELECT s.*, v.vector_id, v.embedding AS {vector}, v.model_id AS {model} FROM {qualified(view.table)} s "
+        f"SELECT s.*, v.vector_id, v.embedding AS {vector}, v.model_id AS {model} FROM {table_sql(view.table)} s "
         f"LEFT JOIN {lake.name('current_vectors')} v "
         f"ON CAST({row_id} AS STRING) = v.id AND v.model_id IN ({models})"
     )
 
 
-def _published(lake: Lake, view: SourceView) -> bool:
+def _publish(lake: Lake, view: SourceView) -> bool:
     """Whether the view was made: not where it is not asked for, nor where Spark cannot make it."""
     try:
         if json.loads(view.settings)["embed"]["write_back"] != "view":

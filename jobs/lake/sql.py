@@ -38,7 +38,7 @@ def readable(*parts: str) -> str:
     return ".".join(p if _PLAIN.fullmatch(p) else identifier(p) for p in parts)
 
 
-def qualified(name: str) -> str:
+def table_sql(name: str) -> str:
     """A table as SQL names it, given by its name (dotted, parts in backticks or not) or its path.
 
     `main.my-shop.products` is "`main`.`my-shop`.`products`"; a path is "`delta`.`/the/path`".

@@ -32,7 +32,7 @@ class ListedRelease:
     note: str | None
 
 
-def listed_releases(lake: Lake, *, limit: int) -> list[ListedRelease]:
+def list_releases(lake: Lake, *, limit: int) -> list[ListedRelease]:
     """The last `limit` releases, newest first; the first is the current one."""
     from pyspark.sql import functions as F
 

@@ -13,7 +13,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def listed(value: Any) -> Any:
+def split_list(value: Any) -> Any:
     """`--set a.b=x,y` as a list."""
     return (
         [part.strip() for part in value.split(",") if part.strip()]
@@ -22,7 +22,7 @@ def listed(value: Any) -> Any:
     )
 
 
-Names = Annotated[list[str], BeforeValidator(listed)]
+Names = Annotated[list[str], BeforeValidator(split_list)]
 
 
-Counts = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(listed)]
+Counts = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(split_list)]

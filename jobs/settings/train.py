@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from jobs.settings.section import Names, Section, listed
+from jobs.settings.section import Names, Section, split_list
 from udfs.specs import MAX_K, Dtype
 
 
@@ -111,7 +111,7 @@ class AblateSettings(Section):
     only: Names = Field(
         default_factory=list, description="names of the strategies to take; none: all"
     )
-    seeds: Annotated[list[int], BeforeValidator(listed), Field(min_length=1)] = Field(
+    seeds: Annotated[list[int], BeforeValidator(split_list), Field(min_length=1)] = Field(
         default_factory=lambda: [0], description="every strategy is trained with each of them"
     )
     trained: str = Field(

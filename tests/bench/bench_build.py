@@ -2,7 +2,7 @@
 
 Three tables: core seconds of both over the same vectors with the same training; what was predicted before the build
 against what it took; peak memory of driver and tasks at two sizes. Vectors are drawn by
-`tests.unit.ann.indexes.clustered`; a build does the same work whatever they are.
+`tests.unit.search.indexes.clustered`; a build does the same work whatever they are.
 
 Core seconds are user + system of every process (the raw one: of one thread), measured in one run, one after the other.
 Each size is built twice in one session, after a small build: a cluster's JVMs live longer than one build, and what they
@@ -29,7 +29,7 @@ from rich.table import Table
 
 from tests.bench.processes import ProcessMeter
 from tests.bench.vectors_table import MODEL_ID, append_parquet, open_lake, write_parquet
-from tests.unit.ann.indexes import clustered
+from tests.unit.search.indexes import clustered
 from udfs.index.plan import opq_pq_factory
 from udfs.specs import ModelSpec
 

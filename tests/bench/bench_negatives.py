@@ -28,7 +28,7 @@ from jobs.stages.demo.drawn_catalogue import draw_pairs
 from jobs.stages.mine.job import mine_negatives
 from jobs.stages.register import describe_checkpoint
 from jobs.stages.train.job import run_processes, training_spec
-from udfs.drawing.validation import DrawnEvalSpec, drawn_tasks
+from udfs.drawing.validation import DrawnEvalSpec, draw_tasks
 from udfs.gme import Encoder, Row
 from udfs.training.comparing import summarise
 from udfs.training.retrieval import QueryScores, query_scores
@@ -68,7 +68,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     for arm in ARMS:
         mined = _mined(lake, _arm(settings, folder, arm), registry, model)
         console.print(f"{arm}: {mined}", highlight=False)
-    evaluation = drawn_tasks(DrawnEvalSpec(neighbours=True))
+    evaluation = draw_tasks(DrawnEvalSpec(neighbours=True))
     base = [_scores(arguments.base, settings, evaluation)] * arguments.seeds
     found: PER_SEED = {"base": base, **{arm: [] for arm in ARMS}}
     for seed in range(arguments.seeds):

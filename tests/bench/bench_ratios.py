@@ -1,6 +1,6 @@
 """The ratios that an index has to reach, each measured in one run: `python -m tests.bench.bench_ratios`.
 
-One process, no Spark, one thread. Vectors are drawn by `tests.unit.ann.indexes.clustered` (noise .8 of the centre's
+One process, no Spark, one thread. Vectors are drawn by `tests.unit.search.indexes.clustered` (noise .8 of the centre's
 length); the goals and where they come from stand beside the figures. Builds through Spark are in
 `tests.bench.bench_build`, targets met on unseen queries in `tests.bench.bench_tune`.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build, clustered, extend, flip
+from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, extend, flip
 from udfs.errors import IndexDataError
 from udfs.index.plan import default_plan, opq_pq_factory
 from udfs.recall.recall import recall_at_k

@@ -5,7 +5,7 @@
 Prints one table: core seconds and peak memory of building, bytes held for a vector, queries per core-second, peak memory
 of searching, recall@k against exact search. Every line has a process of its own, one thread, the same quantizer plan and
 operating point; Spark's core seconds are of all its processes. Core seconds change little where others use the
-machine. Vectors are drawn by `tests.unit.ann.indexes.clustered`; how hard they are is printed above the table: the
+machine. Vectors are drawn by `tests.unit.search.indexes.clustered`; how hard they are is printed above the table: the
 recall of the codes alone, and the relative contrast (mean distance of a query to the base over the distance to its
 nearest neighbour; 1 is as hard as can be).
 
@@ -34,7 +34,7 @@ from rich.table import Table
 from tests.bench.contenders import Options
 from tests.bench.spark_exact import spark_lines
 from tests.bench.vectors_table import released_vectors
-from tests.unit.ann.indexes import clustered
+from tests.unit.search.indexes import clustered
 from udfs.index.plan import default_plan, opq_pq_factory
 from udfs.recall.recall import recall_at_k
 

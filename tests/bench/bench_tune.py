@@ -18,11 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.unit.ann.indexes import build, clustered, exact
+from tests.unit.search.indexes import build, clustered, exact
 from udfs.index.plan import default_plan
 from udfs.index.points import Point
 from udfs.recall.measure import CodeOrder
-from udfs.recall.recall import found_shares
+from udfs.recall.recall import recall_by_query
 from udfs.recall.tuning import Measured, cheapest, grid
 from udfs.search.searcher import Searcher
 
@@ -75,9 +75,9 @@ def _measured(xb: np.ndarray, xq: np.ndarray) -> list[Measured]:
         points = grid(plan.nlist, refined=True)
         for nprobe in sorted({p.nprobe for p in points if p.nprobe <= 256}):
             factors = sorted(p.k_factor for p in points if p.nprobe == nprobe)
-            ranked = order.ranked(xq, K * factors[-1], nprobe)
+            ranked = order.rank_by_codes(xq, K * factors[-1], nprobe)
             for factor in factors:
-                recalls = found_shares(ranked[:, : K * factor], I, K, D_exact=D)
+                recalls = recall_by_query(ranked[:, : K * factor], I, K, D_exact=D)
                 ms = _milliseconds(searcher, xq, Point(nprobe, factor))
                 found.append(Measured(Point(nprobe, factor), recalls, recalls, ms))
             if recalls.mean() >= 0.9995:

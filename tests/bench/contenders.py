@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from tests.unit.ann.indexes import FIRST_VECTOR_ID, build
+from tests.unit.search.indexes import FIRST_VECTOR_ID, build
 from udfs.index.plan import build_empty
 from udfs.index.train import train_quantizer
 from udfs.index.usage import UsageMeter

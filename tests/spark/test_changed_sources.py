@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.lake.sql import qualified
+from jobs.lake.sql import table_sql
 from jobs.settings.load import load_settings
 from jobs.stages.embed.source import Source
 from tests.spark.conftest import source_rows
@@ -35,7 +35,7 @@ def warned(caplog):
 def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
     from jobs.lake.releases import newest_releases, rollback
 
-    spark, table = shop.spark, qualified(shop.table)
+    spark, table = shop.spark, table_sql(shop.table)
     shop.sets += [
         f"search.queries={tmp_path / 'queries'}",
         f"search.output={tmp_path / 'results'}",

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.lake.indexes import committed_index
+from jobs.lake.indexes import find_index
 from jobs.lake.lake import Lake
 from jobs.lake.releases import current_release, promote, rollback
-from jobs.lake.runs import Run, recorded
+from jobs.lake.runs import Run, record_end
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
-from jobs.stages.recall.job import committed_spec, measure_recall
+from jobs.stages.recall.job import measure_recall, open_spec
 from jobs.stages.search.target import find_target, search_spec
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import LakeError
@@ -35,7 +35,7 @@ def contents(root: str) -> dict[str, str]:
 
 
 def released(lake: Lake, action, **options):
-    with recorded(Run(lake, "release")) as run:
+    with record_end(Run(lake, "release")) as run:
         return action(lake, run, **options)
 
 
@@ -44,7 +44,7 @@ def found(lake: Lake, query: np.ndarray) -> list[str]:
     target = find_target(lake)
     root = target.manifest.spec.root
     assert root == lake.folder("indexes", target.index_id)
-    with recorded(Run(lake, "search")) as run:
+    with record_end(Run(lake, "search")) as run:
         spec = search_spec(lake, run, target=target, staging=lake.folder("staging", run.run_id))
     shutil.rmtree(lake.folder("staging"), ignore_errors=True)
     assert (spec.root, spec.manifest_sha256) == (root, target.manifest_sha256)
@@ -72,7 +72,7 @@ def test_a_copied_lake_and_a_moved_one_work_and_leave_the_original_alone(
     released(lake, promote, index_id=first)
     query = unit(1, DIM, seed=9)
     wanted = found(lake, query)
-    assert committed_index(lake, first).root == f"./indexes/{first}"
+    assert find_index(lake, first).root == f"./indexes/{first}"
     assert all(row.path.startswith("./indexes/") for row in lake.read("index_shards").collect())
     assert lake.root not in Path(lake.folder("indexes", first, "manifest.json")).read_text()
     before = contents(lake.root)
@@ -83,8 +83,8 @@ def test_a_copied_lake_and_a_moved_one_work_and_leave_the_original_alone(
         open_lake(*SETS, root=root)
     copy = open_lake(*SETS, other_schema, root=root)
     assert found(copy, query) == wanted
-    spec = committed_spec(copy, first)
-    with recorded(Run(copy, "measure_recall")) as run:
+    spec = open_spec(copy, first)
+    with record_end(Run(copy, "measure_recall")) as run:
         assert measure_recall(copy, run, spec=spec, model=model).spec.root == spec.root
     append_vectors(copy, unit(40, DIM, seed=1), model_id="model-a")
     added, _ = build(copy, model)
@@ -106,7 +106,7 @@ def test_a_copied_lake_and_a_moved_one_work_and_leave_the_original_alone(
     planned = plan_vacuum(copy, releases=1, retain=timedelta(0))
     assert set(planned.indexes) == {first, added.spec.index_id}
     assert all(folder.startswith(f"{root}/indexes/") for folder in planned.folders)
-    with recorded(Run(copy, "vacuum_indexes")) as run:
+    with record_end(Run(copy, "vacuum_indexes")) as run:
         assert vacuum(copy, run, planned).indexes == planned.indexes
     assert [path.name for path in (root / "indexes").iterdir()] == [whole.spec.index_id]
     assert contents(lake.root) == before

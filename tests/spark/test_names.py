@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jobs.lake.lake import now
-from jobs.lake.sql import identifier, literal, name_parts, qualified, readable
+from jobs.lake.sql import identifier, literal, name_parts, readable, table_sql
 from tests.spark.conftest import picture
 from tests.spark.test_search import release, search
 from udfs.errors import LakeError
@@ -32,7 +32,7 @@ def test_spark_reads_every_name_as_it_was_meant(spark, names):
     assert frame.columns == names
     assert frame.select(*map(identifier, names)).columns == names
     parser = spark._jsparkSession.sessionState().sqlParser()
-    for text in (identifier(*names), readable(*names), qualified(readable(*names))):
+    for text in (identifier(*names), readable(*names), table_sql(readable(*names))):
         parsed = parser.parseMultipartIdentifier(text)
         assert [parsed.apply(n) for n in range(parsed.size())] == names
     assert name_parts(identifier(*names)) == name_parts(readable(*names)) == names
@@ -82,7 +82,7 @@ def test_a_lake_of_odd_names_from_end_to_end(shop, tmp_path):
     queries, results = tmp_path / "it's queries", tmp_path / "it's results `ü`"
     source_frame(shop, range(6)).option("delta.columnMapping.mode", "name").save(shop.table)
     followed = "'delta.enableChangeDataFeed' = 'true'"
-    spark.sql(f"ALTER TABLE {qualified(shop.table)} SET TBLPROPERTIES ({followed})")
+    spark.sql(f"ALTER TABLE {table_sql(shop.table)} SET TBLPROPERTIES ({followed})")
     shop.sets += [
         f"lake.root={root}",
         f"source.id={ID}",
@@ -105,12 +105,12 @@ def test_a_lake_of_odd_names_from_end_to_end(shop, tmp_path):
     assert dict(spark.table(view).dtypes)[ID] == "int"
 
     source_frame(shop, [7]).save(shop.table)
-    spark.sql(f"DELETE FROM {qualified(shop.table)} WHERE {identifier(ID)} = 3")
+    spark.sql(f"DELETE FROM {table_sql(shop.table)} WHERE {identifier(ID)} = 3")
     spark.sql(f"DROP SCHEMA {lake.schema} CASCADE")
     with pytest.raises(LakeError, match="Delta cannot change rows of a table with a change feed"):
         shop.embed("embed.write_back=columns")
     followed = "'delta.enableChangeDataFeed' = 'false'"
-    spark.sql(f"ALTER TABLE {qualified(shop.table)} SET TBLPROPERTIES ({followed})")
+    spark.sql(f"ALTER TABLE {table_sql(shop.table)} SET TBLPROPERTIES ({followed})")
     lake, report = shop.embed("embed.write_back=columns")
     assert set(shop.vectors(lake)) == {"0", "1", "2", "4", "5", "7"}
     assert report.counts["written_back"] == 6

@@ -10,7 +10,7 @@ from jobs.driver.printing import json_line
 from tests.spark.conftest import picture, source_rows
 from tests.spark.index_vectors import append_vectors, build, model_of
 from tests.spark.test_search import release
-from tests.unit.ann.indexes import clustered
+from tests.unit.search.indexes import clustered
 from udfs.errors import LakeError, SettingsError
 
 pytestmark = pytest.mark.spark

@@ -13,9 +13,9 @@ import pytest
 
 from jobs.lake import releases
 from jobs.lake.index_marks import hold, read_marks
-from jobs.lake.indexes import committed_index, read_manifest
+from jobs.lake.indexes import find_index, read_manifest
 from jobs.lake.releases import current_release, promote, rollback
-from jobs.lake.runs import Run, recorded
+from jobs.lake.runs import Run, record_end
 from jobs.stages.index import commit
 from jobs.stages.index import vacuum as vacuuming
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
@@ -37,7 +37,7 @@ def vacuumed(lake, **options):
 
 
 def done(lake, planned):
-    with recorded(Run(lake, "vacuum_indexes")) as run:
+    with record_end(Run(lake, "vacuum_indexes")) as run:
         return vacuum(lake, run, planned)
 
 
@@ -170,7 +170,7 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     )
 
     def promoted(index_id=old):
-        with recorded(Run(lake, "release")) as run:
+        with record_end(Run(lake, "release")) as run:
             promote(lake, run, index_id=index_id)
 
     def is_shown_and_whole():
@@ -194,10 +194,10 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
 
     # Claimed first: the promote is refused, and so is a build that names it.
     before = current_release(lake)
-    manifest = read_manifest(lake, committed_index(lake, old))
+    manifest = read_manifest(lake, find_index(lake, old))
 
     def committed():
-        with recorded(Run(lake, "build_index")) as run:
+        with record_end(Run(lake, "build_index")) as run:
             commit.commit_index(lake, run, manifest)
 
     def refused():

@@ -63,7 +63,7 @@ class Product:
 def product(number: int, *, spec: CatalogueSpec) -> Product:
     """The facts of row `number`, without drawing."""
     rng = random.Random(f"catalogue/{spec.seed}/{number}")
-    combination = _shuffled(spec.seed)[number % len(COMBINATIONS)]
+    combination = _shuffle(spec.seed)[number % len(COMBINATIONS)]
     words = title(*combination, rng=rng), description(*combination, rng=rng)
     price = round(rng.uniform(4, 180), 2)
     described = rng.random() >= spec.no_description
@@ -83,7 +83,7 @@ def product(number: int, *, spec: CatalogueSpec) -> Product:
 
 
 @cache
-def _shuffled(seed: int) -> list[Combination]:
+def _shuffle(seed: int) -> list[Combination]:
     """An order of all combinations: rows walk through it, so that all are shown before one returns."""
     return random.Random(f"order/{seed}").sample(COMBINATIONS, len(COMBINATIONS))
 

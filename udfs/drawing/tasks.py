@@ -81,7 +81,7 @@ def document_count(spec: DrawnTaskSpec) -> int:
 
 def query_count(spec: DrawnTaskSpec) -> int:
     """Queries of the task."""
-    return len(drawn_queries(spec.pair, spec.seed))
+    return len(draw_queries(spec.pair, spec.seed))
 
 
 def document_batches(
@@ -102,7 +102,7 @@ def query_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Queries of the numbers in the first column."""
     for numbers in _numbers(batches):
-        queries = [drawn_queries(spec.pair, spec.seed)[number] for number in numbers]
+        queries = [draw_queries(spec.pair, spec.seed)[number] for number in numbers]
         rows = [
             {
                 "query_id": query.query_id,
@@ -125,7 +125,7 @@ def judgement_batches(
     for name, shown, _ in _documents(spec.corpus):
         by_product.setdefault(shown, []).append(name)
     for numbers in _numbers(batches):
-        queries = [drawn_queries(spec.pair, spec.seed)[number] for number in numbers]
+        queries = [draw_queries(spec.pair, spec.seed)[number] for number in numbers]
         rows = [
             {"query_id": query.query_id, "id": name, "score": 1}
             for query in queries
@@ -135,7 +135,7 @@ def judgement_batches(
 
 
 @cache
-def drawn_queries(pair: str, seed: int) -> Sequence[DrawnQuery]:
+def draw_queries(pair: str, seed: int) -> Sequence[DrawnQuery]:
     """The queries of a pair over the held-out products; a changed product may be one of those trained on."""
     return product_queries(pair, _held_out(), seed=seed)
 
@@ -163,7 +163,7 @@ def product_queries(
         elif pair == "i2i":
             found.append(DrawnQuery(name, wanted, None, wanted, "query"))
         else:
-            found += [_changed(wanted, attribute, sources, rng) for attribute in ATTRIBUTES]
+            found += [_change(wanted, attribute, sources, rng) for attribute in ATTRIBUTES]
     return found
 
 
@@ -177,7 +177,7 @@ def draw_view(shown: Combination, view: str, *, seed: int) -> bytes:
     return draw_jpeg(*shown, seed=f"eval/{seed}/{view}", size=SIZE)
 
 
-def _changed(
+def _change(
     wanted: Combination, attribute: Attribute, sources: Set[Combination], rng: random.Random
 ) -> DrawnQuery:
     value = getattr(wanted, attribute)

@@ -33,7 +33,7 @@ class DrawnPairsSpec:
     views: int = 10  # pictures of each product, as many as a training on drawn pairs has
 
 
-def drawn_pair(number: int, *, spec: DrawnPairsSpec) -> dict[str, Any]:
+def draw_pair(number: int, *, spec: DrawnPairsSpec) -> dict[str, Any]:
     """Columns of the pair `number`; `positive_id` is the product. No held-out product is shown or asked for.
 
     Pictures are those that a training on drawn pairs of seed 0 sees.
@@ -61,12 +61,12 @@ def drawn_pair(number: int, *, spec: DrawnPairsSpec) -> dict[str, Any]:
     }
 
 
-def drawn_pair_batches(
+def draw_pair_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DrawnPairsSpec
 ) -> Iterator[pa.RecordBatch]:
     """DRAWN_PAIRS_OUTPUT rows of the numbers in the first column."""
     for batch in batches:
-        rows = [drawn_pair(number, spec=spec) for number in batch.column(0).to_pylist()]
+        rows = [draw_pair(number, spec=spec) for number in batch.column(0).to_pylist()]
         yield pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
 
 

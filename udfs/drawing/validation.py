@@ -33,7 +33,7 @@ class DrawnEvalSpec:
     held_out_seed: int = HELD_OUT_SEED
 
 
-def drawn_tasks(spec: DrawnEvalSpec) -> tuple[Corpus, list[RetrievalTask]]:
+def draw_tasks(spec: DrawnEvalSpec) -> tuple[Corpus, list[RetrievalTask]]:
     """Text to image, image to image, and (image + change text) to image, by the rules of `udfs.drawing.tasks`.
 
     A composed query's source may be a trained product; one of the train split shows nothing of the report.

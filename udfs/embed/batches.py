@@ -20,7 +20,7 @@ from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
 from udfs.serving.local import LocalModel
 from udfs.serving.results import BatchResults
-from udfs.serving.wire import REQUEST_BYTES, REQUEST_ROWS, Answer
+from udfs.serving.wire import REQUEST_BYTES, REQUEST_ROWS, EncodeReply
 from udfs.specs import EmbedSpec, ModelProfile
 from udfs.strings import python_values, require_utf8
 
@@ -70,8 +70,8 @@ def embed_batches(
             with _open_model(spec) as model:
                 for answer in model.embed_stream(chain([first], requests)):
                     work.accept(answer)
-                    yield from work.finished()
-        yield from work.finished()
+                    yield from work.take_finished()
+        yield from work.take_finished()
         done.end()
 
 
@@ -102,13 +102,13 @@ class _Work:
             if rows:
                 yield self._send(results, rows)
 
-    def accept(self, answer: Answer) -> None:
+    def accept(self, answer: EncodeReply) -> None:
         """Put the answer to the oldest unanswered request where it belongs."""
         results, rows, tokens = self._sent.popleft()
         results.accept(rows, tokens, answer)
         self._done.add(len(rows), rejected=sum(error is not None for error in answer.errors))
 
-    def finished(self) -> Iterator[pa.RecordBatch]:
+    def take_finished(self) -> Iterator[pa.RecordBatch]:
         """Complete batches, as long as none before them is incomplete."""
         while self._open and self._open[0].complete:
             yield self._open.popleft().to_arrow(EMBED_OUTPUT_ARROW)
@@ -129,7 +129,7 @@ class _Work:
             started = time.perf_counter()
             prepared = None
             try:
-                with self._watched(rows.keys[number]):
+                with self._watching(rows.keys[number]):
                     prepared = preparer.prepare(rows.row(number, files))
             except RowRejected as error:
                 results.reject(number, error)
@@ -138,7 +138,7 @@ class _Work:
             if prepared is not None:
                 yield number, prepared
 
-    def _watched(self, key: str) -> AbstractContextManager[None]:
+    def _watching(self, key: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.row(key)
 
 

@@ -31,7 +31,9 @@ def in_order(
     more = True
     try:
         while True:
-            while more and len(waiting) < 2 * threads and _held(waiting, size) < HELD_BYTES:
+            while (
+                more and len(waiting) < 2 * threads and _bytes_waiting(waiting, size) < HELD_BYTES
+            ):
                 try:
                     item = next(rest)
                 except StopIteration:
@@ -46,7 +48,7 @@ def in_order(
             future.cancel()
 
 
-def _held(waiting: Iterable[Future[R]], size: Callable[[R], int]) -> int:
+def _bytes_waiting(waiting: Iterable[Future[R]], size: Callable[[R], int]) -> int:
     return sum(
         size(future.result())
         for future in waiting

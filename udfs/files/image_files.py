@@ -11,7 +11,7 @@ from udfs.errors import ImageRejected, RowRejected
 from udfs.files import web
 from udfs.files.ahead import in_order
 from udfs.files.data_uris import DataUriError, DataUriTooLargeError, data_uri_bytes, is_data_uri
-from udfs.files.places import PlaceRefusedError, permitted
+from udfs.files.places import PlaceRefusedError, require_permitted
 from udfs.specs import ReadSpec
 from udfs.strings import printable, require_utf8, without_quotes
 
@@ -24,7 +24,7 @@ def read_image(uri: str, *, spec: ReadSpec) -> bytes:
     not_a_file, too_large or unreachable: whatever a path library raises becomes one of them.
     """
     require_utf8(uri, what="image path")
-    shown = shown_path(uri)
+    shown = path_for_people(uri)
     try:
         return _read(uri, spec)
     except (MemoryError, RowRejected):
@@ -66,7 +66,7 @@ def stamp_images_of(uris: Iterable[str], *, spec: ReadSpec) -> Iterator[str]:
     return in_order(partial(stamp_image, spec=spec), uris, threads=spec.threads, size=len)
 
 
-def shown_path(uri: str) -> str:
+def path_for_people(uri: str) -> str:
     """A path as a message shows it: without a password, and of a long one, such as a data URI, the beginning."""
     uri = _PASSWORD.sub("//…@", printable(uri), count=1)
     limit = 40 if is_data_uri(uri) else _SHOWN
@@ -77,14 +77,14 @@ def _read(uri: str, spec: ReadSpec) -> bytes:
     if is_data_uri(uri):
         _permit_data(spec)
         return data_uri_bytes(uri, max_bytes=spec.max_bytes)
-    place = permitted(uri, spec=spec)
+    place = require_permitted(uri, spec=spec)
     if is_web(place):
         return web.get(place, spec=spec, allow=partial(_permit, spec=spec))
     return storage.read_bytes(place, max_bytes=spec.max_bytes)
 
 
 def _stat(uri: str, spec: ReadSpec) -> tuple[int | None, str]:
-    place = permitted(uri, spec=spec)
+    place = require_permitted(uri, spec=spec)
     if is_web(place):
         return web.head(place, spec=spec, allow=partial(_permit, spec=spec))
     return storage.stat(place)
@@ -96,7 +96,7 @@ def is_web(uri: str) -> bool:
 
 
 def _permit(uri: str, *, spec: ReadSpec) -> None:
-    permitted(uri, spec=spec)
+    require_permitted(uri, spec=spec)
 
 
 def _permit_data(spec: ReadSpec) -> None:

@@ -18,7 +18,7 @@ class PlaceRefusedError(OSError):
     """A row names a place that it may not read from."""
 
 
-def permitted(uri: str, *, spec: ReadSpec) -> str:
+def require_permitted(uri: str, *, spec: ReadSpec) -> str:
     """The path or URI to open for `uri`; a local one is resolved where roots are given.
 
     Raises PlaceRefusedError for a scheme that is not in `spec.schemes`, or a place that is under none of
@@ -28,7 +28,7 @@ def permitted(uri: str, *, spec: ReadSpec) -> str:
     if path is None:
         if storage.is_chain(uri):
             for link in uri.split("::"):
-                permitted(link if ":" in link or "/" in link else f"{link}://", spec=spec)
+                require_permitted(link if ":" in link or "/" in link else f"{link}://", spec=spec)
             return uri
         _require_scheme(storage.scheme(uri), spec)
         _require_remote_root(uri, spec)

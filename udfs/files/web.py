@@ -85,14 +85,14 @@ def get(url: str, *, spec: ReadSpec, allow: Callable[[str], None]) -> bytes:
             )
         return data
 
-    return _tried("GET", url, _Asking(spec, allow), read)
+    return _try("GET", url, _Asking(spec, allow), read)
 
 
 def head(url: str, *, spec: ReadSpec, allow: Callable[[str], None]) -> tuple[int | None, str]:
     """(bytes or None, etag or "") of the file at `url`, without reading it. Raises as `get` does."""
     asking = _Asking(spec, allow)
     try:
-        found = _tried("HEAD", url, asking, _described)
+        found = _try("HEAD", url, asking, _describe)
         if found[0] is not None:
             return found
     except FileNotFoundError:
@@ -100,10 +100,10 @@ def head(url: str, *, spec: ReadSpec, allow: Callable[[str], None]) -> tuple[int
     except WebError as error:
         if error.status is None or error.status in _BUSY:
             raise
-    return _tried("GET", url, asking, _described)
+    return _try("GET", url, asking, _describe)
 
 
-def _described(response: HTTPResponse) -> tuple[int | None, str]:
+def _describe(response: HTTPResponse) -> tuple[int | None, str]:
     size = None
     length, coding = response.getheader("Content-Length"), response.getheader("Content-Encoding")
     if length is not None and length.strip().isdecimal() and coding in (None, "", "identity"):
@@ -117,7 +117,7 @@ class _Asking:
     allow: Callable[[str], None]
 
 
-def _tried(method: str, url: str, asking: _Asking, use: Callable[[HTTPResponse], R]) -> R:
+def _try(method: str, url: str, asking: _Asking, use: Callable[[HTTPResponse], R]) -> R:
     spec = asking.spec
     deadline = time.monotonic() + spec.file_seconds
     retrying = Retrying(
@@ -129,14 +129,14 @@ def _tried(method: str, url: str, asking: _Asking, use: Callable[[HTTPResponse],
     host = urlsplit(url).netloc
     _hosts.require_awake(host)
     try:
-        result: R = retrying(_followed, method, url, asking, use, deadline)
+        result: R = retrying(_follow, method, url, asking, use, deadline)
     except _SilentError:
         _hosts.silent(host)
         raise
     except (OSError, GmeLakeError):
-        _hosts.answered(host)
+        _hosts.note_answer(host)
         raise
-    _hosts.answered(host)
+    _hosts.note_answer(host)
     return result
 
 
@@ -149,12 +149,12 @@ def _pause(state: RetryCallState) -> float:
     return max(_back_off(state), asked)
 
 
-def _followed(
+def _follow(
     method: str, url: str, asking: _Asking, use: Callable[[HTTPResponse], R], deadline: float
 ) -> R:
     for _ in range(MAX_REDIRECTS + 1):
         asking.allow(url)
-        found = _asked(method, url, asking.spec, use, deadline)
+        found = _ask(method, url, asking.spec, use, deadline)
         if not isinstance(found, _Elsewhere):
             return found
         url = urljoin(url, found.url)
@@ -166,7 +166,7 @@ class _Elsewhere:
     url: str
 
 
-def _asked(
+def _ask(
     method: str, url: str, spec: ReadSpec, use: Callable[[HTTPResponse], R], deadline: float
 ) -> R | _Elsewhere:
     """One request over a kept connection, or a new one where there is none or it was closed meanwhile."""
@@ -179,7 +179,7 @@ def _asked(
         except _StaleError:
             pass
     try:
-        return _answer(_opened(place, spec, deadline), method, url, spec, use, deadline)
+        return _answer(_open(place, spec, deadline), method, url, spec, use, deadline)
     except _StaleError as error:
         raise _AgainError(f"the server closed the connection without an answer: {error}") from error
 
@@ -199,7 +199,7 @@ def _answer(
     clean = False
     with _Watch(connection, deadline) as watch:
         try:
-            found, clean = _exchanged(connection, method, url, use)
+            found, clean = _exchange(connection, method, url, use)
             watch.require_time(spec)
             return found
         except WebError:
@@ -222,7 +222,7 @@ def _answer(
                 connection.close()
 
 
-def _exchanged(
+def _exchange(
     connection: HTTPConnection, method: str, url: str, use: Callable[[HTTPResponse], R]
 ) -> tuple[R | _Elsewhere, bool]:
     """What came of the request, and whether the connection can serve another."""
@@ -242,7 +242,7 @@ def _exchanged(
     if response.status in _GONE:
         raise FileNotFoundError(_said(response))
     if response.status in _BUSY:
-        raise _AgainError(_said(response), status=response.status, pause=_asked_pause(response))
+        raise _AgainError(_said(response), status=response.status, pause=_pause_of(response))
     if not 200 <= response.status < 300:
         raise WebError(_said(response), status=response.status)
     found = use(response)
@@ -263,7 +263,7 @@ def _said(response: HTTPResponse) -> str:
     return f"HTTP {response.status}{phrase}"
 
 
-def _asked_pause(response: HTTPResponse) -> float:
+def _pause_of(response: HTTPResponse) -> float:
     asked = (response.getheader("Retry-After") or "").strip()
     return float(asked) if asked.isdecimal() and len(asked) < 6 else 0.0
 
@@ -318,7 +318,7 @@ def _place(url: str) -> Place:
     return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
 
 
-def _opened(place: Place, spec: ReadSpec, deadline: float) -> HTTPConnection:
+def _open(place: Place, spec: ReadSpec, deadline: float) -> HTTPConnection:
     scheme, host, port = place
     limit = max(0.001, min(spec.connect_seconds, deadline - time.monotonic()))
     made = (
@@ -406,7 +406,7 @@ class _Hosts:
             count = self._silent.get(host, (0, 0.0))[0] + 1
             self._silent[host] = count, time.monotonic() + _LEFT_ALONE_SECONDS
 
-    def answered(self, host: str) -> None:
+    def note_answer(self, host: str) -> None:
         """`host` answered, whatever it said."""
         with self._lock:
             self._silent.pop(host, None)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from udfs.errors import RowRejected, SettingsError
 from udfs.gme.checkpoint import Checkpoint
 from udfs.gme.fingerprint import model_id
-from udfs.gme.prepare import Prepared, Row, RowPreparer
+from udfs.gme.prepare import EncodedBatch, Prepared, Row, RowPreparer
 from udfs.specs import GME, REFERENCE, Dtype, ModelProfile
 
 if TYPE_CHECKING:
@@ -23,17 +21,6 @@ if TYPE_CHECKING:
 _WINDOW_ROWS = 512  # rows prepared, sorted and packed together
 _WINDOW_BYTES = 256 << 20
 _PROFILES = {"gme": GME, "reference": REFERENCE}
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedBatch:
-    """Result of rows in their order: `vectors` float32 (n, d), L2-normalised, and `errors` (None, or "status: detail").
-
-    A row with an error has a vector of NaN.
-    """
-
-    vectors: npt.NDArray[np.float32]
-    errors: list[str | None]
 
 
 class Encoder:

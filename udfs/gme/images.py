@@ -73,7 +73,7 @@ def decode_image(
         with _whole_files_only(), Image.open(io.BytesIO(data), formats=_formats(form)) as image:
             _check_size(image.size, form)
             image.load()
-            result = _rgb(_turned(image) if upright else image, background=background)
+            result = _rgb(_turn(image) if upright else image, background=background)
             result.info = {}  # an orientation left there would be applied again by whoever asks
             return result
     except ImageRejected:
@@ -138,7 +138,7 @@ def _detail(error: Exception, data: bytes, form: str) -> str:
     return f"{form}, {len(data)} bytes: {without_quotes(said)}"
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _turn(image: Image.Image) -> Image.Image:
     """`image` as the camera was held. Pillow has already turned TIFF and AVIF, and removed the tag."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)

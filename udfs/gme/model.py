@@ -15,8 +15,7 @@ import torch
 from udfs.errors import CheckpointError, SettingsError
 from udfs.gme.budget import Budget, pack
 from udfs.gme.checkpoint import Checkpoint
-from udfs.gme.encoder import EncodedBatch
-from udfs.gme.prepare import Prepared
+from udfs.gme.prepare import EncodedBatch, Prepared
 from udfs.gme.vision import FoldedPatchEmbed
 from udfs.gme.weights import check_weights
 from udfs.specs import Dtype
@@ -154,7 +153,7 @@ class EmbeddingModel:
         flat = torch.from_numpy(np.concatenate(patches)).to(self._device)
         grids = torch.tensor([(1, *row.grid) for row in rows if row.grid is not None])
         return {
-            "pixel_values": self._model.visual.patch_embed.normalised(flat),
+            "pixel_values": self._model.visual.patch_embed.normalise(flat),
             "image_grid_thw": grids.to(self._device),
         }
 

@@ -52,6 +52,17 @@ class Prepared:
         return self.input_ids.nbytes + (0 if self.patches is None else self.patches.nbytes)
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedBatch:
+    """Result of rows in their order: `vectors` float32 (n, d), L2-normalised, and `errors` (None, or "status: detail").
+
+    A row with an error has a vector of NaN.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    errors: list[str | None]
+
+
 class RowPreparer:
     """Turns rows into model input for one checkpoint and profile. Thread-safe."""
 

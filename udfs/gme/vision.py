@@ -26,7 +26,7 @@ class FoldedPatchEmbed(nn.Module):
         """Fold a stock layer whose `proj` has weights (D, 3, 2, 14, 14)."""
         return cls(stock.proj.weight.float().sum(dim=2).flatten(1).to(stock.proj.weight.dtype))
 
-    def normalised(self, patches: torch.Tensor) -> torch.Tensor:
+    def normalise(self, patches: torch.Tensor) -> torch.Tensor:
         """uint8 patches (P, 3, 14, 14) → normalised pixels (P, 588) in the weights' dtype, on their device."""
         mean = torch.tensor(IMAGE_MEAN, device=patches.device).mul(255).view(1, 3, 1, 1)
         scale = (

@@ -76,7 +76,7 @@ def _check_sizes(checkpoint: Checkpoint, tensors: dict[str, _Tensor]) -> None:
     named = {
         match[1]: tensor.shape for name, tensor in tensors.items() if (match := _KNOWN.search(name))
     }
-    for name, shape in _expected(checkpoint.config).items():
+    for name, shape in _tensor_shapes(checkpoint.config).items():
         if name not in named:
             raise CheckpointError(
                 f"the weights in {checkpoint.path} are missing {name}, which config.json implies: download "
@@ -89,7 +89,7 @@ def _check_sizes(checkpoint: Checkpoint, tensors: dict[str, _Tensor]) -> None:
             )
 
 
-def _expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """One tensor or two of every layer, by the sizes that the config names."""
     text, vision = text_config(config), config.get("vision_config") or {}
     expected: dict[str, tuple[int, ...]] = {}

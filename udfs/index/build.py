@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from udfs.errors import IndexDataError
 from udfs.index.drift import quantizer_error
-from udfs.index.files import FileRecord, verified_path
+from udfs.index.files import FileRecord, fetch_verified
 from udfs.index.manifest import ShardRecord
 from udfs.index.resume import publish_quantizer
 from udfs.index.shard import ShardWriter
@@ -88,7 +88,7 @@ def build_batches(
     without vectors is built too. Raises IndexDataError for a shard that comes back, and as ShardWriter does.
     """
     index = spec.index
-    quantizer = verified_path(spec.quantizer_root, spec.quantizer, cache_dir=None).read_bytes()
+    quantizer = fetch_verified(spec.quantizer_root, spec.quantizer, cache_dir=None).read_bytes()
     finished: set[int] = set()
     with ExitStack() as stack:
         writer: ShardWriter | None = None
@@ -96,7 +96,7 @@ def build_batches(
         for shard, rows in _by_shard(batches):
             if writer is None or shard != current:
                 if writer is not None:
-                    yield _finished(writer, meter)
+                    yield _finish(writer, meter)
                     stack.close()
                 if shard in finished:
                     raise IndexDataError(f"rows of shard {shard} came in two parts; sort by shard")
@@ -113,7 +113,7 @@ def build_batches(
                 )
             writer.add(*_columns(rows, index))
         if writer is not None:
-            yield _finished(writer, meter)
+            yield _finish(writer, meter)
 
 
 def work_dir() -> str | None:
@@ -139,7 +139,7 @@ def _columns(rows: pa.RecordBatch, spec: IndexSpec) -> tuple[Ints, pa.Array, Flo
     return vector_ids, rows.column("id"), xb
 
 
-def _finished(writer: ShardWriter, meter: UsageMeter) -> pa.RecordBatch:
+def _finish(writer: ShardWriter, meter: UsageMeter) -> pa.RecordBatch:
     record: ShardRecord = writer.finish()
     values = [record.shard, record.rows, json.dumps(asdict(record))]
     values += [meter.core_seconds, meter.peak_bytes]

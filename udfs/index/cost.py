@@ -43,10 +43,10 @@ class CostEstimate:
         plan = self.plan
         return (
             f"{self.rows:,} rows × {self.dim} as {plan.factory} ({plan.metric}) in {plan.shards} shard(s): "
-            f"train {shown_seconds(self.train_seconds)} on {plan.train_rows:,} rows, "
-            f"encode {shown_seconds(self.encode_seconds)} of one core, reading beside; "
-            f"index {shown_bytes(self.index_bytes)}, re-rank {shown_bytes(self.refine_bytes)}, "
-            f"ids {shown_bytes(self.rows_bytes)}; peak memory of a task {shown_bytes(self.task_peak_bytes)}"
+            f"train {format_seconds(self.train_seconds)} on {plan.train_rows:,} rows, "
+            f"encode {format_seconds(self.encode_seconds)} of one core, reading beside; "
+            f"index {format_bytes(self.index_bytes)}, re-rank {format_bytes(self.refine_bytes)}, "
+            f"ids {format_bytes(self.rows_bytes)}; peak memory of a task {format_bytes(self.task_peak_bytes)}"
         )
 
 
@@ -94,14 +94,14 @@ def _building_bytes(plan: IndexPlan, *, rows: int, dim: int, index_bytes: int) -
     return codes + 2 * ID_BYTES * shard_rows + batch
 
 
-def shown_seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     """Core seconds for people."""
     if value < 10:
         return f"{value:.1f} s"
     return f"{value:,.0f} s" if value < 3600 else f"{value / 3600:,.1f} h"
 
 
-def shown_bytes(value: int) -> str:
+def format_bytes(value: int) -> str:
     """Bytes for people."""
     size = float(value)
     for unit in ("B", "kB", "MB", "GB"):

@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from udfs.index.files import FileRecord, verified_path
+from udfs.index.files import FileRecord, fetch_verified
 from udfs.index.plan import inner_index, transforms
 from udfs.index.threads import faiss_threads
 from udfs.index.vectors import Floats, floats_of
@@ -60,7 +60,7 @@ def drift_batches(
     """`quantizer_error` of the DRIFT_INPUT rows of one partition; one DRIFT_OUTPUT row, none where there are no rows."""
     found = [floats_of(b.column("embedding"), spec.dim, what="new vectors") for b in batches]
     x = np.concatenate([np.empty((0, spec.dim), np.float32), *found])
-    data = verified_path(spec.root, spec.quantizer, cache_dir=None).read_bytes()
+    data = fetch_verified(spec.root, spec.quantizer, cache_dir=None).read_bytes()
     with faiss_threads(1):
         error = quantizer_error(data, x)
     if error is not None:

@@ -40,7 +40,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def verified_path(root: str, record: FileRecord, *, cache_dir: str | None) -> Path:
+def fetch_verified(root: str, record: FileRecord, *, cache_dir: str | None) -> Path:
     """A local path with exactly the recorded bytes.
 
     Local roots are read in place, their length checked each time and their sha-256 once per process and (path, size,
@@ -53,10 +53,10 @@ def verified_path(root: str, record: FileRecord, *, cache_dir: str | None) -> Pa
         path = folder / record.name
         _verify(path, record)
         return path
-    return _cached(root, record, cache_dir)
+    return _cache(root, record, cache_dir)
 
 
-def _cached(root: str, record: FileRecord, cache_dir: str | None) -> Path:
+def _cache(root: str, record: FileRecord, cache_dir: str | None) -> Path:
     own = Path(tempfile.gettempdir()) / f"gme-lake-index-cache-{os.getuid()}"
     # Between the check of a file and its opening a stranger with access to the folder could put another in its place.
     folder = require_private(

@@ -35,7 +35,7 @@ def publish_quantizer(
     return record
 
 
-def finished_quantizer(root: str) -> QuantizerRecord | None:
+def find_quantizer(root: str) -> QuantizerRecord | None:
     """The record of a quantizer trained before, or None where there is none or its bytes are not as recorded.
 
     Raises OSError where `root` cannot be reached.
@@ -62,7 +62,7 @@ def publish_record(record: ShardRecord, root: str) -> None:
     publish_bytes(text.encode(), root, record_name(record.shard))
 
 
-def finished_shard(root: str, shard: int, *, quantizer_sha256: str) -> ShardRecord | None:
+def find_shard(root: str, shard: int, *, quantizer_sha256: str) -> ShardRecord | None:
     """The record of a shard finished with this quantizer, or None where it has to be built.
 
     Files must be there with their lengths; their sha-256 is checked by every search. Raises OSError where

@@ -23,7 +23,7 @@ _FP16 = faiss.ScalarQuantizer.QT_fp16
 _SIGN_AND_HALF = np.uint32(0x8FFFE000).view(np.int32)
 
 
-def clamped(D: Floats) -> Floats:
+def clamp(D: Floats) -> Floats:
     """Inner products of unit vectors without what float32 adds beyond -1 and 1; -inf, for no row, stays."""
     return np.where(np.isneginf(D), D, np.clip(D, np.float32(-1), np.float32(1)))
 
@@ -95,7 +95,7 @@ def floats_of(column: pa.ListArray, dim: int, *, what: str) -> Floats:
     return np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, dim)
 
 
-def named_in(vector_ids: Ints, named: Ints) -> NDArray[np.bool_]:
+def is_in(vector_ids: Ints, named: Ints) -> NDArray[np.bool_]:
     """Whether each of `vector_ids` int64 (n,) is one of `named`, ascending int64 (m,); memory is a few times n."""
     if not named.size:
         return np.zeros(len(vector_ids), dtype=np.bool_)

@@ -31,7 +31,7 @@ class Candidate:
     helps: Short | None = None
 
     def __str__(self) -> str:
-        return f"{resolved(self.factory, self.nlist)} ({self.bytes:,} bytes a vector)"
+        return f"{fill_nlist(self.factory, self.nlist)} ({self.bytes:,} bytes a vector)"
 
 
 def ladder(rows: int, dim: int) -> tuple[Candidate, ...]:
@@ -61,7 +61,7 @@ def affordable(candidates: tuple[Candidate, ...], max_bytes: int | None) -> tupl
     return tuple(c for c in fit if c not in coded[1:])
 
 
-def resolved(factory: str, nlist: int | None) -> str:
+def fill_nlist(factory: str, nlist: int | None) -> str:
     """The faiss factory string."""
     return factory.replace("{nlist}", str(nlist))
 
@@ -69,11 +69,11 @@ def resolved(factory: str, nlist: int | None) -> str:
 def _candidate(
     factory: str, nlist: int | None, dim: int, *, helps: Short | None = None
 ) -> Candidate:
-    return Candidate(factory, nlist, bytes_of(resolved(factory, nlist), dim), helps)
+    return Candidate(factory, nlist, bytes_of(fill_nlist(factory, nlist), dim), helps)
 
 
 def _trainable(candidate: Candidate, rows: int, dim: int) -> bool:
-    traits = factory_traits(resolved(candidate.factory, candidate.nlist), dim)
+    traits = factory_traits(fill_nlist(candidate.factory, candidate.nlist), dim)
     return rows >= MIN_ROWS_PER_CENTROID * traits.centroids
 
 

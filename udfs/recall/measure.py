@@ -13,7 +13,7 @@ import pyarrow as pa
 from udfs.index.points import Point
 from udfs.index.vectors import Floats, Ints
 from udfs.recall.query_set import QuerySet, read_query_set
-from udfs.recall.recall import Shares, found_shares
+from udfs.recall.recall import Shares, recall_by_query
 from udfs.recall.truth import Truth, TruthKey, read_truth
 from udfs.search.exact import MISSING
 from udfs.search.searcher import Searcher
@@ -50,7 +50,7 @@ class MeasureSpec:
 class CodeOrder(Searcher):
     """A searcher that also tells in which order its codes alone put the rows."""
 
-    def ranked(self, xq: Floats, n: int, nprobe: int) -> Ints:
+    def rank_by_codes(self, xq: Floats, n: int, nprobe: int) -> Ints:
         """vector_ids int64 (q, n) of the best rows by their codes in `nprobe` lists; -1 where those hold fewer."""
         rows = np.full((len(xq), n), MISSING, np.int64)
         for start in range(0, len(xq), _BLOCK_QUERIES):
@@ -78,9 +78,9 @@ def measure_batches(
     widest = max(spec.points, key=lambda p: (p.nprobe, p.k_factor))
     searcher.search(queries.xq, k=k, nprobe=widest.nprobe, k_factor=widest.k_factor)
     for point in spec.points:
-        I, ms = _timed(searcher, queries, k, point)
-        recall = found_shares(I, truth.I, k, D_exact=truth.D)
-        first = found_shares(I, truth.I, 1, D_exact=truth.D)
+        I, ms = _time_searches(searcher, queries, k, point)
+        recall = recall_by_query(I, truth.I, k, D_exact=truth.D)
+        first = recall_by_query(I, truth.I, 1, D_exact=truth.D)
         columns = _point_columns(len(I), point) | {"recall": recall, "first": first, "ms": ms}
         yield pa.record_batch(list(columns.values()), schema=_MEASURE_ARROW)
 
@@ -102,7 +102,7 @@ def price_batches(
     searcher = cast(CodeOrder, opened)
     for nprobe in sorted({point.nprobe for point in spec.points}):
         factors = sorted(p.k_factor for p in spec.points if p.nprobe == nprobe)
-        priced = _priced(searcher, (queries, truth), spec.key.k, nprobe, factors)
+        priced = _price(searcher, (queries, truth), spec.key.k, nprobe, factors)
         for k_factor, recall in zip(factors, priced, strict=True):
             columns = _point_columns(len(recall), Point(nprobe, k_factor)) | {"recall": recall}
             yield pa.record_batch(list(columns.values()), schema=_PRICE_ARROW)
@@ -110,7 +110,7 @@ def price_batches(
             return
 
 
-def _priced(
+def _price(
     searcher: CodeOrder,
     asked: tuple[QuerySet, Truth],
     k: int,
@@ -120,11 +120,13 @@ def _priced(
     """Recall of each query, float64 (q,), for each factor in ascending order."""
     queries, truth = asked
     n = min(k * factors[-1] + 1, searcher.rows)
-    I = _without_own(searcher.ranked(queries.xq, n, nprobe), queries.own)
-    return [found_shares(I[:, : k * factor], truth.I, k, D_exact=truth.D) for factor in factors]
+    I = _without_own(searcher.rank_by_codes(queries.xq, n, nprobe), queries.own)
+    return [recall_by_query(I[:, : k * factor], truth.I, k, D_exact=truth.D) for factor in factors]
 
 
-def _timed(searcher: Searcher, queries: QuerySet, k: int, point: Point) -> tuple[Ints, Shares]:
+def _time_searches(
+    searcher: Searcher, queries: QuerySet, k: int, point: Point
+) -> tuple[Ints, Shares]:
     """Results without the query's own row, int64 (q, k), and milliseconds (q,)."""
     I = np.full((len(queries.xq), k), MISSING, np.int64)
     ms = np.empty(len(I), np.float64)

@@ -67,7 +67,7 @@ def write_query_set(
     own = rows.column("own").fill_null(MISSING).to_numpy(zero_copy_only=False)
     queries = QuerySet(tuple(python_values(rows.column("query_id"))), own.astype(np.int64), xq)
     name = _digest(queries)
-    publish_bytes(_encoded(queries), spec.folder, f"{name}.queries.arrow")
+    publish_bytes(_encode(queries), spec.folder, f"{name}.queries.arrow")
     ends = pa.array([0, len(queries.query_ids)], pa.int32())
     names = pa.ListArray.from_arrays(ends, arrow_strings(queries.query_ids))
     yield pa.record_batch([pa.array([name]), names], schema=_OUTPUT_ARROW)
@@ -87,7 +87,7 @@ def read_query_set(path: str) -> QuerySet:
     return queries
 
 
-def _encoded(queries: QuerySet) -> bytes:
+def _encode(queries: QuerySet) -> bytes:
     flat = pa.array(queries.xq.reshape(-1))
     columns = {
         "query_id": arrow_strings(queries.query_ids),

@@ -36,12 +36,12 @@ class Recall:
 
 
 def recall_at_k(I: Ints, I_exact: Ints, k: int, *, D_exact: Floats | None = None) -> Recall:
-    """Recall of I int64 (q, >=k) against I_exact int64 (q, >=k), -1 for no result; see `found_shares`."""
+    """Recall of I int64 (q, >=k) against I_exact int64 (q, >=k), -1 for no result; see `recall_by_query`."""
     if len(I) != len(I_exact) or not len(I):
         raise ValueError(
             f"recall needs as many results as exact ones, at least one; got {len(I)} and {len(I_exact)}"
         )
-    return recall_of(found_shares(I[:, :k], I_exact, k, D_exact=D_exact), k)
+    return recall_of(recall_by_query(I[:, :k], I_exact, k, D_exact=D_exact), k)
 
 
 def recall_of(shares: Shares, k: int) -> Recall:
@@ -66,7 +66,7 @@ def standard_error(shares: Shares) -> float:
     return float(shares.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
 
-def found_shares(I: Ints, I_exact: Ints, k: int, *, D_exact: Floats | None = None) -> Shares:
+def recall_by_query(I: Ints, I_exact: Ints, k: int, *, D_exact: Floats | None = None) -> Shares:
     """Share of each query's k nearest rows that stands anywhere in its I int64 (q, n): float64 (q,).
 
     I_exact int64 (q, m), best first, -1 for no row. With its scores D_exact float32 (q, m), a row that ties with the

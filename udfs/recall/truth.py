@@ -119,7 +119,7 @@ def merge_nearest(
         for at in _rounds(numbers):
             q = numbers[at]
             D[q], I[q] = merge_topk([D[q], new_D[at]], [I[q], new_I[at]], depth, keep_max=True)
-    publish_bytes(_encoded(Truth(D, I), spec.key), spec.folder, truth_name(spec.key))
+    publish_bytes(_encode(Truth(D, I), spec.key), spec.folder, truth_name(spec.key))
     yield pa.record_batch([pa.array([queries], pa.int64())], ["queries"])
 
 
@@ -167,7 +167,7 @@ def _lists(x: Floats | Ints, kind: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(x.reshape(-1), kind))
 
 
-def _encoded(truth: Truth, key: TruthKey) -> bytes:
+def _encode(truth: Truth, key: TruthKey) -> bytes:
     columns = {
         "vector_ids": pa.FixedSizeListArray.from_arrays(pa.array(truth.I.reshape(-1)), truth.I.shape[1]),
         "scores": pa.FixedSizeListArray.from_arrays(pa.array(truth.D.reshape(-1)), truth.D.shape[1]),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.index.vectors import SCORE_TOLERANCE
-from udfs.search.hits import MAX_ROUNDS, Ranked
+from udfs.search.hits import MAX_ROUNDS, Hits
 from udfs.specs import MAX_K, SearchSpec
 from udfs.strings import arrow_strings
 
@@ -33,11 +33,11 @@ SEARCH_OUTPUT_ARROW = pa.schema(
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryAnswer:
     """One query's hits (None: none), and the status that all its rows get: ok, cut, incomplete, or a refusal."""
 
     query_id: str
-    hits: Ranked | None
+    hits: Hits | None
     status: str = "ok"
     error: str | None = None
 
@@ -54,33 +54,33 @@ def rows_wanted(k: int, spec: SearchSpec) -> int:
     return k if spec.min_score is None else k + 1
 
 
-def answered(query_id: str, found: Ranked, k: int, spec: SearchSpec) -> Answer:
+def answer_query(query_id: str, found: Hits, k: int, spec: SearchSpec) -> QueryAnswer:
     """The answer where the `rows_wanted` best rows are `found`."""
     if not len(found.D):
         reason = "the released table has no vectors"
         if spec.allowed is not None:
             reason = "no row with a vector matches search.filter"
-        return Answer(query_id, None, "no_rows", reason)
+        return QueryAnswer(query_id, None, "no_rows", reason)
     if spec.min_score is not None:
         best = float(found.D[0])
         above = found.take(spec.min_score - SCORE_TOLERANCE <= found.D)
         if not len(above.D):
             reason = f"no row scores {spec.min_score} or more; the best scores {best:.4f}"
-            return Answer(query_id, None, "no_rows", reason)
+            return QueryAnswer(query_id, None, "no_rows", reason)
         if len(above.D) > k:
             reason = f"more than {k} rows score {spec.min_score} or more; these are the best"
-            return Answer(query_id, above.take(slice(k)), "cut", reason)
+            return QueryAnswer(query_id, above.take(slice(k)), "cut", reason)
         if len(above.D) < len(found.D):  # what was not looked for would score less still
-            return Answer(query_id, above)
+            return QueryAnswer(query_id, above)
     if not found.complete:
         reason = (
             f"rows of further groups were not found within {MAX_ROUNDS} rounds; there may be some"
         )
-        return Answer(query_id, found.take(slice(k)), "incomplete", reason)
-    return Answer(query_id, found.take(slice(k)))
+        return QueryAnswer(query_id, found.take(slice(k)), "incomplete", reason)
+    return QueryAnswer(query_id, found.take(slice(k)))
 
 
-def answer_rows(answers: Sequence[Answer], *, index_id: str, model_id: str) -> pa.RecordBatch:
+def answer_rows(answers: Sequence[QueryAnswer], *, index_id: str, model_id: str) -> pa.RecordBatch:
     """SEARCH_OUTPUT rows of all answers, in their order."""
     hits = [a.hits for a in answers]
     counts = np.array([0 if h is None else len(h.D) for h in hits], dtype=np.int64)

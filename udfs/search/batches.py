@@ -8,9 +8,9 @@ from functools import lru_cache
 import pyarrow as pa
 
 from udfs.index.manifest import Manifest
-from udfs.index.vectors import floats_of, named_in
-from udfs.search.answers import Answer, answer_rows, answered, refusal, rows_wanted
-from udfs.search.hits import Ranked, RankOptions, rank
+from udfs.index.vectors import floats_of, is_in
+from udfs.search.answers import QueryAnswer, answer_query, answer_rows, refusal, rows_wanted
+from udfs.search.hits import Hits, RankOptions, rank
 from udfs.search.live import LiveSearcher
 from udfs.search.opened import ShardFiles, read_gone, read_rows
 from udfs.search.row_files import read_groups, read_vector_ids
@@ -39,7 +39,9 @@ def search_batches(
             names = python_values(batch.column("query_id"))
             refused, found, asked = search_batch(live, batch, spec)
             answers = [
-                answered(name, hits, k, spec) if hits is not None else Answer(name, None, *why)
+                answer_query(name, hits, k, spec)
+                if hits is not None
+                else QueryAnswer(name, None, *why)
                 for name, why, hits, k in zip(names, refused, found, asked, strict=True)
             ]
             index_id = live.base.manifest.spec.index_id
@@ -48,12 +50,12 @@ def search_batches(
 
 def search_batch(
     live: LiveSearcher, batch: pa.RecordBatch, spec: SearchSpec
-) -> tuple[list[tuple[str, str | None]], list[Ranked | None], list[int]]:
+) -> tuple[list[tuple[str, str | None]], list[Hits | None], list[int]]:
     """For each query of a SEARCH_INPUT batch: status and error, its best rows (None: not searched), and its k."""
     asked = [spec.k if k is None else k for k in batch.column("k").to_pylist()]
     columns = (python_values(batch.column(name)) for name in ("status", "error"))
     refused = [refusal(*row) for row in zip(*columns, asked, strict=True)]
-    found: list[Ranked | None] = [None] * len(asked)
+    found: list[Hits | None] = [None] * len(asked)
     wanted: dict[int, list[int]] = {}
     for number, ((status, _), k) in enumerate(zip(refused, asked, strict=True)):
         if status == "ok":
@@ -103,7 +105,7 @@ def indexed_ids(
             for chunk in rows.to_batches(max_chunksize=1 << 20):
                 found = chunk.column(0)
                 if gone is not None:
-                    found = found.filter(pa.array(~named_in(found.to_numpy(), gone)))
+                    found = found.filter(pa.array(~is_in(found.to_numpy(), gone)))
                 yield pa.RecordBatch.from_arrays([found], ["vector_id"])
 
 

@@ -56,10 +56,10 @@ class CandidateSource:
                 D, I = _search_lists(shard.searched, xr, k, assigned, _parameters(nprobe, bitmap))
             Ds.append(D)
             Is.append(np.where(I == MISSING, MISSING, I + shard.first))
-        return _merged(Ds, Is, n, keep_max=self._keep_max)
+        return _merge(Ds, Is, n, keep_max=self._keep_max)
 
 
-def _merged(
+def _merge(
     Ds: Sequence[Floats], Is: Sequence[Ints], n: int, *, keep_max: bool
 ) -> tuple[Floats, Ints]:
     """As `merge_topk`, but of rows with equal codes any may come first, as in faiss: they are ranked again anyway."""

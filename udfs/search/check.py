@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec, work_dir
-from udfs.index.files import verified_path
+from udfs.index.files import fetch_verified
 from udfs.index.manifest import Manifest, ShardRecord
 from udfs.index.plan import factory_traits, inner_index
 from udfs.index.vectors import Floats, Ints, floats_of
@@ -80,7 +80,7 @@ def _open_alone(spec: CheckSpec, shard: int, *, cache_dir: str) -> Searcher:
     index, record = spec.build.index, spec.shards[shard]
     alone = replace(index, plan=replace(index.plan, shards=1))
     manifest = Manifest(alone, spec.build.quantizer, (replace(record, shard=0),))
-    path = verified_path(spec.build.quantizer_root, spec.build.quantizer, cache_dir=cache_dir)
+    path = fetch_verified(spec.build.quantizer_root, spec.build.quantizer, cache_dir=cache_dir)
     quantizer = read_faiss(path, spec.build.quantizer, flags=0)
     flags = mapping_flags(inner_index(quantizer))
     files = ShardFiles(record, index.root, cache_dir)

@@ -28,7 +28,7 @@ class RankOptions:
     max_per: int | None = None
 
 
-class Ranked(NamedTuple):
+class Hits(NamedTuple):
     """Rows of one query, best first, equal scores by smaller vector_id.
 
     D float32 (n,), I int64 (n,) vector_ids, ids (n,) row ids, groups int32 (n,). `complete` is False where rows of
@@ -41,12 +41,12 @@ class Ranked(NamedTuple):
     groups: NDArray[np.int32]
     complete: bool = True
 
-    def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Ranked:
+    def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Hits:
         """Some of the rows."""
-        return Ranked(self.D[at], self.I[at], self.ids[at], self.groups[at], self.complete)
+        return Hits(self.D[at], self.I[at], self.ids[at], self.groups[at], self.complete)
 
 
-def rank(live: LiveSearcher, xq: Floats, *, k: int, options: RankOptions) -> list[Ranked]:
+def rank(live: LiveSearcher, xq: Floats, *, k: int, options: RankOptions) -> list[Hits]:
     """The k best rows for each query of xq float32 (q, dim); fewer only where there are no more, or not `complete`.
 
     With `max_per`, more rows are fetched until the answer is full; then groups that are full are left out of the
@@ -58,12 +58,12 @@ def rank(live: LiveSearcher, xq: Floats, *, k: int, options: RankOptions) -> lis
     fetch = min(FETCH_FACTOR * k, live.rows)
     found = _fetch(live, xq, k, fetch, options)
     return [
-        _filled(live, xq[q : q + 1], k=k, first=mine, options=options)
+        _fill(live, xq[q : q + 1], k=k, first=mine, options=options)
         for q, mine in enumerate(_split(live, found))
     ]
 
 
-def merge_ranked(parts: Sequence[Ranked], k: int, *, max_per: int | None) -> Ranked:
+def merge_hits(parts: Sequence[Hits], k: int, *, max_per: int | None) -> Hits:
     """The k best rows of the parts' together.
 
     Where each part is the k best of its own rows under `max_per`, this is exact: a part leaves a row out only for
@@ -73,20 +73,18 @@ def merge_ranked(parts: Sequence[Ranked], k: int, *, max_per: int | None) -> Ran
     I = np.concatenate([part.I for part in parts])
     ids = np.concatenate([part.ids for part in parts])
     groups = np.concatenate([part.groups for part in parts])
-    together = Ranked(D, I, ids, groups, all(part.complete for part in parts))
+    together = Hits(D, I, ids, groups, all(part.complete for part in parts))
     ordered = together.take(np.lexsort((I, -D)))
     return ordered.take(_within_limit(ordered.groups, max_per)).take(slice(k))
 
 
-def _filled(
-    live: LiveSearcher, x: Floats, *, k: int, first: Ranked, options: RankOptions
-) -> Ranked:
+def _fill(live: LiveSearcher, x: Floats, *, k: int, first: Hits, options: RankOptions) -> Hits:
     """The answer to one query x float32 (1, dim); `first` are its best rows without regard to groups."""
     fetch, found = min(FETCH_FACTOR * k, live.rows), first
     kept, rounds = first.take(slice(0)), 1
     while True:
         mine = found.take(_within_limit(found.groups, options.max_per))
-        best = merge_ranked([kept, mine], k, max_per=options.max_per)
+        best = merge_hits([kept, mine], k, max_per=options.max_per)
         whole = len(found.D) < fetch or fetch == live.rows
         if whole or len(best.D) >= k:
             return best
@@ -94,7 +92,7 @@ def _filled(
             return best._replace(complete=False)
         rounds += 1
         full = mine.take(np.isin(mine.groups, _full_groups(mine.groups, options.max_per)))
-        kept = merge_ranked([kept, full], k, max_per=options.max_per)
+        kept = merge_hits([kept, full], k, max_per=options.max_per)
         fetch = min(2 * fetch, live.rows)
         without = np.unique(kept.groups)
         (found,) = _split(live, _fetch(live, x, k, fetch, options, without=without))
@@ -116,11 +114,11 @@ def _fetch(
     )
 
 
-def _split(live: LiveSearcher, found: SearchResult) -> list[Ranked]:
+def _split(live: LiveSearcher, found: SearchResult) -> list[Hits]:
     groups = np.full(found.I.shape, NO_GROUP, np.int32)
     if live.groups is not None:
         groups = live.groups.of(found.I)
-    return [Ranked(*row) for row in zip(found.D, found.I, found.ids, groups, strict=True)]
+    return [Hits(*row) for row in zip(found.D, found.I, found.ids, groups, strict=True)]
 
 
 def _within_limit(groups: NDArray[np.int32], max_per: int | None) -> NDArray[np.intp]:

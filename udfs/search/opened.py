@@ -28,11 +28,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from udfs.errors import IndexDataError
-from udfs.index.files import FileRecord, verified_path
+from udfs.index.files import FileRecord, fetch_verified
 from udfs.index.manifest import Manifest, ShardRecord
 from udfs.index.plan import inner_index
 from udfs.index.shard import REFINE_DTYPE, ROWS_SCHEMA
-from udfs.index.vectors import Floats, Ints, floats_of_halves, named_in
+from udfs.index.vectors import Floats, Ints, floats_of_halves, is_in
 from udfs.strings import python_values
 
 
@@ -96,7 +96,7 @@ class ShardFiles:
 
     def path(self, file: FileRecord) -> Path:
         """A verified local path of one file."""
-        return verified_path(self.root, file, cache_dir=self.cache_dir)
+        return fetch_verified(self.root, file, cache_dir=self.cache_dir)
 
 
 def open_shard(
@@ -122,7 +122,7 @@ def open_shard(
     names = table["id"]
     starts = np.cumsum([0, *(len(chunk) for chunk in names.chunks)])[:-1]
     vector_ids = np.asarray(table["vector_id"].to_numpy(), dtype=np.int64)
-    dead = named_in(vector_ids, gone) if gone is not None else None
+    dead = is_in(vector_ids, gone) if gone is not None else None
     return OpenShard(
         index=index,
         searched=inner_index(index),
@@ -160,7 +160,7 @@ def read_gone(manifest: Manifest, root: str, *, cache_dir: str | None) -> Ints |
     """vector_ids of the rows of the index that must not be found, ascending; None: there are none."""
     if manifest.base is None or manifest.base.gone is None:
         return None
-    path = verified_path(root, manifest.base.gone, cache_dir=cache_dir)
+    path = fetch_verified(root, manifest.base.gone, cache_dir=cache_dir)
     return np.fromfile(path, dtype="<i8").astype(np.int64, copy=False)
 
 

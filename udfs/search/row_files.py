@@ -25,7 +25,7 @@ def write_vector_ids(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterato
     """Write VECTOR_IDS batches to one file, ascending; one row says how many there were, and the file's sha-256."""
     columns = [np.asarray(batch.column(0), dtype=_ID_DTYPE) for batch in batches]
     found = np.sort(np.concatenate([np.empty(0, _ID_DTYPE), *columns]))
-    yield _published(found.tobytes(), path, rows=len(found))
+    yield _publish(found.tobytes(), path, rows=len(found))
 
 
 def read_vector_ids(path: str) -> Ints:
@@ -51,7 +51,7 @@ def write_groups(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa
         codes.append(np.array(translated, _CODE_DTYPE)[np.asarray(values.indices, dtype=np.int64)])
     every, coded = np.concatenate(ids), np.concatenate(codes)
     order = np.argsort(every, kind="stable")
-    yield _published(every[order].tobytes() + coded[order].tobytes(), path, rows=len(every))
+    yield _publish(every[order].tobytes() + coded[order].tobytes(), path, rows=len(every))
 
 
 def read_groups(path: str) -> Groups:
@@ -63,6 +63,6 @@ def read_groups(path: str) -> Groups:
     return Groups(ids, codes.astype(np.int32, copy=False))
 
 
-def _published(data: bytes, path: str, *, rows: int) -> pa.RecordBatch:
+def _publish(data: bytes, path: str, *, rows: int) -> pa.RecordBatch:
     record = publish_bytes(data, *path.rsplit("/", 1))
     return pa.RecordBatch.from_pydict({"rows": [rows], "sha256": [record.sha256]})

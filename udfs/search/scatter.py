@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.index.manifest import Manifest
-from udfs.search.answers import Answer, answer_rows, answered, rows_wanted
+from udfs.search.answers import QueryAnswer, answer_query, answer_rows, rows_wanted
 from udfs.search.batches import SEARCH_INPUT, open_live, search_batch
-from udfs.search.hits import Ranked, merge_ranked
+from udfs.search.hits import Hits, merge_hits
 from udfs.search.live import LiveSearcher
 from udfs.specs import SearchSpec
 from udfs.strings import arrow_strings, python_values
@@ -76,16 +76,16 @@ def merge_batches(
         columns = (python_values(batch.column(name)) for name in names)
         for row, (query_id, k, status, error, complete) in enumerate(zip(*columns, strict=True)):
             if status != "ok":
-                answers.append(Answer(query_id, None, status, error))
+                answers.append(QueryAnswer(query_id, None, status, error))
                 continue
-            hits = _ranked(batch.column("parts")[row].values.flatten(), complete=complete)
-            best = merge_ranked([hits], rows_wanted(k, spec), max_per=spec.max_per)
-            answers.append(answered(query_id, best, k, spec))
+            hits = _collect_hits(batch.column("parts")[row].values.flatten(), complete=complete)
+            best = merge_hits([hits], rows_wanted(k, spec), max_per=spec.max_per)
+            answers.append(answer_query(query_id, best, k, spec))
         if answers:
             yield answer_rows(answers, index_id=index_id, model_id=spec.model_id)
 
 
-_NOTHING = Ranked(
+_NOTHING = Hits(
     np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, object), np.empty(0, np.int32)
 )
 
@@ -111,7 +111,7 @@ def _runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, end - start)
 
 
-def _hit_lists(hits: list[Ranked]) -> pa.ListArray:
+def _hit_lists(hits: list[Hits]) -> pa.ListArray:
     offsets = np.cumsum([0, *(len(h.D) for h in hits)]).astype(np.int32)
     columns = [
         pa.array(np.concatenate([h.I for h in hits])),
@@ -123,10 +123,10 @@ def _hit_lists(hits: list[Ranked]) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, values)
 
 
-def _ranked(hits: pa.StructArray, *, complete: bool) -> Ranked:
+def _collect_hits(hits: pa.StructArray, *, complete: bool) -> Hits:
     """All hits of all parts, unordered."""
     vector_ids, scores, groups = (
         hits.field(name).to_numpy(zero_copy_only=False) for name in ("vector_id", "score", "code")
     )
     ids = np.array(python_values(hits.field("id")), dtype=object)
-    return Ranked(scores, vector_ids, ids, groups, complete)
+    return Hits(scores, vector_ids, ids, groups, complete)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs.errors import IndexDataError
-from udfs.index.files import verified_path
+from udfs.index.files import fetch_verified
 from udfs.index.manifest import Manifest
 from udfs.index.plan import inner_index
 from udfs.index.threads import faiss_threads
-from udfs.index.vectors import Floats, Ints, clamped, unit_vectors
+from udfs.index.vectors import Floats, Ints, clamp, unit_vectors
 from udfs.search.candidates import CandidateSource
 from udfs.search.exact import MISSING, top_order
 from udfs.search.opened import (
@@ -27,7 +27,7 @@ from udfs.search.opened import (
     read_faiss,
     read_gone,
 )
-from udfs.search.within import EXACT_ROWS, RowSet, exact_within, widened
+from udfs.search.within import EXACT_ROWS, RowSet, exact_within, widen
 
 MIN_CANDIDATES = 200  # re-ranked even for small k, unless k_factor is given: k = 1 needs them most
 FEW_SHARE = 0.75  # of the rows; where more may be found, inverted lists miss none and cost a tenth
@@ -98,7 +98,7 @@ class Searcher:
                 f"queries of model {model_id} cannot search index {manifest.spec.index_id} of model "
                 f"{built_for}; embed the queries with that model or search an index of this one"
             )
-        path = verified_path(manifest.base_root(root), manifest.quantizer, cache_dir=cache_dir)
+        path = fetch_verified(manifest.base_root(root), manifest.quantizer, cache_dir=cache_dir)
         quantizer = read_faiss(path, manifest.quantizer, flags=0)
         flags = mapping_flags(inner_index(quantizer))
         gone = read_gone(manifest, root, cache_dir=cache_dir)
@@ -157,7 +157,7 @@ class Searcher:
                 return SearchResult(D, *self._names(found))
             nprobe = plan.nlist  # no vectors to look up by row: all codes are read instead
         elif within is not None:
-            nprobe = widened(nprobe, within, self.rows)
+            nprobe = widen(nprobe, within, self.rows)
         D = np.empty((len(xq), k), dtype=np.float32)
         found = np.empty((len(xq), k), dtype=np.int64)
         step = max(1, BLOCK_CANDIDATES // max(1, candidates * len(self.shards)))
@@ -193,7 +193,7 @@ class Searcher:
             D, rows = self._rerank(asked.xq, rows)
         elif plan.metric == "l2":
             D = np.float32(1) - D / np.float32(2)  # squared distance of unit vectors
-        D = clamped(D)
+        D = clamp(D)
         vector_ids = np.where(rows == MISSING, MISSING, self._vector_ids(rows))
         order = top_order(D, vector_ids, k, keep_max=True)
         return np.take_along_axis(D, order, axis=1), np.take_along_axis(rows, order, axis=1)

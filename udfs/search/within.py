@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.index.vectors import Floats, Ints, clamped, named_in
+from udfs.index.vectors import Floats, Ints, clamp, is_in
 from udfs.search.exact import MISSING, exact_topk, top_order
 from udfs.search.opened import OpenShard
 
@@ -49,11 +49,11 @@ class RowSet:
         for shard in shards:
             mask = np.ones(shard.rows, np.bool_)
             if allowed is not None:
-                mask = named_in(shard.vector_ids, allowed)
+                mask = is_in(shard.vector_ids, allowed)
             if shard.gone is not None:
                 mask &= ~shard.gone
             if gone is not None:
-                mask &= ~named_in(shard.vector_ids, gone)
+                mask &= ~is_in(shard.vector_ids, gone)
             masks.append(mask)
         return cls.of(masks)
 
@@ -70,7 +70,7 @@ class RowSet:
         ]
 
 
-def widened(nprobe: int, within: RowSet, rows: int) -> int:
+def widen(nprobe: int, within: RowSet, rows: int) -> int:
     """How many lists to read for the nearest of `within`, where nprobe are enough for the nearest of all `rows`.
 
     The fewer rows may be found, the farther away the nearest of them lie.
@@ -110,7 +110,7 @@ def exact_within(
     ]
     D = np.concatenate([np.empty((0, k), np.float32), *(d for d, _ in found)])
     I = np.concatenate([np.empty((0, k), np.int64), *(i for _, i in found)])
-    D = clamped(D)  # may tie what did not: places are in the order of vector_ids
+    D = clamp(D)  # may tie what did not: places are in the order of vector_ids
     best = top_order(D, I, k, keep_max=True)
     D, I = np.take_along_axis(D, best, axis=1), np.take_along_axis(I, best, axis=1)
     return D, np.where(I == MISSING, MISSING, globals_[order[I]])

@@ -12,7 +12,7 @@ from udfs.errors import ServingError
 from udfs.gme.prepare import Prepared
 from udfs.serving import wire
 from udfs.serving.address import Address
-from udfs.serving.wire import Answer, Kind
+from udfs.serving.wire import EncodeReply, Kind
 from udfs.specs import ModelSpec
 
 _ERROR_BYTES = 1024  # of a row's error in an answer, with what Arrow adds
@@ -48,7 +48,7 @@ class ServerClient:
             connection.close()
             raise
 
-    def embed_stream(self, requests: Iterable[list[Prepared]]) -> Iterator[Answer]:
+    def embed_stream(self, requests: Iterable[list[Prepared]]) -> Iterator[EncodeReply]:
         """One answer a request, in order; the next request is sent before the last answer is awaited.
 
         ServingError where the server is lost or failed: Spark then retries the task, and a new server is elected.
@@ -95,7 +95,7 @@ class ServerClient:
             )
         return str(answer["server"])
 
-    def _answer(self, rows: int) -> Answer:
+    def _answer(self, rows: int) -> EncodeReply:
         limit = rows * self._row_bytes + wire.FAILURE_BYTES
         answer = wire.decode_answer(self._receive(Kind.ANSWER, limit=limit))
         if len(answer.errors) != rows:

@@ -22,7 +22,7 @@ def task_device(asked: str) -> Device:
     """
     if asked == "cpu":
         return Device(gpu="", torch="cpu")
-    gpu = _assigned_gpu()
+    gpu = _gpu_of_task()
     if gpu is None or asked not in ("auto", "cuda"):
         return Device(gpu=None, torch=asked)
     return Device(gpu=gpu, torch="cuda:0")
@@ -36,7 +36,7 @@ def usable_cores(threads: int) -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
-def _assigned_gpu() -> str | None:
+def _gpu_of_task() -> str | None:
     # pyspark is looked up, not imported: a process that has not loaded it is no Spark task.
     if "pyspark" not in sys.modules:
         return None

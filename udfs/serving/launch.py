@@ -42,7 +42,7 @@ def open_server(
         if lock is not None:
             if child is not None:  # ours held the lock until it ended
                 os.close(lock)
-                raise ServingError(_died(address, child.poll()))
+                raise ServingError(_tell_death(address, child.poll()))
             child = _spawn(address, model, serving, device=device, lock=lock, watch=watch)
         connection = _connect(address)
         if connection is not None:
@@ -53,7 +53,7 @@ def open_server(
             except LostError as exc:
                 lost += 1
                 if lost >= _MAX_LOST:
-                    raise ServingError(_died(address, None)) from exc
+                    raise ServingError(_tell_death(address, None)) from exc
         if time.monotonic() > deadline:
             raise ServingError(
                 f"no model server after {serving.start_timeout_seconds:g} s "
@@ -121,6 +121,6 @@ def _connect(address: Address) -> socket.socket | None:
     return connection
 
 
-def _died(address: Address, code: int | None) -> str:
+def _tell_death(address: Address, code: int | None) -> str:
     ended = "" if code is None else f" (exit code {code})"
     return f"the model server died while it started{ended}; its log ends:\n{address.log_tail()}"

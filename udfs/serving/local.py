@@ -13,7 +13,7 @@ from udfs.serving.device import task_device
 from udfs.serving.limits import check_tokenizer
 from udfs.serving.loading import load_model
 from udfs.serving.window import Loaded
-from udfs.serving.wire import Answer
+from udfs.serving.wire import EncodeReply
 from udfs.specs import ModelSpec, ServingSpec
 
 
@@ -30,7 +30,7 @@ class LocalModel:
         check_tokenizer(tokenizer, self._loaded, model)
         self.server = self._loaded.server
 
-    def embed_stream(self, requests: Iterable[list[Prepared]]) -> Iterator[Answer]:
+    def embed_stream(self, requests: Iterable[list[Prepared]]) -> Iterator[EncodeReply]:
         """One answer a request, in order. ServingError where the model fails."""
         for rows in requests:
             started = time.perf_counter()
@@ -40,7 +40,7 @@ class LocalModel:
                 _load.cache_clear()  # after a CUDA error the next task must not get this model again
                 raise ServingError(f"the model failed over {len(rows)} rows: {exc}") from exc
             seconds = time.perf_counter() - started
-            yield Answer(encoded.vectors, encoded.errors, self.server, seconds)
+            yield EncodeReply(encoded.vectors, encoded.errors, self.server, seconds)
 
     def close(self) -> None:
         """Nothing to close: the model stays for the process's next task."""

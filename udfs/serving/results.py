@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from udfs.errors import RowRejected
-from udfs.serving.wire import Answer
+from udfs.serving.wire import EncodeReply
 from udfs.strings import printable
 
 
@@ -38,7 +38,7 @@ class BatchResults:
         """Row `number` never reaches the model."""
         self._status[number], self._error[number] = error.status, printable(error.detail)
 
-    def accept(self, rows: list[int], tokens: list[int], answer: Answer) -> Self:
+    def accept(self, rows: list[int], tokens: list[int], answer: EncodeReply) -> Self:
         """Put `answer` into the rows that were sent; they share its seconds by their `tokens`."""
         self.unanswered -= 1
         self._vectors[rows] = answer.vectors

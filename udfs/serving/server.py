@@ -120,9 +120,9 @@ class ModelServer:
         )
         task = asyncio.create_task(session.run())
         self._sessions.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _end(self, task: asyncio.Task[None]) -> None:
         self._sessions.discard(task)
         self._idle_since = time.monotonic()
 

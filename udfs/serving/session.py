@@ -13,7 +13,7 @@ from udfs.errors import ServingError
 from udfs.serving import wire
 from udfs.serving.limits import RequestLimits, check_tokenizer, frame_limit
 from udfs.serving.window import Loaded, ModelThread
-from udfs.serving.wire import Answer, Kind
+from udfs.serving.wire import EncodeReply, Kind
 from udfs.specs import ModelSpec, ServingSpec
 
 _FAILURE_SECONDS = 5.0  # for a client to take the reason why it is refused
@@ -74,7 +74,7 @@ class Session:
         self._writing = asyncio.Lock()
         self._cut = False  # a frame was left half written: nothing can follow it
         self._room = asyncio.Semaphore(wire.MAX_IN_FLIGHT)
-        self._answers: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[asyncio.Future[EncodeReply] | None] = asyncio.Queue()
 
     async def run(self) -> None:
         """Serve until the client closes. An error is answered with FAILURE and ends this connection only."""
@@ -125,7 +125,7 @@ class Session:
             else:
                 self._answers.put_nowait(await self._submit(size, limits))
 
-    async def _submit(self, size: int, limits: RequestLimits) -> asyncio.Future[Answer]:
+    async def _submit(self, size: int, limits: RequestLimits) -> asyncio.Future[EncodeReply]:
         """Read a request and hand it to the model; its bytes stay reserved until it is answered or forgotten."""
         await self._budget.reserve(size)
         try:

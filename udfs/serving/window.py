@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from udfs.gme.encoder import EncodedBatch
-from udfs.gme.prepare import Prepared
-from udfs.serving.wire import Answer
+from udfs.gme.prepare import EncodedBatch, Prepared
+from udfs.serving.wire import EncodeReply
 
 WINDOW_BUDGETS = (
     8  # a window holds this many model batches: enough to sort by length, little to wait for
@@ -48,7 +47,7 @@ class Job:
     """One request on its way through the model."""
 
     rows: list[Prepared]
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[EncodeReply]
     tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,7 +55,7 @@ class Job:
 
 
 @dataclass
-class Counts:
+class WindowCounts:
     """What the model thread did; read by STATS."""
 
     requests: int = 0
@@ -79,9 +78,9 @@ class ModelThread(threading.Thread):
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
         self.broken: asyncio.Future[None] = self._loop.create_future()
-        self.counts = Counts()
+        self.counts = WindowCounts()
 
-    def submit(self, rows: list[Prepared]) -> asyncio.Future[Answer]:
+    def submit(self, rows: list[Prepared]) -> asyncio.Future[EncodeReply]:
         """The future answer to `rows`; cancel it to have the request forgotten."""
         job = Job(rows, self._loop.create_future())
         self._jobs.put(job)
@@ -131,7 +130,7 @@ class ModelThread(threading.Thread):
         end = 0
         for job in jobs:
             start, end = end, end + len(job.rows)
-            answer = Answer(
+            answer = EncodeReply(
                 vectors=encoded.vectors[start:end],
                 errors=encoded.errors[start:end],
                 server=loaded.server,

@@ -50,7 +50,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class EncodeReply:
     """What the model said to one request.
 
     `vectors` is float32 (n, d), unit length; a row with an error is NaN. `errors` holds None or "status: detail".
@@ -134,7 +134,7 @@ def decode_rows(payload: Any) -> list[Prepared]:
     return rows
 
 
-def encode_answer(answer: Answer) -> pa.Buffer:
+def encode_answer(answer: EncodeReply) -> pa.Buffer:
     """An answer as an Arrow IPC stream of one record batch, its scalars in the schema's metadata."""
     vectors = np.ascontiguousarray(answer.vectors, dtype=np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
@@ -145,12 +145,12 @@ def encode_answer(answer: Answer) -> pa.Buffer:
     return _write(batch.replace_schema_metadata(metadata))
 
 
-def decode_answer(payload: Any) -> Answer:
+def decode_answer(payload: Any) -> EncodeReply:
     """The answer in `payload`; its vectors are a read-only view."""
     batch = _read(payload, None)
     column, metadata = batch.column(0), batch.schema.metadata
     vectors = column.values.to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
-    return Answer(
+    return EncodeReply(
         vectors=vectors,
         errors=batch.column(1).to_pylist(),
         server=metadata[b"server"].decode(),

@@ -35,7 +35,7 @@ def summarise(values: Mapping[str, Floats]) -> dict[str, Score]:
     seeds = len(next(iter(values.values())))
     drawn = rng.integers(0, seeds, (RESAMPLES, seeds))
     means = {task: np.array([of_task.mean()]) for task, of_task in values.items()}
-    resampled = {task: _resampled(of_task, drawn, rng) for task, of_task in values.items()}
+    resampled = {task: _resample(of_task, drawn, rng) for task, of_task in values.items()}
     queries = {task: of_task.shape[1] for task, of_task in values.items()}
     for name in CLASSES:
         tasks = [task for task in values if class_of(task.rpartition("/")[2]) == name]
@@ -60,7 +60,7 @@ def _add(
         queries[name] = sum(queries[part] for part in parts)
 
 
-def _resampled(values: Floats, drawn: npt.NDArray[np.int64], rng: np.random.Generator) -> Floats:
+def _resample(values: Floats, drawn: npt.NDArray[np.int64], rng: np.random.Generator) -> Floats:
     """Means (RESAMPLES,) of `values` (seeds, queries), of the `drawn` seeds (RESAMPLES, seeds) and as many queries."""
     count = values.shape[1]
     step = max(1, _BLOCK // values.size)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from udfs.errors import LakeError, SettingsError
 from udfs.files.image_files import read_image
 from udfs.gme.prepare import Prepared, Row, RowPreparer
-from udfs.storage import located
+from udfs.storage import locate
 from udfs.strings import arrow_strings, python_values, require_utf8
 from udfs.training.pictures import random_cut
 from udfs.training.plan import Ints, Plan, Term, step_rng
@@ -59,7 +59,7 @@ def write_pairs(path: str | Path, batches: Iterable[pa.RecordBatch]) -> Path:
     rows = 0
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, PAIRS_SCHEMA) as writer:
         for batch in batches:
-            writer.write_batch(_normalised(batch, first=rows))
+            writer.write_batch(_normalise(batch, first=rows))
             rows += batch.num_rows
     if not rows:
         raise LakeError("the pairs table has no rows: nothing to train on")
@@ -120,7 +120,7 @@ class TablePairs:
         """Model input of an item; raises RowRejected where its picture cannot be read."""
         text, image, uri = self._content(item)
         if image is None and uri is not None:
-            where = located(self._spec.image_base, uri)
+            where = locate(self._spec.image_base, uri)
             image = read_image(where, spec=self._spec.reading)
         is_query = item.side == "query"
         instruction = self._value("instruction", item.pair) if is_query else None
@@ -167,7 +167,7 @@ class TablePairs:
         )
 
 
-def _normalised(batch: pa.RecordBatch, *, first: int) -> pa.RecordBatch:
+def _normalise(batch: pa.RecordBatch, *, first: int) -> pa.RecordBatch:
     unknown = sorted(set(batch.schema.names) - set(PAIRS_SCHEMA.names))
     if unknown:
         raise LakeError(

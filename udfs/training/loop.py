@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from udfs.errors import RowRejected, SettingsError
 from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.training.model import TrainableEncoder
-from udfs.training.plan import Source
+from udfs.training.plan import TrainingData
 from udfs.training.retrieval import Vectors, evaluate
 from udfs.training.saving import Position, TrainingFiles
 from udfs.training.scoring import write_scores
@@ -73,10 +73,10 @@ class Trainer:
         position = self._files.restore(self._encoder, self._optimiser)
         if team.rank == 0:
             self._files.drop_metrics_after(position.step)
-        wrapped = self._wrapped()
+        wrapped = self._wrap()
         began = time.monotonic() - position.seconds
         shown = 0.0
-        for step in prefetched(self._source, start=position.step, team=team):
+        for step in prefetch(self._source, start=position.step, team=team):
             progress = self._progress(position)
             if progress >= 1.0:
                 break
@@ -98,7 +98,7 @@ class Trainer:
         if team.rank == 0:
             write_scores(self._vectors, spec, step=position.step, seconds=position.seconds)
 
-    def _wrapped(self) -> Any:
+    def _wrap(self) -> Any:
         if self._team.world == 1:
             return self._encoder
         # A step without pictures gives the vision tower no gradient.
@@ -108,7 +108,7 @@ class Trainer:
         """Share of the training that is done, the same in all processes."""
         if self._spec.steps is not None:
             return position.step / self._spec.steps
-        return self._team.agreed(position.seconds / (60.0 * (self._spec.minutes or 0.0)))
+        return self._team.agree(position.seconds / (60.0 * (self._spec.minutes or 0.0)))
 
     def _descend(self, wrapped: Any, step: StepRows, progress: float) -> dict[str, float]:
         half_a_step = 0.5 / self._spec.steps if self._spec.steps else 0.0
@@ -151,7 +151,7 @@ class Trainer:
         return np.concatenate(parts)
 
 
-def prefetched(source: Source, *, start: int, team: Team) -> Iterator[StepRows]:
+def prefetch(source: TrainingData, *, start: int, team: Team) -> Iterator[StepRows]:
     """This process's rows of step `start`, `start` + 1, …; the next one is prepared while a step runs."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(_step_rows, source, start, team)
@@ -162,7 +162,7 @@ def prefetched(source: Source, *, start: int, team: Team) -> Iterator[StepRows]:
             yield current
 
 
-def _step_rows(source: Source, step: int, team: Team) -> StepRows:
+def _step_rows(source: TrainingData, step: int, team: Team) -> StepRows:
     plan = source.plan(step)
     rows: list[Prepared] = []
     valid: list[bool] = []

@@ -106,7 +106,7 @@ class TrainableEncoder(nn.Module):
             )
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = hub_layout(merged_weights(self.model))
+        weights = hub_layout(merge_weights(self.model))
         wanted = getattr(torch, dtype)
         halved = {name: tensor.to("cpu", wanted) for name, tensor in weights.items()}
         for name in _COPIED:
@@ -129,7 +129,7 @@ def _write_budget(file: Path, profile: ModelProfile) -> None:
     file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
-def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+def merge_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of the stock model by its own names, W + scale x B A where a layer has an adapter."""
     from peft.tuners.lora import LoraLayer
 

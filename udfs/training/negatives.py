@@ -50,7 +50,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
+class MinedQuery:
     """A query, and what is right for it. `own`: a fused query's picture alone."""
 
     query_key: str
@@ -75,7 +75,7 @@ class Chosen(NamedTuple):
     alike: int = 0
 
 
-def choose_negatives(found: list[Found], *, asked: Asked, spec: NegativesSpec) -> Chosen:
+def choose_negatives(found: list[Found], *, asked: MinedQuery, spec: NegativesSpec) -> Chosen:
     """The first `k` of the rows `found` (best first, keys differ) that no guard leaves out.
 
     Never a right answer: neither by content nor by any id. Never the query's own content; a fused query's picture
@@ -127,7 +127,7 @@ def _chosen_row(row: dict[str, Any], spec: NegativesSpec) -> dict[str, Any]:
     chosen = Chosen([])
     if row["status"] == "ok":
         own = Found(row["own_key"], None, tuple(row["own_ids"] or ())) if row["own_key"] else None
-        asked = Asked(
+        asked = MinedQuery(
             query_key=row["query_key"],
             right_keys=frozenset(row["right_keys"]),
             right_ids=frozenset(row["right_ids"]),

@@ -41,7 +41,7 @@ class Plan:
     terms: list[Term]
 
 
-class Source(Protocol):
+class TrainingData(Protocol):
     """Training data. `plan` depends on the step only, so that every process knows the whole of it and a resumed run
     goes on as if it had not been stopped."""
 
@@ -57,7 +57,9 @@ class Source(Protocol):
 class Mixture:
     """Steps of two sources in turn, the first with a given share of them."""
 
-    def __init__(self, first: Source, second: Source, *, share: float, seed: int) -> None:
+    def __init__(
+        self, first: TrainingData, second: TrainingData, *, share: float, seed: int
+    ) -> None:
         self._sources = (first, second)
         self._share = share
         self._seed = seed

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from udfs.drawing.training_rows import DrawnPairs
-from udfs.drawing.validation import DrawnEvalSpec, drawn_tasks
+from udfs.drawing.validation import DrawnEvalSpec, draw_tasks
 from udfs.errors import SettingsError
 from udfs.files.image_files import read_image
 from udfs.gme.prepare import Row, RowPreparer
-from udfs.storage import located
+from udfs.storage import locate
 from udfs.strings import python_rows, require_utf8
 from udfs.training.data import TablePairs
 from udfs.training.pictures import DrawnPictures
-from udfs.training.plan import Mixture, Source
+from udfs.training.plan import Mixture, TrainingData
 from udfs.training.retrieval import Corpus, RetrievalTask
 from udfs.training.spec import PairsSpec, TrainSpec
 
@@ -29,9 +29,9 @@ Evaluation = tuple[Corpus, list[RetrievalTask]]
 _DRAWN_VALIDATION = DrawnEvalSpec(combinations=60, views=3, split="train", seed=1)
 
 
-def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> Source:
+def open_source(spec: TrainSpec, preparer: RowPreparer, team: Team) -> TrainingData:
     """The drawn catalogue, the pairs table, or both in turn. Raises SettingsError where neither is given."""
-    sources: list[Source] = []
+    sources: list[TrainingData] = []
     if spec.drawn:
         pictures = DrawnPictures.open(
             spec.drawn, preparer, rank=team.rank, world=team.world, barrier=team.barrier
@@ -76,7 +76,7 @@ def open_validation(spec: TrainSpec) -> Evaluation | None:
         return pairs_tasks(spec.validation, instructions=spec.instructions)
     if not spec.drawn:
         return None
-    return drawn_tasks(replace(_DRAWN_VALIDATION, instructions=spec.instructions))
+    return draw_tasks(replace(_DRAWN_VALIDATION, instructions=spec.instructions))
 
 
 def open_report(spec: TrainSpec) -> dict[str, Evaluation]:
@@ -85,7 +85,7 @@ def open_report(spec: TrainSpec) -> dict[str, Evaluation]:
     """
     found: dict[str, Evaluation] = {}
     if spec.drawn:
-        found["drawn"] = drawn_tasks(
+        found["drawn"] = draw_tasks(
             DrawnEvalSpec(instructions=spec.instructions, held_out_seed=spec.drawn.held_out_seed)
         )
     if spec.validation:
@@ -116,7 +116,7 @@ def pairs_tasks(spec: PairsSpec, *, instructions: bool = True) -> Evaluation:
 def _row(pair: dict[str, object], side: str, spec: PairsSpec) -> Row:
     text, image, uri = (pair[f"{side}_{name}"] for name in ("text", "image", "image_uri"))
     if image is None and uri is not None:
-        where = located(spec.image_base, str(uri))
+        where = locate(spec.image_base, str(uri))
         image = read_image(where, spec=spec.reading)
     is_query = side == "query"
     for name, value in (("text", text), ("instruction", pair["instruction"])):

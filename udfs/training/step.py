@@ -27,7 +27,7 @@ class Team:
         if self.world > 1:
             distributed.barrier()
 
-    def agreed(self, value: float) -> float:
+    def agree(self, value: float) -> float:
         """The first process's value, in all of them."""
         if self.world == 1:
             return value

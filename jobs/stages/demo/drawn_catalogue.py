@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.lake.lake import is_path, table_given
-from jobs.lake.sql import qualified
+from jobs.lake.sql import table_sql
 from jobs.settings.settings import Settings
 from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
-from udfs.drawing.training_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, drawn_pair_batches
+from udfs.drawing.training_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, draw_pair_batches
 from udfs.errors import LakeError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def draw_pairs(spark: SparkSession, *, settings: Settings, overwrite: bool = Fal
     """Write `draw.rows` training pairs of the drawn catalogue's train split; else as `draw_catalogue`."""
     table = _new_table(spark, settings, overwrite=overwrite)
     rows = _numbers(spark, settings).mapInArrow(
-        partial(drawn_pair_batches, spec=DrawnPairsSpec(seed=settings.draw.seed)),
+        partial(draw_pair_batches, spec=DrawnPairsSpec(seed=settings.draw.seed)),
         DRAWN_PAIRS_OUTPUT,
     )
     return _written(rows, table)
@@ -58,7 +58,7 @@ def _new_table(spark: SparkSession, settings: Settings, *, overwrite: bool) -> s
 def _written(rows: DataFrame, table: str) -> str:
     writer = rows.write.format("delta").mode("overwrite")
     writer = writer.option("overwriteSchema", "true").option("delta.enableChangeDataFeed", "true")
-    writer.save(table) if is_path(table) else writer.saveAsTable(qualified(table))
+    writer.save(table) if is_path(table) else writer.saveAsTable(table_sql(table))
     return table
 
 
@@ -67,4 +67,4 @@ def _exists(spark: SparkSession, table: str) -> bool:
 
     if is_path(table):
         return bool(DeltaTable.isDeltaTable(spark, table))
-    return spark.catalog.tableExists(qualified(table))
+    return spark.catalog.tableExists(table_sql(table))

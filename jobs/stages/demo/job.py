@@ -14,7 +14,7 @@ from jobs.lake.lake import Lake, absolute, read_table
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import promote
 from jobs.lake.runs import Run, open_run
-from jobs.lake.sql import literal, qualified
+from jobs.lake.sql import literal, table_sql
 from jobs.reports.hits import QueryResult, write_search_report
 from jobs.stages.demo.drawn_catalogue import draw_catalogue
 from jobs.stages.embed.job import embed_table
@@ -131,12 +131,12 @@ def _search(demo: Demo, model: ResolvedModel) -> list[QueryResult]:
     target = find_target(demo.lake)
     with open_run(demo.lake, demo.registry, job="search_table") as run:
         report = search_table(demo.lake, run, target=target, model=model)
-        results = _shown(demo, run, model, output=report.output)
+        results = _shown_queries(demo, run, model, output=report.output)
     demo.say(f"   {report}")
     return results
 
 
-def _shown(demo: Demo, run: Run, model: ResolvedModel, *, output: str) -> list[QueryResult]:
+def _shown_queries(demo: Demo, run: Run, model: ResolvedModel, *, output: str) -> list[QueryResult]:
     with run.stage("report"):
         queries = read_queries(demo.lake.spark, demo.settings.search)
         hits = read_table(demo.lake.spark, output).collect()
@@ -145,7 +145,7 @@ def _shown(demo: Demo, run: Run, model: ResolvedModel, *, output: str) -> list[Q
 
 def _change_rows(demo: Demo) -> None:
     spark, settings = demo.lake.spark, demo.settings
-    table = qualified(absolute(settings.source.table))
+    table = table_sql(absolute(settings.source.table))
     spec = CatalogueSpec(seed=settings.draw.seed)
     ids = [
         catalogue_row(number, spec=spec)["id"] for number in range(_CHANGED_ROWS + _REMOVED_ROWS)

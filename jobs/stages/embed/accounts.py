@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.stages.embed.work import Embedding, stored_contents
+from jobs.stages.embed.work import Embedding, read_contents
 from udfs.errors import LakeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def compare_ids(job: Embedding, ids: SourceIds) -> Accounts:
     from pyspark.sql import functions as F
 
     spark = job.lake.spark
-    stored = stored_contents(job, version=job.lake.version("vectors")).drop("content_hash")
+    stored = read_contents(job, version=job.lake.version("vectors")).drop("content_hash")
     both = ids.counted.join(stored, "id", "full_outer")
     paired = F.col("rows").isNotNull() & F.col("vector_id").isNotNull()
     seen = Observation(f"accounts-{job.run.run_id}")

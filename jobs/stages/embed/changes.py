@@ -10,7 +10,7 @@ from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
 from jobs.stages.embed.reuse import LostContents, stage_reused
-from jobs.stages.embed.work import Embedding, stored_contents
+from jobs.stages.embed.work import Embedding, read_contents
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _stage_pending(
     newest = F.struct("commit_version", F.col("content_hash"), F.col("row_hash"))
     latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
     current = latest.select("id", "newest.content_hash", "newest.row_hash")
-    stored = stored_contents(job, version=pinned)
+    stored = read_contents(job, version=pinned)
     if job.retry_rejected:
         stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
     stored = stored.select(
@@ -115,7 +115,7 @@ def _stage_embedded(
     if reused is not None:
         chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
     chosen = chosen.select("row.id", "row.row_hash", "content_hash")
-    scan = job.source.hashed(rows).join(F.broadcast(chosen), ["id", "row_hash"])
+    scan = job.source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
     inputs = scan.select(
         F.col("content_hash").alias("key"),
         "text",

@@ -127,7 +127,7 @@ def source_runs(lake: Lake, *, model_id: str) -> DataFrame:
     from pyspark.sql import functions as F
 
     runs = lake.read("run_events").where("job = 'embed_table' AND source_table IS NOT NULL")
-    runs = runs.withColumn("source_table", lake.resolved("source_table"))
+    runs = runs.withColumn("source_table", lake.resolve_column("source_table"))
     return runs.where(F.col("model_id") == model_id)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.progress import RowProgress
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.claims import claim, killed_runs
+from jobs.lake.claims import claim, mark_killed_runs
 from jobs.lake.lake import Lake
 from jobs.stages.embed.accounts import (
     Accounts,
@@ -92,7 +92,7 @@ def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
         notes=f"{staging}/slow-rows",
     )
     with claim(run, name=name, timeout=settings.embed.claim_seconds) as held:
-        for dead in killed_runs(lake, name, but=run.run_id):
+        for dead in mark_killed_runs(lake, name, but=run.run_id):
             storage.remove_folder(lake.folder("staging", dead))
         job = Embedding(lake, run, source, spec, staging, held, settings.embed.rescan)
         try:
@@ -181,7 +181,7 @@ def _embed_window(
         if reached > state.version:
             ids = _follow(job, stream, state=state, reached=reached)
         snapshot = source.rows(source.read(job.lake.spark, version=reached))
-        unsettled = _unsettled_ids(job, stream, ids, reached=reached)
+        unsettled = _find_unsettled_ids(job, stream, ids, reached=reached)
         if unsettled is not None:
             winners = snapshot.join(unsettled, "id")
             looked = embed_changes(job, winners, name="unsettled", lost=lost)
@@ -222,7 +222,7 @@ def _leave_removals(rows: DataFrame, folder: str) -> None:
     by_commit.where("balance < 0").select("id").distinct().write.mode("overwrite").parquet(folder)
 
 
-def _unsettled_ids(
+def _find_unsettled_ids(
     job: Embedding, stream: WindowStream, ids: SourceIds, *, reached: int
 ) -> DataFrame | None:
     """Ids whose one row a stream cannot tell: those of several rows, and those of which one of several may be removed.

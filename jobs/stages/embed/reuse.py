@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import is_broken_off
 from jobs.lake.lake import delta_table
-from jobs.stages.embed.work import Embedding, stored_contents
+from jobs.stages.embed.work import Embedding, read_contents
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -71,7 +71,7 @@ def stage_reused(
     from pyspark.sql import functions as F
 
     wanted = pending.select("content_hash").distinct()
-    known = stored_contents(job, version=pinned).where("status = 'ok'").join(wanted, "content_hash")
+    known = read_contents(job, version=pinned).where("status = 'ok'").join(wanted, "content_hash")
     matches = known.groupBy("content_hash").agg(
         F.min("vector_id").alias("vector_id"), F.lit(None).cast("bigint").alias("commit")
     )

@@ -16,7 +16,7 @@ from jobs.lake.lake import (
     table_given,
     table_version,
 )
-from jobs.lake.sql import identifier, qualified
+from jobs.lake.sql import identifier, table_sql
 from jobs.stages.embed.source_checks import (
     Columns,
     check_contents,
@@ -114,7 +114,7 @@ class Source:
         reader = spark.read.format("delta").option("readChangeFeed", "true")
         reader = reader.option("startingVersion", start).option("endingVersion", end)
         return (
-            reader.load(self.table) if is_path(self.table) else reader.table(qualified(self.table))
+            reader.load(self.table) if is_path(self.table) else reader.table(table_sql(self.table))
         )
 
     def stream(
@@ -137,7 +137,7 @@ class Source:
         if start is not None:
             reader = reader.option("startingVersion", start)
         return (
-            reader.load(self.table) if is_path(self.table) else reader.table(qualified(self.table))
+            reader.load(self.table) if is_path(self.table) else reader.table(table_sql(self.table))
         )
 
     def rows(self, frame: DataFrame) -> DataFrame:
@@ -159,7 +159,7 @@ class Source:
             *[c for c in ("_change_type", "_commit_version") if c in frame.columns],
         )
 
-    def hashed(self, rows: DataFrame) -> DataFrame:
+    def add_row_hash(self, rows: DataFrame) -> DataFrame:
         """Rows with `row_hash`: over text and image bytes, or over text and path where images are files."""
         from pyspark.sql import functions as F
 
@@ -178,7 +178,7 @@ class Source:
         version = (
             F.col("_commit_version") if "_commit_version" in rows.columns else F.lit(0)
         ).cast("bigint")
-        hashed = self.hashed(rows).withColumn("commit_version", version)
+        hashed = self.add_row_hash(rows).withColumn("commit_version", version)
         columns = ["id", "row_hash", "commit_version"]
         if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))

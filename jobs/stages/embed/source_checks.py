@@ -56,7 +56,7 @@ class Columns:
         found = self.find(column)
         if found is not None:
             return self.types[found]
-        renamed = _renamed(self.lake, self.table, column) if self.lake else ""
+        renamed = _tell_renaming(self.lake, self.table, column) if self.lake else ""
         close = difflib.get_close_matches(column, list(self.types), n=1, cutoff=0.5)
         hint = renamed or (f"; did you mean {close[0]}?" if close else ".")
         raise LakeError(
@@ -64,7 +64,7 @@ class Columns:
         )
 
 
-def _renamed(lake: Lake, table: str, column: str) -> str:
+def _tell_renaming(lake: Lake, table: str, column: str) -> str:
     """What the table's history says of a column that was renamed; empty where it says nothing."""
     from pyspark.sql import functions as F
 

@@ -193,7 +193,7 @@ class WindowStream:
         """Run the stream to the source's present end; whether there was nothing more to give from the start."""
         failures: list[BaseException] = []
 
-        def watched(frame: DataFrame, batch_id: int) -> None:
+        def process_batch(frame: DataFrame, batch_id: int) -> None:
             try:
                 one_batch(frame, batch_id)
             except BaseException as error:
@@ -210,7 +210,7 @@ class WindowStream:
                 start=self.window.start,
             )
             query = (
-                stream.writeStream.foreachBatch(watched)
+                stream.writeStream.foreachBatch(process_batch)
                 .option("checkpointLocation", f"{self.folder}/checkpoint")
                 .trigger(availableNow=True)
                 .start()

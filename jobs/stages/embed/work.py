@@ -36,7 +36,7 @@ class Embedding:
         return self.spec.model.model_id
 
 
-def stored_contents(job: Embedding, *, version: int) -> DataFrame:
+def read_contents(job: Embedding, *, version: int) -> DataFrame:
     """(id, content_hash, vector_id, status) of the model's vector rows, without the vectors."""
     from pyspark.sql import functions as F
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobs.lake.lake import read_table
 from jobs.lake.source_views import SourceRuns, refresh_source_views
-from jobs.lake.sql import identifier, literal, qualified
+from jobs.lake.sql import identifier, literal, table_sql
 
 if TYPE_CHECKING:
     from jobs.stages.embed.work import Embedding
@@ -30,7 +30,7 @@ def _merge_columns(job: Embedding) -> int:
     The commit changes no text or image, so the next run finds the same content and embeds nothing.
     """
     spark, embed = job.lake.spark, job.lake.settings.embed
-    table, row_id = qualified(job.source.table), identifier("s", job.source.settings.id)
+    table, row_id = table_sql(job.source.table), identifier("s", job.source.settings.id)
     vector, model = identifier("s", embed.vector_column), identifier("s", embed.model_column)
     _add_columns(job)
     result = spark.sql(
@@ -57,5 +57,5 @@ def _add_columns(job: Embedding) -> None:
     if embed.model_column.lower() not in have:
         missing.append(f"{model} STRING")
     if missing:
-        table, columns = qualified(job.source.table), ", ".join(missing)
+        table, columns = table_sql(job.source.table), ", ".join(missing)
         job.lake.spark.sql(f"ALTER TABLE {table} ADD COLUMNS ({columns})")

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 from jobs.stages.evaluate.data.tasks import load_tasks
 from jobs.stages.evaluate.figures.compare import differences
 from jobs.stages.evaluate.figures.floors import floors_of, read_floors
-from jobs.stages.evaluate.figures.indexed import Indexes, corpus_indexes, ranked_through
-from jobs.stages.evaluate.figures.measuring import Asked, asked_tasks, measured, metrics_of
-from jobs.stages.evaluate.figures.ranking import ranked
+from jobs.stages.evaluate.figures.indexed import Indexes, corpus_indexes, rank_by_indexes
+from jobs.stages.evaluate.figures.measuring import (
+    EmbeddedTasks,
+    embed_tasks,
+    measure_rankings,
+    metrics_of,
+)
+from jobs.stages.evaluate.figures.ranking import rank_exactly
 from jobs.stages.evaluate.figures.record import Evaluation, load_scores, record
 from jobs.stages.evaluate.figures.summary import summarise
 from jobs.stages.evaluate.page.report import (
@@ -21,7 +26,7 @@ from jobs.stages.evaluate.page.report import (
     log_figures,
     write_page,
 )
-from jobs.stages.evaluate.page.shown import Ranked
+from jobs.stages.evaluate.page.shown import RankedTask
 from udfs import storage
 
 if TYPE_CHECKING:
@@ -48,16 +53,16 @@ def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> Evaluat
     run.begin()
     folder = lake.folder("staging", run.run_id)
     try:
-        asked = asked_tasks(lake, run, tasks, model=model, folder=folder)
+        asked = embed_tasks(lake, run, tasks, model=model, folder=folder)
         indexes = corpus_indexes(asked, run, model=model) if settings.index else None
         with run.stage("rank and measure"):
             sides = (asked.suite, asked.queries, asked.vectors)
-            found = ranked(*sides, depth=settings.depth, dim=model.spec.dim)
-            exact = measured(asked, found, name="exact", depth=settings.depth)
+            found = rank_exactly(*sides, depth=settings.depth, dim=model.spec.dim)
+            exact = measure_rankings(asked, found, name="exact", depth=settings.depth)
         scores = [task.score for task in exact]
         evaluation = Evaluation(_new_id(), run.run_id, model.spec.model_id)
         report = EvaluationReport(
-            evaluation=_recorded(lake, evaluation, exact),
+            evaluation=_record(lake, evaluation, exact),
             lines=summarise(scores),
             floors=floors_of(asked, exact, known=known),
             against=settings.against,
@@ -75,20 +80,20 @@ def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> Evaluat
 
 
 def _indexed(
-    lake: Lake, run: Run, asked: Asked, exact: Sequence[Ranked], indexes: Indexes
+    lake: Lake, run: Run, asked: EmbeddedTasks, exact: Sequence[RankedTask], indexes: Indexes
 ) -> IndexedEvaluation:
     """The same queries once more, through an index of each corpus."""
     depth = lake.settings.evaluate.depth
     with run.stage("rank through index"):
-        found = ranked_through(asked, indexes, depth=depth)
-        through = measured(asked, found, name="indexed", depth=depth)
+        found = rank_by_indexes(asked, indexes, depth=depth)
+        through = measure_rankings(asked, found, name="indexed", depth=depth)
     evaluation = Evaluation(_new_id(), run.run_id, indexes.model_id, indexes.factories)
     scores = [task.score for task in through]
     changed = differences(scores, [task.score for task in exact])
-    return IndexedEvaluation(_recorded(lake, evaluation, through), summarise(scores), changed)
+    return IndexedEvaluation(_record(lake, evaluation, through), summarise(scores), changed)
 
 
-def _recorded(lake: Lake, evaluation: Evaluation, tasks: Sequence[Ranked]) -> Evaluation:
+def _record(lake: Lake, evaluation: Evaluation, tasks: Sequence[RankedTask]) -> Evaluation:
     hits = {task.score.name: task.first_hits for task in tasks}
     record(lake, evaluation, [task.score for task in tasks], first_hits=hits)
     return evaluation

@@ -20,7 +20,7 @@ from udfs.index.build import (
     train_batches,
 )
 from udfs.index.manifest import ShardRecord
-from udfs.index.resume import QuantizerRecord, finished_quantizer, finished_shard
+from udfs.index.resume import QuantizerRecord, find_quantizer, find_shard
 from udfs.search.check import CHECK_OUTPUT, CheckSpec, check_batches
 from udfs.specs import IndexPlan, IndexSpec
 
@@ -36,11 +36,9 @@ _BLOCK_BITS = 10
 _INT64_VALUES = 2**64
 
 
-def trained_quantizer(
-    vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int
-) -> QuantizerRecord:
+def train_in_task(vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int) -> QuantizerRecord:
     """Train on a hash sample of the `rows` of `vectors` in one task, unless an earlier build of this index has."""
-    if kept := finished_quantizer(spec.root):
+    if kept := find_quantizer(spec.root):
         log.info("index %s: quantizer is there already, kept", spec.index_id)
         return kept
     sample = _sample(vectors, spec.plan, rows=rows).select("embedding")
@@ -54,7 +52,7 @@ def trained_quantizer(
     return pydantic.TypeAdapter(QuantizerRecord).validate_json(row.record)
 
 
-def built_shards(
+def build_shards(
     vectors: DataFrame, run: Run, build: ShardsSpec, *, rows: int
 ) -> tuple[tuple[ShardRecord, ...], list[int]]:
     """Records of all shards by number, and the numbers of those kept from an earlier build.
@@ -64,7 +62,7 @@ def built_shards(
     spec = build.index
     numbers = range(spec.plan.shards)
     sha = build.quantizer.sha256
-    found = {n: finished_shard(spec.root, n, quantizer_sha256=sha) for n in numbers}
+    found = {n: find_shard(spec.root, n, quantizer_sha256=sha) for n in numbers}
     records = {n: record for n, record in found.items() if record is not None}
     kept = sorted(records)
     pending = [n for n in numbers if n not in records]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.index_marks import hold
-from jobs.lake.indexes import committed_index, delete_rows, required_index
+from jobs.lake.indexes import delete_rows, find_index, require_index
 from jobs.lake.lake import delta_table, now
 from udfs import storage
 from udfs.errors import IndexDataError
@@ -35,13 +35,13 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     from pyspark.sql import functions as F
 
     spec = manifest.spec
-    hold(lake, run, named_indexes(manifest))
+    hold(lake, run, index_and_base(manifest))
     if missing := manifest.missing_files():
         raise IndexDataError(
             f"index {spec.index_id} was not committed: {missing[0]}, and {len(missing) - 1} more; vacuum-indexes or "
             "somebody else removed them meanwhile. Build it again"
         )
-    if committed_index(lake, spec.index_id) is not None:
+    if find_index(lake, spec.index_id) is not None:
         return False  # its manifest is the one that the row names
     written = manifest.write(spec.root)
     # What a build wrote that was killed between the two commits describes files that may be gone.
@@ -69,13 +69,13 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     if lake.insert_new("indexes", row, key="index_id"):
         return True
     # The same index, committed by another run since we looked; but the manifest that lies there now is ours.
-    committed = str(required_index(lake, spec.index_id).manifest_sha256)
+    committed = str(require_index(lake, spec.index_id).manifest_sha256)
     if committed != written.sha256:
         replace(manifest, replaces=committed).write(spec.root)
     return False
 
 
-def named_indexes(manifest: Manifest) -> list[str]:
+def index_and_base(manifest: Manifest) -> list[str]:
     """The index and its base: those whose files a search of it opens."""
     return [manifest.spec.index_id, *([manifest.base.index_id] if manifest.base else [])]
 
@@ -90,7 +90,7 @@ def store_points(lake: Lake, manifest: Manifest) -> None:
     from pyspark.sql import functions as F
 
     index_id = manifest.spec.index_id
-    row = required_index(lake, index_id)
+    row = require_index(lake, index_id)
     manifest = replace(manifest, replaces=row.manifest_sha256)
     written = manifest.write(manifest.spec.root)
     values = {"params": F.lit(_params(manifest)), "manifest_sha256": F.lit(written.sha256)}

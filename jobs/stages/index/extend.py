@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.indexes import index_folder, whole_manifest
-from jobs.stages.index.build import built_shards, check_shards
+from jobs.stages.index.build import build_shards, check_shards
 from jobs.stages.index.changes import Changes, changes_since, write_gone
 from jobs.stages.index.vectors import indexed_vectors
 from udfs import storage
@@ -94,7 +94,7 @@ def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | Non
     folder = lake.folder("staging", f"plan-{uuid.uuid4().hex}")
     try:
         changes = changes_since(lake, base, version=version, folder=folder)
-        reason = _too_many(changes, base) or _drifted(lake, changes, base, version=version)
+        reason = _too_many(changes, base) or _tell_drift(lake, changes, base, version=version)
     except IndexDataError as error:  # files of the base: a whole build needs none of them
         log.warning(_AGAIN, base.spec.index_id, error)
         return None
@@ -112,10 +112,10 @@ def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | Non
     return Extension(base, changes.fresh, changes.gone)
 
 
-def extended_manifest(
+def extend_index(
     lake: Lake, run: Run, spec: IndexSpec, extension: Extension
 ) -> tuple[Manifest, tuple[int, ...]]:
-    """Build and check the files of an index that adds to another, as `built_manifest` does for a whole one."""
+    """Build and check the files of an index that adds to another, as `build_whole` does for a whole one."""
     base = extension.base
     build = ShardsSpec(spec, base.quantizer, base.spec.root)
     staging = lake.folder("staging", run.run_id)
@@ -127,7 +127,7 @@ def extended_manifest(
             gone = write_gone(changes, root=spec.root, name=GONE_NAME)
         fresh = changes.new_of(indexed_vectors(lake, spec))
         with run.stage("build shards"):
-            shards, kept = built_shards(fresh, run, build, rows=changes.fresh)
+            shards, kept = build_shards(fresh, run, build, rows=changes.fresh)
         with run.stage("check"):
             run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
     finally:
@@ -152,7 +152,7 @@ def _too_many(changes: Changes, base: Manifest) -> str | None:
     return None
 
 
-def _drifted(lake: Lake, changes: Changes, base: Manifest, *, version: int) -> str | None:
+def _tell_drift(lake: Lake, changes: Changes, base: Manifest, *, version: int) -> str | None:
     """Why new rows are too unlike those that the quantizer was trained on; None: they are not."""
     from pyspark.sql import functions as F
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from jobs.lake.index_marks import require_not_removing
 from jobs.lake.indexes import delete_rows
-from jobs.stages.index.build import built_shards, check_shards, trained_quantizer
+from jobs.stages.index.build import build_shards, check_shards, train_in_task
 from jobs.stages.index.commit import commit_index, total_bytes
-from jobs.stages.index.extend import Extension, extended_manifest
+from jobs.stages.index.extend import Extension, extend_index
 from jobs.stages.index.plan import PlannedIndex, plan_index
-from jobs.stages.index.predict import Prediction, compared
+from jobs.stages.index.predict import Prediction, compare_cost
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.index.build import ShardsSpec
 from udfs.index.manifest import Manifest
@@ -94,9 +94,9 @@ def build_index(
     if planned.broken:
         delete_rows(lake, "indexes", [spec.index_id])
     if extension is not None:
-        manifest, kept = extended_manifest(lake, run, spec, extension)
+        manifest, kept = extend_index(lake, run, spec, extension)
     else:
-        manifest, kept = built_manifest(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
+        manifest, kept = build_whole(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
     run.counts["indexed"] = manifest.rows
     size = total_bytes(manifest)
     run.metrics.update({"index.bytes": size, "index.shards": len(manifest.shards)})
@@ -104,11 +104,11 @@ def build_index(
     with run.stage("commit"):
         built = commit_index(lake, run, manifest)
     new_rows = manifest.rows - sum(manifest.shards[n].rows for n in kept)
-    told = compared(run, planned.cost, encoded_rows=new_rows) if planned.cost else ()
+    told = compare_cost(run, planned.cost, encoded_rows=new_rows) if planned.cost else ()
     return IndexReport(spec, built, manifest.rows, size, kept, told, extension)
 
 
-def built_manifest(
+def build_whole(
     vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int
 ) -> tuple[Manifest, tuple[int, ...]]:
     """Train, build and check the files of an index; returns what describes them, and the shards kept from before.
@@ -117,11 +117,11 @@ def built_manifest(
     searches.
     """
     with run.stage("train"):
-        quantizer = trained_quantizer(vectors, run, spec, rows=rows)
+        quantizer = train_in_task(vectors, run, spec, rows=rows)
     run.counts["trained_on"] += quantizer.rows
     build = ShardsSpec(spec, quantizer.file, spec.root)
     with run.stage("build shards"):
-        shards, kept = built_shards(vectors, run, build, rows=rows)
+        shards, kept = build_shards(vectors, run, build, rows=rows)
     with run.stage("check"):
         run.counts["checked"] += check_shards(vectors, CheckSpec(build, shards))
     return Manifest(spec, quantizer.file, shards, error=quantizer.error), tuple(kept)

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake.index_marks import read_marks
-from jobs.lake.indexes import committed_indexes, whole_manifest
+from jobs.lake.indexes import read_indexes, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.settings.index import IndexSettings
 from jobs.stages.index.extend import MAX_SHARE, Extension, extension_of, newest_base
-from jobs.stages.index.predict import predicted_cost
+from jobs.stages.index.predict import predict_cost
 from jobs.stages.index.vectors import count_vectors
 from udfs.errors import IndexDataError
 from udfs.index.cost import CostEstimate
@@ -71,8 +71,8 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     version = lake.version("vectors")
     rows = count_vectors(lake, model.spec.model_id, version=version)
     settings = lake.settings.index
-    planned = planned_at(lake, settings, model=model, version=version, rows=rows)
-    committed = committed_indexes(lake, model_id=model.spec.model_id)
+    planned = plan_at(lake, settings, model=model, version=version, rows=rows)
+    committed = read_indexes(lake, model_id=model.spec.model_id)
     if existing := committed.get(planned.spec.index_id):
         if _is_whole(lake, existing):
             return replace(planned, existing=existing)
@@ -81,13 +81,13 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     bases = [row for index_id, row in committed.items() if index_id not in going]
     base = newest_base(lake, bases, planned.spec, settings=settings)
     if base is not None:
-        spec = _added_to(base, planned.spec, lake=lake)
+        spec = _add_to(base, planned.spec, lake=lake)
         existing = committed.get(spec.index_id)
         if existing and _is_whole(lake, existing):
             return replace(planned, spec=spec, existing=existing, broken=False)
         if extension := extension_of(lake, base, version=version):
             return replace(planned, spec=spec, extension=extension, broken=existing is not None)
-    return replace(planned, cost=predicted_cost(lake, planned.spec, rows=rows))
+    return replace(planned, cost=predict_cost(lake, planned.spec, rows=rows))
 
 
 def _is_whole(lake: Lake, row: Any) -> bool:
@@ -99,7 +99,7 @@ def _is_whole(lake: Lake, row: Any) -> bool:
     return True
 
 
-def _added_to(base: Manifest, spec: IndexSpec, *, lake: Lake) -> IndexSpec:
+def _add_to(base: Manifest, spec: IndexSpec, *, lake: Lake) -> IndexSpec:
     """`spec` as an index that adds to `base`: with its quantizer, searched as it is where the settings do not say how.
 
     What is added is few rows: in as many shards as the base has they would make searches slower.
@@ -117,7 +117,7 @@ def _added_to(base: Manifest, spec: IndexSpec, *, lake: Lake) -> IndexSpec:
     return replace(spec, index_id=index_id, root=lake.folder("indexes", index_id), plan=plan)
 
 
-def planned_at(
+def plan_at(
     lake: Lake, settings: IndexSettings, *, model: ResolvedModel, version: int, rows: int
 ) -> PlannedIndex:
     """The index of these settings over the `rows` vectors that a version has of the model. Writes nothing."""

@@ -10,7 +10,7 @@ import pydantic
 
 from jobs.driver.task_errors import clear_task_errors
 from udfs.errors import IndexDataError
-from udfs.index.cost import CostEstimate, estimate, shown_bytes, shown_seconds
+from udfs.index.cost import CostEstimate, estimate, format_bytes, format_seconds
 from udfs.index.probe import PROBE_OUTPUT, Speed, probe_batches
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class Prediction:
 
     def __str__(self) -> str:
         shown = [
-            shown_bytes(int(value)) if self.in_bytes else shown_seconds(value)
+            format_bytes(int(value)) if self.in_bytes else format_seconds(value)
             for value in (self.measured, self.predicted)
         ]
         return f"{self.name} {shown[0]} (predicted {shown[1]})"
 
 
-def predicted_cost(lake: Lake, spec: IndexSpec, *, rows: int) -> CostEstimate:
+def predict_cost(lake: Lake, spec: IndexSpec, *, rows: int) -> CostEstimate:
     """The cost of an index of `rows` vectors: every step is tried for a moment in one task, on an executor's machine."""
     trial = functools.partial(probe_batches, spec=spec)
     with clear_task_errors():
@@ -47,7 +47,7 @@ def predicted_cost(lake: Lake, spec: IndexSpec, *, rows: int) -> CostEstimate:
     return estimate(spec.plan, rows, spec.dim, speed=speed)
 
 
-def compared(run: Run, cost: CostEstimate, *, encoded_rows: int) -> tuple[Prediction, ...]:
+def compare_cost(run: Run, cost: CostEstimate, *, encoded_rows: int) -> tuple[Prediction, ...]:
     """Predicted against measured for what this run did itself; the predicted figures are put beside the others of `run`.
 
     Nothing is said of training or shards that were kept from an earlier build.

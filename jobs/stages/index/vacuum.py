@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake.index_marks import (
     claim,
-    ended_runs,
+    find_ended_runs,
     forget,
-    held,
+    is_held,
     left_behind,
     mark_unused,
     read_marks,
@@ -74,16 +74,16 @@ def plan_vacuum(lake: Lake, *, releases: int, retain: timedelta) -> Vacuum:
     writing them. A folder is as old as the newest file in it; where a store does not tell that, the folder is kept.
     """
     rows = {row.index_id: row for row in lake.read("indexes").collect()}
-    needed = _needed(lake, rows, releases=releases)
+    needed = _find_needed(lake, rows, releases=releases)
     marks = read_marks(lake)
-    ended = ended_runs(lake, marks.values())
+    ended = find_ended_runs(lake, marks.values())
     oldest = now() - retain
     found: dict[str, list[str]] = {"indexes": [], "left": [], "marked": []}
     sizes: dict[str, int] = {}
     for index_id in sorted(_known(lake, rows, marks) - needed):
         mark, folder = marks.get(index_id), lake.folder("indexes", index_id)
         going = mark is not None and mark.mark == "removing"
-        if mark is not None and held(mark, ended=ended):
+        if mark is not None and is_held(mark, ended=ended):
             continue
         if not _is_name(index_id) or not _may_touch(lake, folder):
             log.warning("index %s: %s leads out of the lake and is left alone", index_id, folder)
@@ -100,7 +100,7 @@ def plan_vacuum(lake: Lake, *, releases: int, retain: timedelta) -> Vacuum:
         found["indexes" if index_id in rows else "left"].append(index_id)
         if storage.exists(folder):
             sizes[folder] = usage.bytes
-    for path in _staged(lake):
+    for path in _staging_folders(lake):
         usage = storage.usage(path)
         if usage.changed is not None and usage.changed < oldest.timestamp():
             sizes[path] = usage.bytes
@@ -129,11 +129,11 @@ def vacuum(lake: Lake, run: Run, planned: Vacuum) -> Vacuum:
     if due or planned.marked or planned.kept:
         run.begin()
     if due or planned.marked:
-        ended = ended_runs(lake, read_marks(lake).values())
+        ended = find_ended_runs(lake, read_marks(lake).values())
         mark_unused(lake, run, {*due, *planned.marked}, ended=ended)
     if planned.kept:
         forget(lake, planned.kept, marks=("unused", "removing"))
-    claimed = _claimed(lake, run, due, planned) if due else set()
+    claimed = _claim(lake, run, due, planned) if due else set()
     folders -= {lake.folder("indexes", index_id) for index_id in due - claimed}
     if claimed:
         for table in ("indexes", "index_shards"):
@@ -170,25 +170,25 @@ def remove_within(lake: Lake, folder: str) -> int:
     return size
 
 
-def _claimed(lake: Lake, run: Run, due: Collection[str], planned: Vacuum) -> set[str]:
+def _claim(lake: Lake, run: Run, due: Collection[str], planned: Vacuum) -> set[str]:
     """Those of `due` that are this run's to remove: claimed, and after that still named by nothing."""
     claimed = claim(lake, run, due, unused_since=now() - timedelta(hours=planned.retain_hours))
     rows = {row.index_id: row for row in lake.read("indexes").collect()}
-    needed = claimed & _needed(lake, rows, releases=planned.releases)
+    needed = claimed & _find_needed(lake, rows, releases=planned.releases)
     if needed:
         log.info("in use again, and kept: %s", ", ".join(sorted(needed)))
         forget(lake, needed, marks=("removing",))
     return claimed - needed
 
 
-def _needed(lake: Lake, rows: dict[str, Any], *, releases: int) -> set[str]:
+def _find_needed(lake: Lake, rows: dict[str, Any], *, releases: int) -> set[str]:
     """Committed indexes that searches, rollbacks, promotes and builds need."""
-    wanted = {*_released(lake, limit=releases), *_newest(lake, rows)}
+    wanted = {*_find_released(lake, limit=releases), *_newest(lake, rows)}
     bases = {_base(rows[index_id]) for index_id in wanted if index_id in rows}
     return {index_id for index_id in wanted | bases if index_id in rows}
 
 
-def _released(lake: Lake, *, limit: int) -> set[str]:
+def _find_released(lake: Lake, *, limit: int) -> set[str]:
     """Indexes of the newest releases that differ, and of those that one rollback after another goes to."""
     releases = newest_releases(lake, limit=None)
     newest = list(dict.fromkeys(release.index_id for release in releases if release.index_id))
@@ -220,7 +220,7 @@ def _known(lake: Lake, rows: Collection[str], marks: dict[str, Any]) -> set[str]
     return {*rows, *(row.index_id for row in shards), *folders, *going}
 
 
-def _staged(lake: Lake) -> Iterator[str]:
+def _staging_folders(lake: Lake) -> Iterator[str]:
     """Folders of intermediate files."""
     parent = lake.folder("staging")
     for name in storage.names(parent):

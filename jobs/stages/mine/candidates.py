@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.lake.indexes import read_manifest, required_index
-from jobs.lake.runs import Run, recorded
+from jobs.lake.indexes import read_manifest, require_index
+from jobs.lake.runs import Run, record_end
 from jobs.stages.index.job import build_index
-from jobs.stages.search.job import found_for
+from jobs.stages.search.job import search_embedded
 from udfs.specs import SearchSpec
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: i
     from pyspark.sql import functions as F
 
     lake = suite.lake
-    with recorded(Run(lake, "build_index")) as run:
+    with record_end(Run(lake, "build_index")) as run:
         index = build_index(lake, run, model=model).spec
-    row = required_index(lake, index.index_id)
+    row = require_index(lake, index.index_id)
     manifest = read_manifest(lake, row)
     spec = SearchSpec(
         root=index.root,
@@ -35,7 +35,7 @@ def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: i
         k=depth,
         manifest_sha256=str(row.manifest_sha256),
     )
-    hits = found_for(embedded, spec=spec, manifest=manifest, settings=lake.settings.search)
+    hits = search_embedded(embedded, spec=spec, manifest=manifest, settings=lake.settings.search)
     key = F.expr("substring(id, instr(id, '/') + 1)").alias("key")
     return hits.where("rank IS NOT NULL").select("query_id", "rank", key, "score")
 

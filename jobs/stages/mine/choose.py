@@ -81,7 +81,7 @@ def with_negatives(pairs: DataFrame, chosen: DataFrame, candidates: DataFrame) -
     return pairs.join(lists, "pair", "left").select(*COLUMNS, "negatives")
 
 
-def counted(chosen: DataFrame) -> dict[str, int]:
+def count_outcomes(chosen: DataFrame) -> dict[str, int]:
     """Pairs, why some have no negatives, negatives, and rows that each guard left out."""
     from pyspark.sql import functions as F
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import is_path, read_table, table_given
-from jobs.lake.sql import literal, qualified
+from jobs.lake.sql import literal, table_sql
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.tasks import TaskData
 from jobs.stages.mine.candidates import at_random, nearest
-from jobs.stages.mine.choose import chosen_negatives, counted, with_negatives
-from jobs.stages.mine.pairs import COLUMNS, candidate_rows, located, mined_pairs
-from jobs.stages.search.job import embedded_queries
+from jobs.stages.mine.choose import chosen_negatives, count_outcomes, with_negatives
+from jobs.stages.mine.pairs import COLUMNS, candidate_rows, locate_images, read_mined_pairs
+from jobs.stages.search.job import embed_queries
 from udfs import storage
 from udfs.errors import LakeError, SettingsError
 from udfs.training.negatives import NegativesSpec
@@ -48,14 +48,14 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
     LakeError.
     """
     settings = lake.settings.mine
-    output = _checked_output(lake)
-    source = mined_pairs(lake, run)
+    output = _check_output(lake)
+    source = read_mined_pairs(lake, run)
     run.model = model
     run.begin()
     staging = lake.folder("staging", run.run_id)
     try:
         with run.stage("stage"), clear_task_errors():
-            pairs = _staged(source, folder=f"{staging}/pairs")
+            pairs = _stage_pairs(source, folder=f"{staging}/pairs")
             candidates = candidate_rows(lake, source)
             suite = _suite(lake, pairs, candidates)
         with run.stage("embed candidates"):
@@ -63,7 +63,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
         vectors = suite.vectors(model)
         counts = _count_candidates(vectors)
         with run.stage("embed queries"):
-            asked = embedded_queries(
+            asked = embed_queries(
                 suite.lake, _queries(pairs, settings), model, folder=f"{staging}/queries"
             )
         with run.stage("search"), clear_task_errors():
@@ -77,11 +77,11 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
             spec = NegativesSpec(settings.k, settings.skip, settings.highest, settings.own_picture)
             scores = _scores(pairs, asked, vectors)
             chosen = chosen_negatives(pairs, found, scores, spec=spec, folder=f"{staging}/chosen")
-            counts |= counted(chosen)
+            counts |= count_outcomes(chosen)
         with run.stage("write"), clear_task_errors():
             made = with_negatives(pairs, chosen, candidates)
             writer = made.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-            writer.save(output) if is_path(output) else writer.saveAsTable(qualified(output))
+            writer.save(output) if is_path(output) else writer.saveAsTable(table_sql(output))
     finally:
         storage.remove_folder(staging)
     run.counts.update(counts)
@@ -89,7 +89,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
     return MineReport(output, counts)
 
 
-def _staged(source: DataFrame, *, folder: str) -> DataFrame:
+def _stage_pairs(source: DataFrame, *, folder: str) -> DataFrame:
     """The pairs, numbered by `pair`, written once."""
     from pyspark.sql import functions as F
 
@@ -101,7 +101,9 @@ def _staged(source: DataFrame, *, folder: str) -> DataFrame:
 def _suite(lake: Lake, pairs: DataFrame, candidates: DataFrame) -> Suite:
     """The candidates as the one corpus of a suite, staged."""
     settings = lake.settings.mine
-    documents = located(candidates, image_base=settings.image_base).withColumnRenamed("key", "id")
+    documents = locate_images(candidates, image_base=settings.image_base).withColumnRenamed(
+        "key", "id"
+    )
     data = TaskData(
         documents,
         _queries(pairs, settings),
@@ -128,7 +130,7 @@ def _queries(pairs: DataFrame, settings: MineSettings) -> DataFrame:
         "instruction",
         f"{literal(settings.depth)} AS k",
     )
-    return located(rows, image_base=settings.image_base)
+    return locate_images(rows, image_base=settings.image_base)
 
 
 def _scores(pairs: DataFrame, asked: DataFrame, vectors: DataFrame) -> DataFrame:
@@ -166,7 +168,7 @@ def _count_candidates(vectors: DataFrame) -> dict[str, int]:
     return counts
 
 
-def _checked_output(lake: Lake) -> str:
+def _check_output(lake: Lake) -> str:
     """`mine.output`; a table that holds something else than pairs is not replaced, nor the one that is read."""
     from delta.tables import DeltaTable
 
@@ -184,7 +186,7 @@ def _checked_output(lake: Lake) -> str:
     exists = (
         DeltaTable.isDeltaTable(spark, output)
         if by_path
-        else spark.catalog.tableExists(qualified(output))
+        else spark.catalog.tableExists(table_sql(output))
     )
     missing = set(COLUMNS) - set(read_table(spark, output).columns) if exists else set()
     if missing:

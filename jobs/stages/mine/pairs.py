@@ -28,7 +28,7 @@ COLUMNS = (
 )
 
 
-def mined_pairs(lake: Lake, run: Run) -> DataFrame:
+def read_mined_pairs(lake: Lake, run: Run) -> DataFrame:
     """COLUMNS of the pairs of `mine.pairs` and `mine.tasks`, and query_key, own_key, positive_key, query_id.
 
     A key is the hash of a content (text, picture, URI); `own_key` that of the picture of a query that has text too,
@@ -37,17 +37,17 @@ def mined_pairs(lake: Lake, run: Run) -> DataFrame:
     settings = lake.settings.mine
     frames = []
     if settings.pairs:
-        frames.append(_conformed(_table(lake, run), settings.pairs))
+        frames.append(_conform(_table(lake, run), settings.pairs))
     if settings.tasks:
-        frames.append(_conformed(task_pairs(lake.spark, mined_tasks(lake)), "mine.tasks"))
+        frames.append(_conform(task_pairs(lake.spark, read_train_tasks(lake)), "mine.tasks"))
     if not frames:
         raise SettingsError(
             "nothing to mine negatives for: set mine.pairs to a table, or mine.tasks to retrieval tasks"
         )
-    return _keyed(reduce(lambda one, other: one.unionByName(other), frames))
+    return _add_keys(reduce(lambda one, other: one.unionByName(other), frames))
 
 
-def mined_tasks(lake: Lake) -> list[EvaluationTask]:
+def read_train_tasks(lake: Lake) -> list[EvaluationTask]:
     """The tasks of `mine.tasks` with their train split."""
     changed = {"tasks": lake.settings.mine.tasks, "split": "train"}
     return load_tasks(lake.settings.evaluate.model_copy(update=changed))
@@ -57,7 +57,7 @@ def candidate_rows(lake: Lake, pairs: DataFrame) -> DataFrame:
     """(key, text, image, image_uri): what may become a negative, each content once."""
     rows = contents(pairs, "positive")
     if lake.settings.mine.corpus == "tasks":
-        for task in mined_tasks(lake):
+        for task in read_train_tasks(lake):
             documents = read_task(lake.spark, task).documents
             rows = rows.unionByName(documents.select(_key(*_SIDE).alias("key"), *_SIDE))
     return rows.dropDuplicates(["key"])
@@ -71,7 +71,7 @@ def contents(pairs: DataFrame, side: str) -> DataFrame:
     return pairs.select(F.col(f"{side}_key").alias("key"), *named)
 
 
-def located(rows: DataFrame, *, image_base: str) -> DataFrame:
+def locate_images(rows: DataFrame, *, image_base: str) -> DataFrame:
     """Rows with an `image_uri` that starts from `image_base` where it is relative."""
     from pyspark.sql import functions as F
 
@@ -93,7 +93,7 @@ def _table(lake: Lake, run: Run) -> DataFrame:
     return read_pairs(lake.spark, table, version=version)
 
 
-def _conformed(frame: DataFrame, where: str) -> DataFrame:
+def _conform(frame: DataFrame, where: str) -> DataFrame:
     """COLUMNS of a pairs table; those that it lacks are null."""
     from pyspark.sql import functions as F
 
@@ -117,7 +117,7 @@ def _kind(name: str) -> str:
     return "binary" if name.endswith("_image") else "string"
 
 
-def _keyed(pairs: DataFrame) -> DataFrame:
+def _add_keys(pairs: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     query, positive = ([f"{side}_{name}" for name in _SIDE] for side in ("query", "positive"))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.lake.indexes import read_manifest, required_index
+from jobs.lake.indexes import read_manifest, require_index
 from jobs.lake.releases import newest_index
 from jobs.stages.recall.exact import exact_results
-from jobs.stages.recall.queries import AskedQueries, asked_queries
+from jobs.stages.recall.queries import AskedQueries, write_queries
 from jobs.stages.recall.record import append_recalls, metrics_of, require_plots, write_report
 from jobs.stages.recall.summary import Group, PointFigures, figures, groups_of
 from jobs.stages.recall.timed_search import Measurable, measure
@@ -76,14 +76,14 @@ def index_to_measure(lake: Lake, registry: Registry) -> tuple[IndexSpec, Resolve
     index_id = lake.settings.recall.index
     if index_id is None:
         model = registry.resolve()
-        return committed_spec(lake, newest_index(lake, model_id=model.spec.model_id)), model
-    spec = committed_spec(lake, index_id)
+        return open_spec(lake, newest_index(lake, model_id=model.spec.model_id)), model
+    spec = open_spec(lake, index_id)
     return spec, registry.find(spec.model_id)
 
 
-def committed_spec(lake: Lake, index_id: str) -> IndexSpec:
+def open_spec(lake: Lake, index_id: str) -> IndexSpec:
     """A committed index, where it lies now. Raises LakeError or IndexDataError."""
-    return read_manifest(lake, required_index(lake, index_id)).spec
+    return read_manifest(lake, require_index(lake, index_id)).spec
 
 
 def measure_recall(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> RecallReport:
@@ -98,12 +98,12 @@ def measure_recall(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedMode
     run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
     run.begin()
     with run.stage("queries"):
-        asked = asked_queries(lake, run, spec=spec, model=model)
+        asked = write_queries(lake, run, spec=spec, model=model)
     run.counts.update({"queries": len(asked.query_ids), "queries_refused": asked.refused})
     key = exact_results(lake, run, spec=spec, asked=asked, k=settings.k)
     points = points_to_measure(spec.plan, settings)
     with run.stage("measure"):
-        committed = str(required_index(lake, spec.index_id).manifest_sha256)
+        committed = str(require_index(lake, spec.index_id).manifest_sha256)
         index = Measurable(spec.root, committed)
         measured = measure(lake, index, asked=asked, key=key, points=points)
     found = tuple(figures(measured, groups_of(asked), k=settings.k))

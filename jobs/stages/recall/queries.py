@@ -10,7 +10,7 @@ from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import read_table, table_given
 from jobs.lake.sql import identifier
 from jobs.stages.index.vectors import indexed_vectors
-from jobs.stages.search.job import embedded_queries
+from jobs.stages.search.job import embed_queries
 from jobs.stages.search.queries import read_queries, read_raw
 from udfs import storage
 from udfs.errors import IndexDataError, LakeError
@@ -50,13 +50,13 @@ class AskedQueries:
     refused: int
 
 
-def asked_queries(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> AskedQueries:
+def write_queries(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> AskedQueries:
     """Write the queries of section `recall` as a query set. Raises LakeError where they cannot be used."""
     staging = lake.folder("staging", run.run_id)
     try:
         if lake.settings.recall.queries:
             return _of_table(lake, run, spec, model, staging)
-        return _held_out(lake, spec)
+        return _hold_out(lake, spec)
     finally:
         storage.remove_folder(staging)
 
@@ -82,7 +82,7 @@ def _of_table(
     )
     queries = read_queries(lake.spark, asked)
     with run.stage("embed"):
-        made = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
+        made = embed_queries(lake, queries, model, folder=f"{staging}/queries")
     good = made.where("status = 'ok'")
     labels = queries.select("query_id", _kind().alias("kind"))
     if settings.segments:
@@ -95,7 +95,7 @@ def _of_table(
     return _written(lake, spec, vectors, labels, ("table", refused))
 
 
-def _held_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
+def _hold_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
     """Rows of the index by hash; each is left out of its own exact and found results."""
     from pyspark.sql import functions as F
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import is_path, read_table, table_given
-from jobs.lake.sql import qualified
+from jobs.lake.sql import table_sql
 from jobs.stages.search.queries import query_reading, read_queries
-from jobs.stages.search.scatter import scattered, shard_parts
+from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
 from udfs import storage
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
@@ -58,23 +58,23 @@ def search_table(lake: Lake, run: Run, *, target: Target, model: ResolvedModel) 
     for queries or an output that cannot be used, IndexDataError for an index that is damaged or of another model.
     """
     settings = lake.settings.search
-    output = _checked_output(lake)
+    output = _check_output(lake)
     queries = read_queries(lake.spark, settings)
     run.begin()
     with (
-        searched(lake, run, queries, target=target, model=model) as results,
+        open_results(lake, run, queries, target=target, model=model) as results,
         run.stage("search"),
         clear_task_errors(),
     ):
         writer = results.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-        writer.save(output) if is_path(output) else writer.saveAsTable(qualified(output))
+        writer.save(output) if is_path(output) else writer.saveAsTable(table_sql(output))
     counts = _count(read_table(lake.spark, output), queries, k=settings.k)
     run.counts.update(counts)
     return SearchReport(target.index_id, output, counts)
 
 
 @contextmanager
-def searched(
+def open_results(
     lake: Lake, run: Run, queries: DataFrame, *, target: Target, model: ResolvedModel
 ) -> Iterator[DataFrame]:
     """Results (SEARCH_OUTPUT) of `queries` (columns QUERIES), to be read inside the block.
@@ -91,17 +91,17 @@ def searched(
     staging = lake.folder("staging", run.run_id)
     try:
         with run.stage("embed"):
-            embedded = embedded_queries(lake, queries, model, folder=f"{staging}/queries")
+            embedded = embed_queries(lake, queries, model, folder=f"{staging}/queries")
         with run.stage("changes since index"):
             spec = search_spec(lake, run, target=target, staging=staging)
-        yield found_for(
+        yield search_embedded(
             embedded, spec=spec, manifest=target.manifest, settings=lake.settings.search
         )
     finally:
         storage.remove_folder(staging)
 
 
-def found_for(
+def search_embedded(
     embedded: DataFrame, *, spec: SearchSpec, manifest: Manifest, settings: SearchSettings
 ) -> DataFrame:
     """SEARCH_OUTPUT rows of embedded queries (SEARCH_INPUT), over all shards at once or scattered."""
@@ -109,12 +109,12 @@ def found_for(
     blocks = max(math.ceil(embedded.count() / QUERIES_PER_TASK), 1)
     if len(parts) > 1:
         log.info("index %s is searched in %d parts", manifest.spec.index_id, len(parts))
-        return scattered(embedded, spec=spec, parts=parts, blocks=blocks)
+        return search_scattered(embedded, spec=spec, parts=parts, blocks=blocks)
     search = functools.partial(search_batches, spec=spec)
     return embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
 
 
-def embedded_queries(
+def embed_queries(
     lake: Lake, queries: DataFrame, model: ResolvedModel, *, folder: str
 ) -> DataFrame:
     """SEARCH_INPUT rows of all queries, embedded once into files."""
@@ -140,7 +140,7 @@ def embedded_queries(
     return queries.select("query_id", "k").join(made, "query_id").select(*wanted)
 
 
-def _checked_output(lake: Lake) -> str:
+def _check_output(lake: Lake) -> str:
     """`search.output`; a table that holds something else than results is not replaced."""
     from delta.tables import DeltaTable
 
@@ -152,7 +152,7 @@ def _checked_output(lake: Lake) -> str:
     exists = (
         DeltaTable.isDeltaTable(spark, output)
         if is_path(output)
-        else spark.catalog.tableExists(qualified(output))
+        else spark.catalog.tableExists(table_sql(output))
     )
     if exists:
         missing = set(SEARCH_OUTPUT_ARROW.names) - set(read_table(spark, output).columns)

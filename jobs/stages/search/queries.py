@@ -38,7 +38,7 @@ def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
         raise LakeError(
             "search.queries is not set: give a Delta table (name or path), or .parquet/.jsonl"
         )
-    queries = normalised(read_raw(spark, settings.queries), settings)
+    queries = normalise_queries(read_raw(spark, settings.queries), settings)
     _require_query_ids(queries, settings.queries)
     return queries
 
@@ -51,7 +51,7 @@ def query_reading(lake: Lake) -> ReadSpec:
     return read_spec(lake.spark, lake.settings, *tables, folders=folders)
 
 
-def normalised(frame: DataFrame, settings: SearchSettings) -> DataFrame:
+def normalise_queries(frame: DataFrame, settings: SearchSettings) -> DataFrame:
     """Any table with the columns of a query as QUERIES; an `image` of strings is a path or URI."""
     from pyspark.sql import functions as F
 

@@ -12,7 +12,7 @@ from jobs.lake.lake import cause, read_table
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from jobs.reports.previews import Preview, previews
 from jobs.stages.search.queries import query_reading, read_queries
-from jobs.stages.search.rows import embedded_source
+from jobs.stages.search.rows import find_source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -94,7 +94,7 @@ def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview
     if not ids:
         return {}
     try:
-        source = embedded_source(lake, model_id=model_id)
+        source = find_source(lake, model_id=model_id)
         if source is None:
             return {}
         wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from udfs.specs import IndexSpec, SearchSpec
 
 
-def embedded_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
+def find_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
     """The source table that the model's vectors were made from, as its last run read it; None where that is unknown.
 
     With `ids_only` its text and pictures are not looked at. Raises LakeError where the table, or a column, is gone.
@@ -42,7 +42,7 @@ def embedded_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Sou
     return Source.open(lake, settings=SourceSettings(**known))
 
 
-def restricted(
+def restrict(
     lake: Lake, run: Run, spec: SearchSpec, *, index: IndexSpec, staging: str
 ) -> SearchSpec:
     """`spec` with what `search.filter` and `search.group_by` ask for, as files in the staging folder.
@@ -53,7 +53,7 @@ def restricted(
     settings = lake.settings.search
     if settings.filter is None and settings.group_by is None:
         return spec
-    source = embedded_source(lake, model_id=index.model_id, ids_only=True)
+    source = find_source(lake, model_id=index.model_id, ids_only=True)
     if source is None:
         raise LakeError(
             "search.filter and search.group_by are about the source table, but no run of embed-table for model "

@@ -56,7 +56,7 @@ def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]
     return parts
 
 
-def scattered(
+def search_scattered(
     embedded: DataFrame, *, spec: SearchSpec, parts: list[list[int]], blocks: int
 ) -> DataFrame:
     """SEARCH_OUTPUT rows of SEARCH_INPUT queries, searched in `blocks` tasks a part.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.reports.hits import QueryResult
-from jobs.stages.search.job import searched
+from jobs.stages.search.job import open_results
 from jobs.stages.search.report import query_results
 from jobs.stages.search.target import Target
 from udfs.errors import LakeError
@@ -36,7 +36,7 @@ def search_one(run: Run, query: Query, *, target: Target, model: ResolvedModel) 
         "query_id", "text", "image", "STRING(NULL) AS image_uri", "instruction", "k"
     )
     with (
-        searched(lake, run, queries, target=target, model=model) as results,
+        open_results(lake, run, queries, target=target, model=model) as results,
         run.stage("search"),
         clear_task_errors(),
     ):

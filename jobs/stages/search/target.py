@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jobs.lake.indexes import committed_index, whole_manifest
+from jobs.lake.indexes import find_index, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.lake.releases import Release, current_release
 from jobs.stages.index.changes import changes_since, write_gone
 from jobs.stages.search.fresh import write_fresh
-from jobs.stages.search.rows import restricted
+from jobs.stages.search.rows import restrict
 from udfs.errors import IndexDataError, LakeError, SettingsError
 from udfs.index.manifest import GONE_NAME, Manifest
 from udfs.index.points import point_for
@@ -58,7 +58,7 @@ def find_target(lake: Lake) -> Target:
             f"nothing to search: {found} in {lake.name('releases')}; build an index (gme-lake build-index), then "
             "run gme-lake release promote"
         )
-    row = committed_index(lake, release.index_id)
+    row = find_index(lake, release.index_id)
     if row is None:
         raise LakeError(
             f"index {release.index_id} of the current {release} is not in {lake.name('indexes')}. {_WAY_OUT}"
@@ -92,9 +92,7 @@ def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> Search
     )
     version = lake.version("vectors")
     run.inputs.append((lake.name("vectors"), version, "vectors"))
-    spec = restricted(
-        lake, run, spec, index=replace(index, vectors_version=version), staging=staging
-    )
+    spec = restrict(lake, run, spec, index=replace(index, vectors_version=version), staging=staging)
     if version == index.vectors_version:
         return spec
     changes = changes_since(lake, target.manifest, version=version, folder=f"{staging}/changes")

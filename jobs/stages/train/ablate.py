@@ -13,7 +13,7 @@ import numpy as np
 from jobs.lake.lake import Lake, absolute, now
 from jobs.lake.registry import Registry
 from jobs.stages.train.ablation_report import Ablation, StrategyResult, plot, results_table
-from jobs.stages.train.job import run_processes, score_metrics, thinned_metrics, training_spec
+from jobs.stages.train.job import run_processes, score_metrics, thin_metrics, training_spec
 from jobs.stages.train.pair_files import DataFolder
 from jobs.stages.train.strategies import Strategy, load_strategies, strategy_settings
 from udfs.bootstrap import Floats
@@ -80,7 +80,7 @@ def ablate_training(
                 outcome = _outcome(run, registry, spec, changed)
                 lake.append("ablations", _rows(run, name, strategy, spec, outcome))
             outcomes[name].append(outcome)
-    ablation = _compared(settings, strategies, outcomes)
+    ablation = _compare(settings, strategies, outcomes)
     for file in _written(ablation, folder):
         registry.log_artifact(str(file))
     return AblationReport(ablation, folder)
@@ -105,7 +105,7 @@ def _outcome(run: Run, registry: Registry, spec: TrainSpec, settings: Settings) 
             raise FileNotFoundError(f"{spec.work} has no scores of the training that just ended")
         (Path(spec.work) / "last.pt").unlink()  # weights and optimiser, to go on from
     run.counts["reused" if reused else "trained"] += 1
-    registry.log_history(thinned_metrics(Path(spec.work) / "metrics.jsonl"))
+    registry.log_history(thin_metrics(Path(spec.work) / "metrics.jsonl"))
     registry.log_metrics(score_metrics(scores))
     return Outcome(settings.train.seed, scores, reused)
 
@@ -133,7 +133,7 @@ def _rows(
         }
 
 
-def _compared(
+def _compare(
     settings: Settings, strategies: dict[str, Strategy], outcomes: dict[str, list[Outcome]]
 ) -> Ablation:
     metric = settings.ablate.metric

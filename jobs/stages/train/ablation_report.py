@@ -57,7 +57,7 @@ class Ablation:
 
     def write(self, path: str | Path) -> None:
         """Write as JSON with four digits."""
-        text = json.dumps(_rounded(asdict(self)), indent=1)
+        text = json.dumps(_round(asdict(self)), indent=1)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -169,9 +169,9 @@ def _result(entry: Mapping[str, Any]) -> StrategyResult:
     return StrategyResult(**{**entry, "scores": scores, "change": change})
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: _round(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(inner) for inner in value]
+        return [_round(inner) for inner in value]
     return round(value, 4) if isinstance(value, float) else value

@@ -45,7 +45,7 @@ def train_embedder(spark: SparkSession, run: Run, *, registry: Registry, setting
     with run.stage("train"):
         run_processes(train, spec)
     metrics = Path(spec.work) / "metrics.jsonl"
-    registry.log_history(thinned_metrics(metrics))
+    registry.log_history(thin_metrics(metrics))
     registry.log_artifact(str(metrics))
     if scores := read_scores(spec):
         registry.log_metrics(score_metrics(scores))
@@ -225,7 +225,7 @@ def _read(metrics: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
 
-def thinned_metrics(metrics: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def thin_metrics(metrics: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """(step, values) for MLflow of a training's metrics file: every validation, and about `_POINTS` of the other lines."""
     lines = _read(metrics)
     every = max(1, len(lines) // _POINTS)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.lake.indexes import committed_index, read_manifest
-from jobs.stages.index.job import built_manifest
+from jobs.lake.indexes import find_index, read_manifest
+from jobs.stages.index.job import build_whole
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.timed_search import Measurable, measure, price
@@ -49,7 +49,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tried:
+class CandidateResult:
     """A candidate and its measured points. `chosen` reaches the goal on the tuning queries; None: `nearest` comes near."""
 
     manifest: Manifest
@@ -61,25 +61,25 @@ class Tried:
     short: Short | None
 
 
-def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried:
+def try_candidate(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> CandidateResult:
     """Build (unless committed or left by an earlier tuning), price and measure one candidate; nothing is committed."""
     spec = planned.spec
-    row = committed_index(lake, spec.index_id)
+    row = find_index(lake, spec.index_id)
     if row is None:
         log.info("index %s: %s, %d rows", spec.index_id, spec.plan.factory, planned.rows)
-        manifest, _ = built_manifest(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
+        manifest, _ = build_whole(indexed_vectors(lake, spec), run, spec, rows=planned.rows)
         manifest.write(spec.root)
     else:
         manifest = read_manifest(lake, row)
     committed = None if row is None else str(row.manifest_sha256)
     index = Measurable(manifest.spec.root, committed)
-    found = _measured(lake, run, index, trial, plan=manifest.spec.plan)
+    found = _measure(lake, run, index, trial, plan=manifest.spec.plan)
     kinds, goal = trial.kinds[trial.tuning], trial.goal
     seen = [m.take(trial.tuning) for m in found]
     chosen = cheapest(seen, kinds, recall=goal.recall, max_ms=goal.max_ms)
     reachable = chosen or cheapest(seen, kinds, recall=goal.recall)
     short: Short | None = None if chosen else ("time" if reachable else "recall")
-    return Tried(
+    return CandidateResult(
         manifest=manifest,
         committed=row is not None,
         bytes=bytes_of(spec.plan.factory, spec.dim),
@@ -90,7 +90,7 @@ def tried(lake: Lake, run: Run, *, planned: PlannedIndex, trial: Trial) -> Tried
     )
 
 
-def _measured(
+def _measure(
     lake: Lake, run: Run, index: Measurable, trial: Trial, *, plan: IndexPlan
 ) -> list[Measured]:
     points = grid(plan.nlist, refined=plan.refine != "none")

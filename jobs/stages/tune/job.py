@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.lake.indexes import committed_index
+from jobs.lake.indexes import find_index
 from jobs.stages.index.commit import commit_index, store_points
-from jobs.stages.index.plan import PlannedIndex, plan_for, planned_at
+from jobs.stages.index.plan import PlannedIndex, plan_at, plan_for
 from jobs.stages.index.vacuum import remove_within
 from jobs.stages.index.vectors import count_vectors
 from jobs.stages.recall.exact import exact_results
-from jobs.stages.recall.queries import AskedQueries, asked_queries
+from jobs.stages.recall.queries import AskedQueries, write_queries
 from jobs.stages.recall.record import append_recalls, metrics_of
 from jobs.stages.recall.summary import PointFigures, figures, groups_of
-from jobs.stages.tune.candidate import Trial, Tried, tried
+from jobs.stages.tune.candidate import CandidateResult, Trial, try_candidate
 from jobs.stages.tune.report import TuneReport
 from udfs.errors import LakeError, SettingsError
 from udfs.index.plan import opq_pq_factory
@@ -51,7 +51,7 @@ def tune_index(lake: Lake, run: Run, *, model: ResolvedModel) -> TuneReport:
             f"no index fits tune.max_bytes={goal.max_bytes}: "
             f"{min(too_large, key=lambda c: c.bytes)} is the smallest; allow as many, or set index.factory"
         )
-    plans = {c: _planned(lake, c, model=model, version=version, rows=rows) for c in fit}
+    plans = {c: _plan(lake, c, model=model, version=version, rows=rows) for c in fit}
     run.model = model
     run.inputs.append((lake.name("vectors"), version, "vectors"))
     run.begin()
@@ -79,12 +79,12 @@ def _candidates(lake: Lake, *, rows: int, dim: int) -> tuple[Candidate, ...]:
     return (Candidate(template, index.nlist, bytes_of(factory, dim)),)
 
 
-def _planned(
+def _plan(
     lake: Lake, candidate: Candidate, *, model: ResolvedModel, version: int, rows: int
 ) -> PlannedIndex:
     wanted = {"factory": candidate.factory, "nlist": candidate.nlist}
     settings = lake.settings.index.model_copy(update=wanted)
-    return planned_at(lake, settings, model=model, version=version, rows=rows)
+    return plan_at(lake, settings, model=model, version=version, rows=rows)
 
 
 def _trial(
@@ -92,7 +92,7 @@ def _trial(
 ) -> Trial:
     """Queries and exact results, which are the same for every candidate."""
     with run.stage("queries"):
-        asked = asked_queries(lake, run, spec=planned.spec, model=model)
+        asked = write_queries(lake, run, spec=planned.spec, model=model)
     half = tuning_half(asked.query_ids, np.array(asked.kinds))
     least = lake.settings.tune.min_queries
     _require_queries(asked, half, wanted=queries_needed(goal.recall, least=least))
@@ -112,14 +112,16 @@ def _require_queries(asked: AskedQueries, half: Mask, *, wanted: int) -> None:
             )
 
 
-def _climb(lake: Lake, run: Run, plans: dict[Candidate, PlannedIndex], trial: Trial) -> list[Tried]:
+def _climb(
+    lake: Lake, run: Run, plans: dict[Candidate, PlannedIndex], trial: Trial
+) -> list[CandidateResult]:
     """Try candidates in order until one reaches the goal; those that cannot help with what was short are passed over."""
-    tries: list[Tried] = []
+    tries: list[CandidateResult] = []
     for candidate, planned in plans.items():
         short = tries[-1].short if tries else None
         if tries and candidate.helps not in (None, short):
             continue
-        tries.append(tried(lake, run, planned=planned, trial=trial))
+        tries.append(try_candidate(lake, run, planned=planned, trial=trial))
         built = sum(not one.committed for one in tries)
         if tries[-1].chosen or built >= lake.settings.tune.builds:
             break
@@ -127,11 +129,11 @@ def _climb(lake: Lake, run: Run, plans: dict[Candidate, PlannedIndex], trial: Tr
     return tries
 
 
-def _best(tries: list[Tried], trial: Trial) -> Tried:
+def _best(tries: list[CandidateResult], trial: Trial) -> CandidateResult:
     """The one that reaches the goal (it is the last), or the one that comes nearest."""
     kinds, limit = trial.kinds[trial.tuning], trial.goal.max_ms
 
-    def nearness(one: Tried) -> tuple[bool, bool, float]:
+    def nearness(one: CandidateResult) -> tuple[bool, bool, float]:
         quick = limit is None or one.nearest.cost <= limit
         bound = bound_of_kinds(one.nearest.recalls, kinds)
         return one.chosen is not None, quick, bound if quick else -one.nearest.cost
@@ -139,7 +141,7 @@ def _best(tries: list[Tried], trial: Trial) -> Tried:
     return max(tries, key=nearness)
 
 
-def _unseen(best: Tried, trial: Trial) -> list[PointFigures]:
+def _unseen(best: CandidateResult, trial: Trial) -> list[PointFigures]:
     """Figures of the best's point on the queries that the choice has not seen."""
     whole = next(m for m in best.measured if m.point == best.nearest.point)
     groups = {group: mask & ~trial.tuning for group, mask in groups_of(trial.asked).items()}
@@ -148,7 +150,7 @@ def _unseen(best: Tried, trial: Trial) -> list[PointFigures]:
     )
 
 
-def _points(best: Tried, trial: Trial) -> tuple[OperatingPoint, ...]:
+def _points(best: CandidateResult, trial: Trial) -> tuple[OperatingPoint, ...]:
     """For each kind and target the fastest point by the tuning queries, with what the others then measured."""
     seen = [m.take(trial.tuning) for m in best.measured]
     whole = {m.point: m for m in best.measured}
@@ -172,7 +174,7 @@ def _points(best: Tried, trial: Trial) -> tuple[OperatingPoint, ...]:
     return tuple(found)
 
 
-def _keep(lake: Lake, run: Run, best: Tried, points: tuple[OperatingPoint, ...]) -> None:
+def _keep(lake: Lake, run: Run, best: CandidateResult, points: tuple[OperatingPoint, ...]) -> None:
     """Commit the chosen index with its points; those of another k that it has already stay."""
     if best.chosen is None:
         return
@@ -183,9 +185,9 @@ def _keep(lake: Lake, run: Run, best: Tried, points: tuple[OperatingPoint, ...])
         store_points(lake, manifest)
 
 
-def _remove_others(lake: Lake, tries: list[Tried], best: Tried) -> None:
+def _remove_others(lake: Lake, tries: list[CandidateResult], best: CandidateResult) -> None:
     """Files of candidates that are no index; the nearest one's stay, for a build to finish."""
     for one in tries:
         spec = one.manifest.spec
-        if one is not best and committed_index(lake, spec.index_id) is None:
+        if one is not best and find_index(lake, spec.index_id) is None:
             remove_within(lake, spec.root)

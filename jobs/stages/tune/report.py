@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.stages.recall.summary import PointFigures
-from jobs.stages.tune.candidate import Trial, Tried
+from jobs.stages.tune.candidate import CandidateResult, Trial
 from udfs.index.points import ANY_KIND, OperatingPoint
 from udfs.recall.ladder import Candidate
 from udfs.recall.tuning import Goal, Measured, bound_of_kinds, cheapest
@@ -18,8 +18,8 @@ class TuneReport:
 
     goal: Goal
     trial: Trial
-    tries: tuple[Tried, ...]
-    best: Tried
+    tries: tuple[CandidateResult, ...]
+    best: CandidateResult
     unseen: tuple[PointFigures, ...]
     points: tuple[OperatingPoint, ...]
     too_large: tuple[Candidate, ...]
@@ -41,7 +41,7 @@ class TuneReport:
                 lines.append(
                     f"  on these queries, which it had not seen, kind {kinds} is below the target; tune with more queries"
                 )
-            lines.append(f"  operating points: {_stored(self.points)}")
+            lines.append(f"  operating points: {_tell_stored(self.points)}")
             lines.append(f"  search at it with search.recall={self.goal.recall:g}")
         return "\n".join(lines)
 
@@ -80,7 +80,7 @@ class TuneReport:
         return "\n".join(lines)
 
 
-def _shape(tried: Tried) -> str:
+def _shape(tried: CandidateResult) -> str:
     spec = tried.manifest.spec
     return f"index {spec.index_id}, {spec.plan.factory} ({tried.bytes:,} bytes a vector)"
 
@@ -95,7 +95,7 @@ def _point(measured: Measured, trial: Trial) -> str:
     )
 
 
-def _why(tried: Tried, trial: Trial) -> str:
+def _why(tried: CandidateResult, trial: Trial) -> str:
     if tried.short is None:
         return "reaches it"
     if tried.short == "recall":
@@ -118,7 +118,7 @@ def _of_kind(one: PointFigures) -> bool:
     return one.group.segment is None and one.group.kind != ANY_KIND
 
 
-def _stored(points: Sequence[OperatingPoint]) -> str:
+def _tell_stored(points: Sequence[OperatingPoint]) -> str:
     mine = [p for p in points if p.kind == ANY_KIND]
     return "; ".join(
         f"{p.target:g} by nprobe {p.nprobe}, k_factor {p.k_factor} ({p.ms:.3f} ms)" for p in mine

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from udfs.errors import CheckpointError
-from udfs.gme.encoder import EncodedBatch
-from udfs.gme.prepare import Prepared
+from udfs.gme.prepare import EncodedBatch, Prepared
 from udfs.serving.server import Options, main_with
 from udfs.serving.window import Loaded
 

@@ -10,7 +10,7 @@ from udfs.errors import CheckpointError, ServingError
 from udfs.gme.prepare import Prepared
 from udfs.serving import wire
 from udfs.serving.limits import frame_limit
-from udfs.serving.wire import Answer, Kind
+from udfs.serving.wire import EncodeReply, Kind
 
 grids = st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4))
 ids = st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20)
@@ -42,7 +42,7 @@ def test_rows_return_as_they_went(cells: list[tuple[list[int], tuple[int, int] |
 
 def test_an_answer_returns_as_it_went() -> None:
     vectors = np.array([[1, np.nan], [0.25, -3]], np.float32)
-    answer = Answer(vectors, [None, "not_finite: NaN"], "host:1:abc", 0.1)
+    answer = EncodeReply(vectors, [None, "not_finite: NaN"], "host:1:abc", 0.1)
     back = wire.decode_answer(wire.encode_answer(answer))
     np.testing.assert_array_equal(back.vectors, vectors)
     assert (back.errors, back.server, back.model_seconds) == (answer.errors, "host:1:abc", 0.1)
@@ -81,7 +81,7 @@ def test_damaged_payloads_are_refused() -> None:
     with pytest.raises(ServingError):
         wire.decode_rows(good[: len(good) // 2])
     with pytest.raises(ServingError, match="expected, found"):
-        wire.decode_rows(wire.encode_answer(Answer(np.zeros((1, 2)), [None], "s", 0.0)))
+        wire.decode_rows(wire.encode_answer(EncodeReply(np.zeros((1, 2)), [None], "s", 0.0)))
     with pytest.raises(ServingError, match="do not fit a grid"):
         wire.decode_rows(
             wire.encode_rows(

@@ -12,7 +12,7 @@ from udfs.drawing import Combination, held_out
 from udfs.drawing import tasks as drawing_tasks
 from udfs.drawing.tasks import ATTRIBUTES, product_name
 from udfs.drawing.training_rows import INSTRUCTIONS, DrawnPairs
-from udfs.drawing.validation import DrawnEvalSpec, drawn_tasks
+from udfs.drawing.validation import DrawnEvalSpec, draw_tasks
 from udfs.drawing.words import COLOUR_WORDS, KIND_WORDS, PATTERN_WORDS
 from udfs.errors import SettingsError
 from udfs.gme import Row
@@ -223,8 +223,8 @@ def test_too_little_to_fill_a_batch_is_an_error(preparer):
 
 def test_evaluation_asks_for_held_out_products_with_new_pictures():
     spec = DrawnEvalSpec(combinations=5, views=2)
-    corpus, tasks = drawn_tasks(spec)
-    again = drawn_tasks(spec)[0]
+    corpus, tasks = draw_tasks(spec)
+    again = draw_tasks(spec)[0]
     assert [row.image for row in corpus.rows] == [row.image for row in again.rows]
     assert len(corpus.rows) == len({row.image for row in corpus.rows}) == 10
     assert set(corpus.ids) <= {product_name(c) for c in held_out()}
@@ -243,7 +243,7 @@ def test_validation_shows_nothing_of_the_report():
         patch.setattr(
             drawing_tasks, "draw_jpeg", lambda *c, **k: seen.append((c, k)) or drawn_jpeg(*c, **k)
         )
-        corpus, tasks = drawn_tasks(spec)
+        corpus, tasks = draw_tasks(spec)
     assert {Combination(*c) for c, _ in seen} <= set(KNOWN)
     assert not [k["seed"] for _, k in seen if not k["seed"].startswith("eval/1/")]
     assert {task.name: len(task.queries) for task in tasks} == {"t2i": 40, "i2i": 20, "it2i": 60}

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from udfs.drawing import held_out
-from udfs.drawing.training_pairs import DrawnPairsSpec, drawn_pair, drawn_pair_batches
+from udfs.drawing.training_pairs import DrawnPairsSpec, draw_pair, draw_pair_batches
 from udfs.gme.images import decode_image
 from udfs.training.data import write_pairs
 
@@ -13,7 +13,7 @@ def test_pairs_show_and_ask_for_trained_products_alone(monkeypatch):
 
     shown = []
     monkeypatch.setattr(drawn_pairs, "draw_jpeg", lambda *c, **_: shown.append(c) or b"jpeg")
-    pairs = [drawn_pair(number, spec=DrawnPairsSpec()) for number in range(1500)]
+    pairs = [draw_pair(number, spec=DrawnPairsSpec()) for number in range(1500)]
     unseen = set(held_out())
     assert len(shown) == 500 + 1000 + 1000
     assert not unseen & set(shown)
@@ -23,9 +23,9 @@ def test_pairs_show_and_ask_for_trained_products_alone(monkeypatch):
 
 def test_the_same_number_is_the_same_pair_and_a_training_reads_it(tmp_path):
     numbers = pa.RecordBatch.from_pydict({"id": list(range(6))})
-    (batch,) = drawn_pair_batches(iter([numbers]), spec=DrawnPairsSpec(seed=3))
-    assert batch.to_pylist()[4] == drawn_pair(4, spec=DrawnPairsSpec(seed=3))
-    assert batch.to_pylist()[4] != drawn_pair(4, spec=DrawnPairsSpec(seed=4))
+    (batch,) = draw_pair_batches(iter([numbers]), spec=DrawnPairsSpec(seed=3))
+    assert batch.to_pylist()[4] == draw_pair(4, spec=DrawnPairsSpec(seed=3))
+    assert batch.to_pylist()[4] != draw_pair(4, spec=DrawnPairsSpec(seed=4))
     assert batch["direction"].to_pylist() == ["t2i", "i2i", "it2i"] * 2
     for row in batch.to_pylist():
         assert ("t" in row["direction"].split("2")[0]) == (row["query_text"] is not None)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from udfs.training.negatives import (
     NEGATIVES_OUTPUT,
-    Asked,
     Found,
+    MinedQuery,
     NegativesSpec,
     choose_batches,
     choose_negatives,
@@ -24,7 +24,7 @@ ROWS = st.lists(
     max_size=12,
 ).map(lambda rows: sorted(rows, key=lambda row: -row.score))
 ASKED = st.builds(
-    Asked,
+    MinedQuery,
     query_key=KEYS,
     right_keys=st.frozensets(KEYS, min_size=1, max_size=4),
     right_ids=st.frozensets(IDS, max_size=2),
@@ -79,7 +79,7 @@ def test_every_row_before_the_last_negative_is_accounted_for(rows, asked, spec):
 
 
 def asked(**more):
-    return Asked(query_key="q", right_keys=frozenset({"p"}), positive_score=0.8, **more)
+    return MinedQuery(query_key="q", right_keys=frozenset({"p"}), positive_score=0.8, **more)
 
 
 def test_each_guard_by_hand():
@@ -118,7 +118,7 @@ def test_the_picture_of_a_fused_query_is_its_negative_only_where_asked_for():
 
 
 def test_a_positive_below_zero_keeps_its_distance():
-    below = Asked(query_key="q", right_keys=frozenset(), positive_score=-0.2)
+    below = MinedQuery(query_key="q", right_keys=frozenset(), positive_score=-0.2)
     rows = [Found("near", -0.205), Found("far", -0.25)]
     assert choose_negatives(rows, asked=below, spec=NegativesSpec(highest=0.95)).keys == ["far"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.stages.evaluate.data.files import files_of, first_of, image_uri, joined_text, read_files
+from jobs.stages.evaluate.data.files import files_of, first_of, image_uri, join_text, read_files
 from jobs.stages.evaluate.data.tasks import EvaluationTask, Modality, TaskData
 from udfs import storage
 from udfs.errors import LakeError
@@ -88,7 +88,7 @@ def _content(
         )
     data, path = _image(frame, task=task, file=file) if shown else (F.lit(None), F.lit(None))
     return [
-        (joined_text(frame, words) if texts else F.lit(None)).cast("string").alias("text"),
+        (join_text(frame, words) if texts else F.lit(None)).cast("string").alias("text"),
         data.cast("binary").alias("image"),
         path.cast("string").alias("image_uri"),
     ]

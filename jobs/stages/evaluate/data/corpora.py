@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.driver.reading import read_spec
 from jobs.lake.lake import Lake
-from jobs.lake.runs import Run, recorded
+from jobs.lake.runs import Run, record_end
 from jobs.lake.sql import identifier, literal, name_parts
 from jobs.lake.tables import Table
 from jobs.settings.embed import SourceSettings
@@ -110,7 +110,7 @@ class Suite:
             self.lake.spark.sql(f"DELETE FROM {table} WHERE {known}")
         missing = [corpus for corpus in wanted if (corpus, signed[corpus]) not in there]
         if missing:
-            frames = [_staged(wanted[corpus], corpus, signed[corpus]) for corpus in missing]
+            frames = [_stage(wanted[corpus], corpus, signed[corpus]) for corpus in missing]
             union = reduce(lambda one, other: one.unionByName(other), frames)
             union.write.format("delta").mode("append").saveAsTable(table)
         return len(missing)
@@ -121,7 +121,7 @@ class Suite:
 
     def embed(self, model: ResolvedModel) -> EmbedReport:
         """Bring the model's vectors of all documents up to date; a model that has embedded them before does nothing."""
-        with recorded(Run(self.lake, "embed_table")) as run:
+        with record_end(Run(self.lake, "embed_table")) as run:
             return embed_table(self.lake, run, model=model)
 
     def vectors(self, model: ResolvedModel) -> DataFrame:
@@ -146,7 +146,7 @@ def _folders(settings: Settings) -> list[str | None]:
     return [mine.image_base, evaluate.data if by_task else None]
 
 
-def _staged(documents: DataFrame, corpus: str, signature: str) -> DataFrame:
+def _stage(documents: DataFrame, corpus: str, signature: str) -> DataFrame:
     from pyspark.sql import functions as F
 
     return documents.select(

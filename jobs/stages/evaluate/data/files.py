@@ -83,7 +83,7 @@ def first_of(frame: DataFrame, names: Sequence[str], *, file: str) -> Column:
     return F.coalesce(*(F.col(identifier(name)).cast("string") for name in have), missing)
 
 
-def joined_text(frame: DataFrame, names: Sequence[str]) -> Column:
+def join_text(frame: DataFrame, names: Sequence[str]) -> Column:
     """Text columns joined by a space and stripped, as GME joins title and text; null where nothing is left."""
     from pyspark.sql import functions as F
 

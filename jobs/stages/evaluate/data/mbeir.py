@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from jobs.stages.evaluate.data.files import first_of, image_uri, joined_text, read_files
+from jobs.stages.evaluate.data.files import first_of, image_uri, join_text, read_files
 from jobs.stages.evaluate.data.tasks import EvaluationTask, Modality, TaskData
 from udfs import storage
 from udfs.errors import LakeError
@@ -81,7 +81,7 @@ def _content(
     """text, image and image_uri of a side, null where its modality has none."""
     from pyspark.sql import functions as F
 
-    text = joined_text(frame, [words] if "text" in modality else [])
+    text = join_text(frame, [words] if "text" in modality else [])
     shown = image_uri(F.col(path), folder=task.folder) if modality != "text" else F.lit(None)
     return [
         text.alias("text"),

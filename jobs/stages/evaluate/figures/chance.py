@@ -31,11 +31,11 @@ def chance(
         left_out = (own or {}).get(query_id)
         n = documents - (left_out is not None)
         found = [gain for document, gain in right.items() if document != left_out]
-        values.append(_expected(name, k, n, found, list(right.values())))
+        values.append(_expectation(name, k, n, found, list(right.values())))
     return float(np.mean(values))
 
 
-def _expected(name: str, k: int, n: int, found: list[int], ideal: list[int]) -> float:
+def _expectation(name: str, k: int, n: int, found: list[int], ideal: list[int]) -> float:
     """`found`: gains of the relevant documents among the n ranked; `ideal`: of all that the metric counts."""
     ranks = np.arange(1, min(k, n) + 1)
     if not ranks.size:

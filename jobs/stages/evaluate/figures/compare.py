@@ -9,8 +9,8 @@ from jobs.lake.lake import Lake
 from jobs.stages.evaluate.data.tasks import Kind
 from jobs.stages.evaluate.figures.measures import check_same_queries
 from jobs.stages.evaluate.figures.record import load_scores
-from jobs.stages.evaluate.figures.summary import Level, Part, TaskScore, parts
-from udfs.bootstrap import Difference, Floats, difference, resampled_means
+from jobs.stages.evaluate.figures.summary import Level, TableLine, TaskScore, parts
+from udfs.bootstrap import Difference, Floats, difference, resample_means
 from udfs.errors import LakeError
 
 
@@ -39,9 +39,9 @@ def differences(new: Sequence[TaskScore], old: Sequence[TaskScore]) -> list[Comp
 
     Raises LakeError, saying what differs, unless both have the same tasks, metrics, splits and queries.
     """
-    before = _matched(new, old)
+    before = _match(new, old)
     changes = {task.name: task.values - before[task.name].values for task in new}
-    resampled = {task.name: resampled_means(changes[task.name], seed=task.seed) for task in new}
+    resampled = {task.name: resample_means(changes[task.name], seed=task.seed) for task in new}
     of_tasks = {
         task.name: difference(task.values, before[task.name].values, seed=task.seed) for task in new
     }
@@ -49,7 +49,7 @@ def differences(new: Sequence[TaskScore], old: Sequence[TaskScore]) -> list[Comp
 
 
 def _row(
-    part: Part,
+    part: TableLine,
     before: dict[str, TaskScore],
     of_tasks: dict[str, Difference],
     resampled: dict[str, Floats],
@@ -68,7 +68,7 @@ def _row(
     return ComparedRow(*part[:4], part.metric, part.datasets, new, old, whole)
 
 
-def _matched(new: Sequence[TaskScore], old: Sequence[TaskScore]) -> dict[str, TaskScore]:
+def _match(new: Sequence[TaskScore], old: Sequence[TaskScore]) -> dict[str, TaskScore]:
     before = {task.name: task for task in old}
     names = {task.name for task in new}
     if names != set(before):

@@ -13,8 +13,8 @@ from jobs.stages.evaluate.figures.measures import parse_metric
 from udfs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from jobs.stages.evaluate.figures.measuring import Asked
-    from jobs.stages.evaluate.page.shown import Ranked
+    from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
+    from jobs.stages.evaluate.page.shown import RankedTask
 
 Floors = dict[str, dict[str, float]]  # task to name to its main metric
 KnownFloors = dict[str, dict[str, dict[str, float]]]  # task to metric to name to value
@@ -40,7 +40,9 @@ def read_floors(file: str | None) -> KnownFloors:
     return found
 
 
-def floors_of(asked: Asked, measured: Sequence[Ranked], *, known: KnownFloors) -> Floors:
+def floors_of(
+    asked: EmbeddedTasks, measured: Sequence[RankedTask], *, known: KnownFloors
+) -> Floors:
     """Floors of every task for its main metric: chance first, then those that are known for this metric.
 
     Where a query has one relevant document, recall@k and hit@k are the same and either is taken.
@@ -62,7 +64,7 @@ def floors_of(asked: Asked, measured: Sequence[Ranked], *, known: KnownFloors) -
     return floors
 
 
-def _same_as(task: Ranked) -> str:
+def _same_as(task: RankedTask) -> str:
     """The other name of the metric where every query has one relevant document."""
     name, k = parse_metric(task.score.metric)
     other = {"recall": "hit", "hit": "recall"}.get(name)
@@ -71,7 +73,7 @@ def _same_as(task: Ranked) -> str:
     return f"{other}@{k}" if other and single else task.score.metric
 
 
-def _own_rows(asked: Asked) -> dict[str, dict[str, str]]:
+def _own_rows(asked: EmbeddedTasks) -> dict[str, dict[str, str]]:
     """Rows that rankings leave out, by task and query."""
     rows = asked.staged.where("self_id IS NOT NULL").select("task", "query_id", "self_id")
     own: dict[str, dict[str, str]] = {}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.stages.evaluate.figures.ranking import best_hits
-from jobs.stages.index.job import built_manifest
-from jobs.stages.index.plan import planned_at
-from jobs.stages.search.job import found_for
+from jobs.stages.index.job import build_whole
+from jobs.stages.index.plan import plan_at
+from jobs.stages.search.job import search_embedded
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
 from udfs.specs import SearchSpec
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jobs.lake.registry import ResolvedModel
     from jobs.lake.runs import Run
-    from jobs.stages.evaluate.figures.measuring import Asked
+    from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Indexes:
     factories: str
 
 
-def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel) -> Indexes:
+def corpus_indexes(asked: EmbeddedTasks, run: Run, *, model: ResolvedModel) -> Indexes:
     """Build an index of every corpus by the settings `index`, as files of this run.
 
     Raises SettingsError where the settings do not fit a corpus (too few rows to train on).
@@ -46,19 +46,19 @@ def corpus_indexes(asked: Asked, run: Run, *, model: ResolvedModel) -> Indexes:
         if rows == rejected:
             continue
         kept = rows - rejected
-        planned = planned_at(lake, lake.settings.index, model=model, version=version, rows=kept)
+        planned = plan_at(lake, lake.settings.index, model=model, version=version, rows=kept)
         root = f"{asked.folder}/indexes/{corpus}"
         spec = replace(planned.spec, index_id=corpus, root=root)
         good = asked.vectors.where((F.col("corpus") == corpus) & (F.col("status") == "ok"))
         vectors = good.select("vector_id", "id", "embedding")
-        manifest, _ = built_manifest(vectors, run, spec, rows=kept)
+        manifest, _ = build_whole(vectors, run, spec, rows=kept)
         manifest.write(root)
         roots[corpus] = root
         factories.add(spec.plan.factory)
     return Indexes(model.spec.model_id, roots, ", ".join(sorted(factories)))
 
 
-def ranked_through(asked: Asked, indexes: Indexes, *, depth: int) -> DataFrame:
+def rank_by_indexes(asked: EmbeddedTasks, indexes: Indexes, *, depth: int) -> DataFrame:
     """RANKED rows of each query's `depth` best documents that the index of its corpus finds."""
     from pyspark.sql import functions as F
 
@@ -70,7 +70,7 @@ def ranked_through(asked: Asked, indexes: Indexes, *, depth: int) -> DataFrame:
         rows = mine.select(F.col("key").alias("query_id"), *wanted)
         spec = SearchSpec(root, indexes.model_id, k=depth + 1)
         with clear_task_errors():
-            hits = found_for(
+            hits = search_embedded(
                 rows, spec=spec, manifest=Manifest.read(root), settings=lake.settings.search
             )
         found.append(hits)

@@ -66,7 +66,7 @@ def measure(
     place = {query_id: number for number, query_id in enumerate(query_ids)}
     values = {metric: np.zeros(len(query_ids)) for metric in asked}
     ranked = 0
-    for query_id, found in _evaluated(ranking, relevant, asked):
+    for query_id, found in _evaluate(ranking, relevant, asked):
         ranked += 1
         for metric, (name, k) in asked.items():
             values[metric][place[query_id]] = _value(found, name, k)
@@ -75,7 +75,7 @@ def measure(
     )
 
 
-def paired(new: QueryScores, old: QueryScores, *, metric: str) -> Difference:
+def compare_paired(new: QueryScores, old: QueryScores, *, metric: str) -> Difference:
     """Difference new minus old of a metric over the same queries. Raises LakeError where the queries differ."""
     check_same_queries(new, old)
     return difference(new.values[metric], old.values[metric])
@@ -115,7 +115,7 @@ def _value(found: Mapping[str, float], name: str, k: int) -> float:
     return found[f"{_TREC[name]}_{k}"]
 
 
-def _evaluated(
+def _evaluate(
     ranking: pa.Table, relevant: dict[str, dict[str, int]], asked: dict[str, tuple[str, int]]
 ) -> Iterator[tuple[str, dict[str, float]]]:
     import pytrec_eval

@@ -12,9 +12,9 @@ from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.layouts import read_task
 from jobs.stages.evaluate.data.tasks import JUDGEMENTS, EvaluationTask
 from jobs.stages.evaluate.figures.measures import METRICS, first_hits, measure, parse_metric
-from jobs.stages.evaluate.figures.ranking import RANKED, embedded_queries, staged_queries
+from jobs.stages.evaluate.figures.ranking import RANKED, embed_queries, stage_queries
 from jobs.stages.evaluate.figures.summary import TaskScore
-from jobs.stages.evaluate.page.shown import Ranked
+from jobs.stages.evaluate.page.shown import RankedTask
 from udfs.errors import LakeError, SettingsError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Counts:
+class EmbeddedCounts:
     """Documents by corpus and queries by task: how many there are, and how many of them have no vector."""
 
     documents: dict[str, tuple[int, int]]
@@ -34,10 +34,10 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EmbeddedTasks:
     """Tasks whose documents and queries are embedded, to be ranked and measured; `folder` is for files of this run.
 
-    `staged` are the queries as they were read, `queries` and `vectors` the embedded sides: see `embedded_queries`
+    `staged` are the queries as they were read, `queries` and `vectors` the embedded sides: see `embed_queries`
     and `Suite.vectors`.
     """
 
@@ -47,32 +47,34 @@ class Asked:
     judgements: DataFrame
     queries: DataFrame
     vectors: DataFrame
-    counts: Counts
+    counts: EmbeddedCounts
     folder: str
 
 
-def asked_tasks(
+def embed_tasks(
     lake: Lake, run: Run, tasks: Sequence[EvaluationTask], *, model: ResolvedModel, folder: str
-) -> Asked:
+) -> EmbeddedTasks:
     """Read the tasks and embed both sides. Raises LakeError for data that cannot be read, or a task without any."""
     searched = [Searched(t.name, t.corpus_key, read_task(lake.spark, t)) for t in tasks]
     with run.stage("stage"), clear_task_errors():
         suite = Suite.open(lake, searched)
         run.counts["corpora_staged"] = suite.stage()
-        staged = staged_queries(suite, folder=f"{folder}/queries")
-        judgements = _staged_judgements(searched, folder=f"{folder}/judgements")
+        staged = stage_queries(suite, folder=f"{folder}/queries")
+        judgements = _stage_judgements(searched, folder=f"{folder}/judgements")
         _check_staged(suite, staged)
     with run.stage("embed documents"):
         embedded = suite.embed(model)
         run.counts["documents_embedded"] = embedded.counts.get("embedded", 0)
     with run.stage("embed queries"):
-        queries = embedded_queries(suite, staged, model, folder=f"{folder}/embedded")
+        queries = embed_queries(suite, staged, model, folder=f"{folder}/embedded")
     vectors = suite.vectors(model)
-    counts = _counted(queries, vectors)
-    return Asked(suite, tasks, staged, judgements, queries, vectors, counts, folder)
+    counts = _count(queries, vectors)
+    return EmbeddedTasks(suite, tasks, staged, judgements, queries, vectors, counts, folder)
 
 
-def measured(asked: Asked, found: DataFrame, *, name: str, depth: int) -> list[Ranked]:
+def measure_rankings(
+    asked: EmbeddedTasks, found: DataFrame, *, name: str, depth: int
+) -> list[RankedTask]:
     """Scores of rankings (RANKED), task by task; they are computed once, into the folder `name`.
 
     A query that is not ranked scores 0. Raises LakeError where a task has no relevant judgement.
@@ -83,7 +85,7 @@ def measured(asked: Asked, found: DataFrame, *, name: str, depth: int) -> list[R
     # With a schema: no rows at all are no error, and a task called 007 stays a string.
     rankings = found.sparkSession.read.schema(RANKED).parquet(folder)
     pairs = zip(asked.tasks, asked.suite.tasks, strict=True)
-    return [_measured(asked, task, of.corpus, rankings, depth=depth) for task, of in pairs]
+    return [_measure_task(asked, task, of.corpus, rankings, depth=depth) for task, of in pairs]
 
 
 def metrics_of(task: EvaluationTask, *, depth: int) -> list[str]:
@@ -96,9 +98,9 @@ def metrics_of(task: EvaluationTask, *, depth: int) -> list[str]:
     return list(dict.fromkeys([*usual, task.metric]))
 
 
-def _measured(
-    asked: Asked, task: EvaluationTask, corpus: str, rankings: DataFrame, *, depth: int
-) -> Ranked:
+def _measure_task(
+    asked: EmbeddedTasks, task: EvaluationTask, corpus: str, rankings: DataFrame, *, depth: int
+) -> RankedTask:
     from pyspark.sql import functions as F
 
     mine = F.col("task") == task.name
@@ -109,10 +111,10 @@ def _measured(
     documents, rejected = asked.counts.documents[corpus]
     without = asked.counts.queries[task.name][1]
     score = TaskScore.of(task, scores, documents=documents, rejected=(rejected, without))
-    return Ranked(score, corpus, first_hits(ranking), judged)
+    return RankedTask(score, corpus, first_hits(ranking), judged)
 
 
-def _staged_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame:
+def _stage_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame:
     from pyspark.sql import functions as F
 
     frames = [of.data.judgements.withColumn("task", F.lit(of.name)) for of in searched]
@@ -121,13 +123,13 @@ def _staged_judgements(searched: Sequence[Searched], *, folder: str) -> DataFram
     return union.sparkSession.read.schema(f"{JUDGEMENTS}, task string").parquet(folder)
 
 
-def _counted(queries: DataFrame, vectors: DataFrame) -> Counts:
+def _count(queries: DataFrame, vectors: DataFrame) -> EmbeddedCounts:
     from pyspark.sql import functions as F
 
     both = (F.count(F.lit(1)).alias("all"), F.count_if(F.col("status") != "ok").alias("bad"))
     documents = vectors.groupBy("corpus").agg(*both).collect()
     asked = queries.groupBy("task").agg(*both).collect()
-    return Counts(
+    return EmbeddedCounts(
         {row.corpus: (int(row["all"]), int(row.bad)) for row in documents},
         {row.task: (int(row["all"]), int(row.bad)) for row in asked},
     )

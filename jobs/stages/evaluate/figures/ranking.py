@@ -23,7 +23,7 @@ RANKED = "query_id string, id string, score double, rank int, task string"
 BLOCK_BYTES = 128 << 20  # vectors that one task holds at a time
 
 
-def staged_queries(suite: Suite, *, folder: str) -> DataFrame:
+def stage_queries(suite: Suite, *, folder: str) -> DataFrame:
     """(key, task, corpus and the columns QUERIES) of every task's queries, written to `folder` once."""
     from pyspark.sql import functions as F
 
@@ -42,7 +42,7 @@ def staged_queries(suite: Suite, *, folder: str) -> DataFrame:
     return suite.lake.spark.read.parquet(folder)
 
 
-def embedded_queries(
+def embed_queries(
     suite: Suite, queries: DataFrame, model: ResolvedModel, *, folder: str
 ) -> DataFrame:
     """(key, task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
@@ -68,7 +68,7 @@ def embedded_queries(
     return named.join(vectors, "key")
 
 
-def ranked(
+def rank_exactly(
     suite: Suite, queries: DataFrame, vectors: DataFrame, *, depth: int, dim: int
 ) -> DataFrame:
     """RANKED rows of each query's `depth` best documents of its corpus, from rank 1.

@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.stages.evaluate.data.tasks import EvaluationTask, Kind
 from jobs.stages.evaluate.figures.measures import QueryScores
-from udfs.bootstrap import Floats, Score, bounds, interval, resampled_means
+from udfs.bootstrap import Floats, Score, bounds, interval, resample_means
 
 Level = Literal["task", "dataset", "pair", "class", "overall"]
 KINDS: tuple[Kind, ...] = ("single", "cross", "fused")
@@ -70,7 +70,7 @@ class SummaryRow:
     score: Score
 
 
-class Part(NamedTuple):
+class TableLine(NamedTuple):
     """One line of a table, as weights of its tasks; they add to 1 and each dataset has the same."""
 
     level: Level
@@ -111,7 +111,7 @@ def summarise(tasks: Sequence[TaskScore]) -> list[SummaryRow]:
     independently: where tasks share queries they are a little too narrow.
     """
     means = {task.name: float(task.values.mean()) for task in tasks}
-    resampled = {task.name: resampled_means(task.values, seed=task.seed) for task in tasks}
+    resampled = {task.name: resample_means(task.values, seed=task.seed) for task in tasks}
     rows = []
     for part in parts(tasks):
         low, high = part.bounds(resampled)
@@ -121,7 +121,7 @@ def summarise(tasks: Sequence[TaskScore]) -> list[SummaryRow]:
     return rows
 
 
-def parts(tasks: Sequence[TaskScore]) -> list[Part]:
+def parts(tasks: Sequence[TaskScore]) -> list[TableLine]:
     """Lines of a table over tasks, in its order. ValueError where there is no task, or two have one name."""
     twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
     if twice or not tasks:
@@ -138,17 +138,17 @@ def parts(tasks: Sequence[TaskScore]) -> list[Part]:
     return lines
 
 
-def _of_dataset(tasks: Sequence[TaskScore]) -> list[Part]:
+def _of_dataset(tasks: Sequence[TaskScore]) -> list[TableLine]:
     whole = [_part("dataset", tasks[0].dataset, tasks)] if len(tasks) > 1 else []
     return whole + [_part("task", task.name, [task]) for task in tasks]
 
 
-def _part(level: Level, name: str, tasks: Sequence[TaskScore]) -> Part:
+def _part(level: Level, name: str, tasks: Sequence[TaskScore]) -> TableLine:
     sizes = Counter(map(_dataset, tasks))
     weights = [1 / (len(sizes) * sizes[_dataset(task)]) for task in tasks]
     kind = tasks[0].kind if level != "overall" else None
     pair = tasks[0].pair if level not in ("overall", "class") else None
-    return Part(level, name, pair, kind, list(tasks), weights)
+    return TableLine(level, name, pair, kind, list(tasks), weights)
 
 
 def _dataset(task: TaskScore) -> tuple[str, str]:

@@ -14,11 +14,11 @@ from jobs.stages.evaluate.figures.floors import Floors
 from jobs.stages.evaluate.figures.record import Evaluation
 from jobs.stages.evaluate.figures.summary import SummaryRow
 from jobs.stages.evaluate.page.html import Differences, EvaluationPage, write_evaluation_report
-from jobs.stages.evaluate.page.shown import Ranked, task_examples
+from jobs.stages.evaluate.page.shown import RankedTask, task_examples
 
 if TYPE_CHECKING:
     from jobs.lake.runs import Run
-    from jobs.stages.evaluate.figures.measuring import Asked
+    from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,12 @@ def _metric_name(line: SummaryRow | ComparedRow, what: str) -> str:
 
 
 def write_page(
-    run: Run, asked: Asked, exact: Sequence[Ranked], report: EvaluationReport, *, file: str
+    run: Run,
+    asked: EmbeddedTasks,
+    exact: Sequence[RankedTask],
+    report: EvaluationReport,
+    *,
+    file: str,
 ) -> Path:
     """Write the HTML page of an evaluation to `file`; returns its path."""
     page = EvaluationPage(
@@ -123,7 +128,7 @@ def _title(run: Run) -> str:
     return f"Retrieval of {run.model.name} version {run.model.version}" if run.model else run.job
 
 
-def _facts(run: Run, report: EvaluationReport, exact: Sequence[Ranked]) -> dict[str, str]:
+def _facts(run: Run, report: EvaluationReport, exact: Sequence[RankedTask]) -> dict[str, str]:
     scores = [task.score for task in exact]
     corpora = {task.corpus: task.score for task in exact}.values()
     search = f"exact, and {report.indexed.evaluation.search}" if report.indexed else "exact"

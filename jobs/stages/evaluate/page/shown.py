@@ -26,7 +26,7 @@ _KEY = "\x1f"  # between the parts of a key; no id has it
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
+class RankedTask:
     """One task's figures, ids of its first hits by query, and its judgements (query_id, id, score)."""
 
     score: TaskScore
@@ -36,11 +36,11 @@ class Ranked:
 
 
 def task_examples(
-    suite: Suite, tasks: Sequence[Ranked], *, queries: DataFrame
+    suite: Suite, tasks: Sequence[RankedTask], *, queries: DataFrame
 ) -> list[TaskExamples]:
     """Examples of every task; `queries` are the staged ones (key, task, query_id, text, image, image_uri, instruction)."""
     picked = {task.score.name: pick_queries(task.score) for task in tasks}
-    asked = _asked(suite, queries, picked)
+    asked = _preview_queries(suite, queries, picked)
     right = {task.score.name: _right(task, picked[task.score.name]) for task in tasks}
     wanted: set[str] = set()
     for task in tasks:
@@ -62,7 +62,7 @@ def task_examples(
 
 
 def _example(
-    task: Ranked,
+    task: RankedTask,
     query_id: str,
     asked: Mapping[tuple[str, str], tuple[Preview, str | None]],
     right: Sequence[str],
@@ -88,7 +88,7 @@ def _example(
     )
 
 
-def _right(task: Ranked, picked: tuple[list[str], list[str]]) -> dict[str, list[str]]:
+def _right(task: RankedTask, picked: tuple[list[str], list[str]]) -> dict[str, list[str]]:
     rows: dict[str, list[str]] = {query_id: [] for query_id in chain(*picked)}
     columns = (task.judgements[name].to_pylist() for name in ("query_id", "id", "score"))
     for query_id, name, score in zip(*columns, strict=True):
@@ -97,7 +97,7 @@ def _right(task: Ranked, picked: tuple[list[str], list[str]]) -> dict[str, list[
     return rows
 
 
-def _asked(
+def _preview_queries(
     suite: Suite, queries: DataFrame, picked: Mapping[str, tuple[list[str], list[str]]]
 ) -> dict[tuple[str, str], tuple[Preview, str | None]]:
     from pyspark.sql import functions as F

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-QUOTING = {"identifier", "readable", "qualified", "literal"}
+QUOTING = {"identifier", "readable", "table_sql", "literal"}
 QUOTING |= {"literals", "string_array", "timestamp_literal"}
 OWN = {"conf_text", "sql_type"}  # our files of conf/, and types of our tables
 TAKES_SQL = {"sql", "where", "filter", "expr", "selectExpr", "delete", "merge"}
@@ -177,7 +177,7 @@ FILES = [
 def test_all_that_gets_into_sql_is_quoted():
     assert len(FILES) > 50
     found = [violation for file in FILES for violation in file.violations()]
-    assert not found, "put in by identifier(), qualified() or literal():\n" + "\n".join(found)
+    assert not found, "put in by identifier(), table_sql() or literal():\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_violation_is_seen(source):
 @pytest.mark.parametrize(
     "source",
     [
-        'spark.sql(f"DELETE FROM {qualified(table)} WHERE id = {literal(row_id)}")',
+        'spark.sql(f"DELETE FROM {table_sql(table)} WHERE id = {literal(row_id)}")',
         'spark.sql(f"DELETE FROM {lake.name(table)}")',
         'spark.sql(f"DELETE FROM {job.lake.name(table)} WHERE n > {int(n)}")',
         "rows.where(\"status = 'ok'\")",

@@ -71,7 +71,8 @@ sys.path = [{str(archive)!r}] + [p for p in sys.path if p != {str(ROOT)!r}]
 import jobs, udfs
 from importlib import resources
 from jobs.driver.cli import main
-from jobs.settings.load import conf_file, conf_names, conf_text, load_settings, profile_named
+from jobs.settings.conf import conf_file, conf_names, conf_text, profile_named
+from jobs.settings.load import load_settings
 assert jobs.__file__.startswith({str(archive)!r}), jobs.__file__
 assert udfs.__file__.startswith({str(archive)!r}), udfs.__file__
 assert load_settings(files=["demo.yaml"], env={{}}).lake.root == "demo-lake"

@@ -73,7 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.search.scatter.search_part_batches": {"spec": SEARCH},
     "udfs.search.batches.search_batches": {"spec": SEARCH},
     "udfs.embed.stamp.stamp_images": {"spec": ReadSpec()},
-    "udfs.drawing.training_pairs.drawn_pair_batches": {"spec": DrawnPairsSpec()},
+    "udfs.drawing.training_pairs.draw_pair_batches": {"spec": DrawnPairsSpec()},
     "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
 }
 

@@ -55,12 +55,13 @@ class JobContext:
 
     @cached_property
     def lake(self) -> Lake:
-        """The open lake, with views and functions registered in its session."""
+        """The open lake; views and functions are published where the catalog keeps them for others."""
         from jobs.lake.lake import Lake
-        from jobs.lake.sql_catalog import publish_catalog
+        from jobs.lake.sql_catalog import outlives_session, publish_catalog
 
         lake = Lake(self.session, self.settings)
-        publish_catalog(lake)
+        if outlives_session(lake):
+            publish_catalog(lake)
         return lake
 
     @cached_property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,14 +25,19 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
+log = logging.getLogger("gme_lake")
+
 # "C:\\data" is a drive; `dbfs:/data` and `file:/data` are URIs as `s3://bucket` is.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _CAUSE = re.compile(r"^(?:Caused by)?: (.+)$", re.MULTILINE)
 _PATTERN = re.compile(r"[\[\]{}*?\\]")
+_COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
+_OWN = {table.name: table for table in TABLES}
+_FIRST_COMMIT_SECONDS = 10.0  # a process that makes a table at this moment takes one or two
 
 
 class Lake:
-    """An open lake. Opening creates missing tables and registers existing ones in the session's catalog.
+    """An open lake. A table is made, or made known to the session's catalog, when its name is first asked for.
 
     `schema` is lake.schema as SQL says it, with backticks where they are needed. Raises LakeError for a name or
     folder that Spark cannot use.
@@ -46,10 +53,9 @@ class Lake:
                 f"lake.root={self.root}: Spark reads {found[0]} in the path of files as a pattern; give a folder without "
                 "any of [ ] { } * ? and backslash"
             )
+        self._opened: set[str] = set()
+        self._opening = threading.RLock()  # a run beats in a thread of its own
         self._make_schema()
-        # A first commit is seconds of waiting for small files; the tables do not depend on each other.
-        with ThreadPoolExecutor(len(TABLES)) as threads:
-            list(threads.map(self.open_table, TABLES))
 
     def _make_schema(self) -> None:
         from pyspark.errors import AnalysisException
@@ -64,8 +70,23 @@ class Lake:
             ) from error
 
     def name(self, table: str) -> str:
-        """Qualified name in SQL and for Spark's functions, e.g. gme.vectors, or `my-shop`.vectors."""
+        """Qualified name in SQL and for Spark's functions, e.g. gme.vectors, or `my-shop`.vectors.
+
+        A table of the lake is there afterwards. Raises LakeError as `open_table`.
+        """
+        if table in _OWN:
+            self.open_table(_OWN[table])
         return f"{self.schema}.{readable(table)}"
+
+    def lies_there(self, table: Table) -> bool:
+        """Whether a table of the lake was ever made; with `lake.managed`, whether the catalog has it."""
+        from delta.tables import DeltaTable
+
+        location = self._location(table)
+        if location is None:
+            name = f"{self.schema}.{readable(table.name)}"
+            return bool(self.spark.catalog.tableExists(name))
+        return bool(DeltaTable.isDeltaTable(self.spark, location))
 
     def folder(self, *parts: str) -> str:
         """A path under the lake's root; the caller creates what it needs."""
@@ -149,31 +170,72 @@ class Lake:
         """Columns of a lake table without its identity column."""
         from pyspark.sql.types import StructType
 
-        columns = next(t.columns for t in TABLES if t.name == table)
-        fields = [f"{identifier(name)} {sql_type(kind)}" for name, kind in columns]
+        fields = [f"{identifier(name)} {sql_type(kind)}" for name, kind in _OWN[table].columns]
         return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
     def open_table(self, table: Table) -> None:
-        """Create a table where it is missing, or make one that lies there known to the session.
+        """Create a table where it is missing, or make one that lies there known to the session; once for each lake.
 
-        Raises LakeError where the schema has the table of another lake: a copy must not read or write its original.
+        Raises LakeError where the schema has the table of another lake, as a copy must not read or write its original,
+        and where other files lie in its folder.
         """
-        from delta.tables import DeltaTable
+        with self._opening:
+            if table.name in self._opened:
+                return
+            name, location = f"{self.schema}.{readable(table.name)}", self._location(table)
+            if self._is_known(name, location):
+                self._add_missing_columns(table, name)
+            elif location and self.lies_there(table):
+                self._register(table, name, location)
+            else:
+                self._create(table, name, location)
+            self._opened.add(table.name)
 
-        name = self.name(table.name)
-        location = None if self.settings.lake.managed else self.folder("tables", table.name)
-        if self._is_known(table, location):
-            self._add_missing_columns(table)
-        elif location and DeltaTable.isDeltaTable(self.spark, location):
-            self.spark.sql(f"CREATE TABLE {name} USING delta LOCATION {literal(location)}")
-            self._add_missing_columns(table)
-        else:
-            self.spark.sql(create_statement(table, name=name, location=location))
+    def _location(self, table: Table) -> str | None:
+        return None if self.settings.lake.managed else self.folder("tables", table.name)
+
+    def _register(self, table: Table, name: str, location: str) -> None:
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(location)}"
+        )
+        self._add_missing_columns(table, name)
+
+    def _create(self, table: Table, name: str, location: str | None) -> None:
+        """Create a table, also in the folder that a process left which was killed while it made it."""
+        from pyspark.errors import AnalysisException
+
+        statement = create_statement(table, name=name, location=location)
+        try:
+            self.spark.sql(statement)
+        except AnalysisException as error:
+            if location is None or "CREATE_TABLE_WITH_NON_EMPTY_LOCATION" not in str(error):
+                raise
+            if self._is_made_meanwhile(table):
+                self._register(table, name, location)
+                return
+            log_folder = storage.join(location, "_delta_log")
+            begun = storage.names(log_folder)
+            if storage.names(location) != ["_delta_log"] or any(map(_COMMIT.match, begun)):
+                raise LakeError(
+                    f"{location} holds files but no Delta table ({', '.join(storage.names(location))[:200]}): the lake "
+                    f"cannot make its table {table.name} there; give another lake.root, or move them away"
+                ) from error
+            log.warning("%s was begun by a process that was killed; it is made again", location)
+            storage.remove_folder(log_folder)
+            self.spark.sql(statement)
+
+    def _is_made_meanwhile(self, table: Table) -> bool:
+        """Whether the process that has begun a table finishes it: the first commit follows its file within moments."""
+        give_up = time.monotonic() + _FIRST_COMMIT_SECONDS
+        while time.monotonic() < give_up:
+            if self.lies_there(table):
+                return True
+            time.sleep(0.5)
+        return False
 
     @again_on_conflict
-    def _add_missing_columns(self, table: Table) -> None:
+    def _add_missing_columns(self, table: Table, name: str) -> None:
         """Give a table that an earlier version made the columns that it lacks, null in its rows."""
-        name = self.name(table.name)
         have = set(self.spark.table(name).columns)
         missing = [(column, kind) for column, kind in table.columns if column not in have]
         if missing:
@@ -182,14 +244,13 @@ class Lake:
             )
             self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
 
-    def _is_known(self, table: Table, location: str | None) -> bool:
+    def _is_known(self, name: str, location: str | None) -> bool:
         """Whether the catalog knows a table as the one of this lake. One whose folder is gone is forgotten: lakes are moved.
 
         Dropping it takes the name alone: tables at a location of their own keep their files.
         """
         from pyspark.errors import AnalysisException
 
-        name = self.name(table.name)
         try:
             if not self.spark.catalog.tableExists(name):
                 return False

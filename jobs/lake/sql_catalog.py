@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import TYPE_CHECKING, cast
 
 from jobs.lake.source_views import publish_source_views
-from jobs.lake.sql import literal
+from jobs.lake.sql import literal, name_parts
+from jobs.lake.tables import TABLES
 from jobs.settings.conf import conf_names, conf_text
 
 if TYPE_CHECKING:
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
     from pyspark.sql.udtf import UserDefinedTableFunction
 
     from jobs.lake.lake import Lake
+
+_MARK = "gme_lake.published"  # a property of the schema
+_IMPLEMENTATION = "spark.sql.catalogImplementation"
+_USED = re.compile(r"\{schema\}\.(\w+)")
 
 # Spark before 4.2 has no vector functions; this is the same sum, slower.
 _PORTABLE_INNER_PRODUCT = (
@@ -22,22 +29,52 @@ _PORTABLE_INNER_PRODUCT = (
 )
 
 
-def publish_catalog(lake: Lake) -> list[str]:
-    """Create or replace every view and function of conf/sql in the lake's schema; returns their names.
+def publish_catalog(lake: Lake) -> None:
+    """Make the lake's tables, views and functions known to whoever writes SQL in this session, or with this catalog.
 
-    The views of sources too, unless the catalog keeps those that embed_table has made. Whatever has become of a
-    source, opening the lake goes on without its view, with a warning.
+    Views and functions of conf/sql are made once for each schema: it keeps a mark of what they were made from. With
+    them go the views of sources, unless the catalog keeps those that embed_table has made; later runs look after
+    theirs. Whatever has become of a source, opening the lake goes on without its view, with a warning.
     """
     _register_table_functions(lake.spark)
     native = lake.spark.catalog.functionExists("vector_inner_product")
     inner = "vector_inner_product(embedding, query)" if native else _PORTABLE_INNER_PRODUCT
-    names = []
-    for file in conf_names("sql"):
-        text = conf_text(f"sql/{file}")
-        root = literal(lake.root)
-        lake.spark.sql(text.format(schema=lake.schema, root=root, inner_product=inner))
-        names.append(lake.name(file.removesuffix(".sql")))
-    return names if lake.settings.lake.managed else names + publish_source_views(lake)
+    texts = [conf_text(f"sql/{file}") for file in conf_names("sql")]
+    filled = [
+        t.format(schema=lake.schema, root=literal(lake.root), inner_product=inner) for t in texts
+    ]
+    mark = hashlib.sha256("\n".join([lake.root, *filled]).encode()).hexdigest()[:16]
+    if _mark_of(lake) == mark:
+        return
+    used = set(_USED.findall("\n".join(texts)))
+    for table in TABLES:
+        if table.name in used or lake.lies_there(table):
+            lake.open_table(table)
+    for statement in filled:
+        lake.spark.sql(statement)
+    lake.spark.sql(
+        f"ALTER SCHEMA {lake.schema} SET DBPROPERTIES ({literal(_MARK)} = {literal(mark)})"
+    )
+    if not lake.settings.lake.managed:
+        publish_source_views(lake)
+
+
+def is_published(lake: Lake) -> bool:
+    """Whether the schema has the lake's views and functions."""
+    return _mark_of(lake) is not None
+
+
+def outlives_session(lake: Lake) -> bool:
+    """Whether the catalog keeps the lake's schema when the session ends, so that others see what is published in it."""
+    catalogs = len(name_parts(lake.settings.lake.schema_)) > 1
+    return catalogs or lake.spark.conf.get(_IMPLEMENTATION, "in-memory") != "in-memory"
+
+
+def _mark_of(lake: Lake) -> str | None:
+    rows = lake.spark.sql(f"DESCRIBE SCHEMA EXTENDED {lake.schema}").collect()
+    properties = next((row[1] for row in rows if row[0] == "Properties"), "")
+    found = re.search(rf"{re.escape(_MARK)},([0-9a-f]+)", properties)
+    return found[1] if found else None
 
 
 def _register_table_functions(spark: SparkSession) -> None:

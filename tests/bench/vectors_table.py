@@ -14,10 +14,9 @@ ROWS_PER_FILE = 50_000
 
 def released_vectors(config: str) -> np.ndarray:
     """float32 (n, d), in the order of their ids: the vectors that the lake of a settings file has released."""
-    from jobs.driver.cli import JobContext
-    from jobs.settings.load import load_settings
+    from jobs import open_lake
 
-    lake = JobContext(load_settings(files=[config])).lake
+    lake = open_lake(config)
     rows = lake.spark.sql(f"SELECT embedding FROM {lake.name('current_vectors')} ORDER BY id")
     column = rows.toArrow()["embedding"].combine_chunks()
     return np.asarray(column.flatten(), np.float32).reshape(len(column), -1)

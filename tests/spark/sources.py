@@ -11,9 +11,9 @@ TEMPLATE = "source.text={title} {description}"
 def content_hash(row: Any, template: str) -> str:
     """sha-256 over what the model sees of a row of tests' source tables."""
     columns = [word for word in ("title", "description") if f"{{{word}}}" in template]
-    values = [getattr(row, column) for column in columns]
-    text = " ".join(value or "" for value in values).strip(" ")
-    shown = sha256(text.encode()).hexdigest() if text and any(values) else "-"
+    values = {column: getattr(row, column) or "" for column in columns}
+    text = template.removeprefix("source.text=").format_map(values).strip(" ")
+    shown = sha256(text.encode()).hexdigest() if text and any(values.values()) else "-"
     picture = sha256(row.image).hexdigest() if row.image is not None else "-"
     return sha256(f"{shown}|{picture}".encode()).hexdigest()
 

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 from jobs.lake.lake import read_table
 from jobs.lake.source_views import SourceRuns, refresh_source_views
 from jobs.lake.sql import identifier, literal, table_sql
+from jobs.lake.sql_catalog import is_published
 
 if TYPE_CHECKING:
     from jobs.stages.embed.work import Embedding
 
 
 def write_back(job: Embedding) -> None:
-    """Do what `embed.write_back` says: view, columns or none. Without a view the run goes on, with a warning."""
+    """Do what `embed.write_back` says: view, columns or none. Without a view the run goes on, with a warning.
+
+    A catalog that forgets its views with the session, and in which nobody has opened the lake for SQL, gets none.
+    """
     kind = job.lake.settings.embed.write_back
-    if kind == "view":
+    if kind == "view" and is_published(job.lake):
         settings = job.lake.settings.model_dump_json(by_alias=True)
         time = job.run.started_at.timestamp()
         run = SourceRuns(job.source.table, job.model_id, settings, time, time)

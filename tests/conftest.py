@@ -11,9 +11,16 @@ import pytest
 
 _SCHEMAS = itertools.count()
 
-# Many small queries, each seen once: compiling them costs more than running them.
+# Many small queries, each seen once: compiling them costs more than running them. Without the second compiler Java keeps
+# 48 MiB of compiled code, too little for Spark: what is thrown out is compiled again and again (half of the CPU).
 _SMALL_QUERIES = [
-    "spark.conf.spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.conf.spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m "
+    "-XX:+UseSerialGC",
+    # Nobody looks at what is over; the plans would fill the heap.
+    "spark.conf.spark.ui.retainedJobs=20",
+    "spark.conf.spark.ui.retainedStages=20",
+    "spark.conf.spark.ui.retainedTasks=200",
+    "spark.conf.spark.sql.ui.retainedExecutions=5",
     "spark.conf.spark.sql.codegen.wholeStage=false",
     "spark.conf.spark.sql.codegen.factoryMode=NO_CODEGEN",
     "spark.conf.spark.sql.shuffle.partitions=2",
@@ -66,12 +73,13 @@ def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
 
     schema = f"gme_{next(_SCHEMAS)}"
 
-    def open_one(*sets: str, root: Path | None = None) -> Lake:
+    def open_one(*sets: str, root: Path | None = None, published: bool = True) -> Lake:
         settings = load_settings(
             sets=[f"lake.root={root or tmp_path / 'lake'}", f"lake.schema={schema}", *sets], env={}
         )
         lake = Lake(spark, settings)
-        publish_catalog(lake)
+        if published:
+            publish_catalog(lake)
         return lake
 
     yield open_one

@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.lake.conflicts import is_conflict
 from jobs.lake.lake import Lake
@@ -147,26 +148,35 @@ def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
     return [row.run_id for row in dead]
 
 
-def _events(lake: Lake, name: str) -> list[Any]:
-    """(run_id, claim, holder, beat, ended) of every run under a claim, one row each."""
+@dataclass
+class ClaimedRun:
+    """A run under a claim, by all its events: its last beat, and whether it has ended."""
+
+    run_id: str
+    claim: int
+    holder: str
+    beat: datetime
+    ended: bool
+
+
+def _events(lake: Lake, name: str) -> list[ClaimedRun]:
+    """Every run under a claim. The events are put together here: Spark's aggregation costs more than they do."""
     from pyspark.sql import functions as F
 
     job, _, model_id = name.partition("/")
     events = lake.read("run_events").where((F.col("job") == job) & (F.col("model_id") == model_id))
-    if (
-        "claim" not in events.columns
-    ):  # the lake is of an earlier version, and no run has claimed anything yet
-        return []
-    by_run = events.where("claim IS NOT NULL").groupBy("run_id")
-    return by_run.agg(
-        F.max("claim").alias("claim"),
-        F.max("holder").alias("holder"),
-        F.max("beat_at").alias("beat"),
-        F.max(F.col("ended_at").isNotNull() | (F.col("status") != "running")).alias("ended"),
-    ).collect()
+    runs: dict[str, ClaimedRun] = {}
+    columns = ("run_id", "claim", "holder", "beat_at", "ended_at", "status")
+    for row in events.where("claim IS NOT NULL").select(*columns).collect():
+        ended = row.ended_at is not None or row.status != "running"
+        run = runs.setdefault(
+            row.run_id, ClaimedRun(row.run_id, row.claim, row.holder, row.beat_at, ended)
+        )
+        run.beat, run.ended = max(run.beat, row.beat_at), run.ended or ended
+    return list(runs.values())
 
 
-def _require_dead(lake: Lake, name: str, newest: Any, *, timeout: float) -> None:
+def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) -> None:
     """Return where the newest claim's run has ended or is dead, else raise LakeError."""
     if newest.ended:
         return
@@ -197,7 +207,7 @@ def _require_dead(lake: Lake, name: str, newest: Any, *, timeout: float) -> None
             raise _taken(name, last)
 
 
-def _taken(name: str, row: Any) -> LakeError:
+def _taken(name: str, row: ClaimedRun | None) -> LakeError:
     job, _, model_id = name.partition("/")
     whose = "another run"
     if row is not None:

@@ -151,22 +151,13 @@ def read_proof(
     The last finished run counts, whatever it read: only if it read this table (by its Delta table id) with this mapping
     at a version of this history, no run that began later did otherwise, and nobody but runs has changed `vectors`.
     """
-    from pyspark.sql import functions as F
-
-    runs = source_runs(lake, model_id=model_id)
-    columns = ["run_id", "source_key", "source_version", "source_commit", "vectors_version"]
-    rows = (
-        runs.groupBy("run_id", "started_at")
-        .agg(
-            F.max_by(
-                F.struct(*columns, "counts", "status"),
-                F.coalesce("ended_at", "beat_at", "started_at"),
-            ).alias("event")
-        )
-        .orderBy("started_at")
-        .select("event.*")
-        .collect()
-    )
+    columns = ["run_id", "started_at", "ended_at", "beat_at", "status", "counts"]
+    columns += ["source_key", "source_version", "source_commit", "vectors_version"]
+    events = source_runs(lake, model_id=model_id).select(*columns).collect()
+    last_of = {
+        e.run_id: e for e in sorted(events, key=lambda e: e.ended_at or e.beat_at or e.started_at)
+    }
+    rows = sorted(last_of.values(), key=lambda row: row.started_at)
     finished = [number for number, row in enumerate(rows) if row.status == "succeeded"]
     if not finished:
         return Proof(None, "no run has finished yet")

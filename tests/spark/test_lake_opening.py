@@ -1,0 +1,45 @@
+"""A lake opens whatever an opening before it left: tables are made when they are first named, half-made ones again."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.lake.sql_catalog import is_published, publish_catalog
+from udfs.errors import LakeError
+
+pytestmark = pytest.mark.spark
+
+
+def tables(lake) -> set[str]:
+    folder = Path(lake.folder("tables"))
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(open_lake, monkeypatch):
+    """One lake for all, as a lake costs seconds."""
+    lake = open_lake(published=False)
+    assert tables(lake) == set() and not is_published(lake)
+    monkeypatch.setattr("jobs.lake.lake._FIRST_COMMIT_SECONDS", 0.6)
+
+    # Killed between the file of the first commit and its rename.
+    log = Path(lake.folder("tables", "releases", "_delta_log"))
+    (log / "_staged_commits").mkdir(parents=True)
+    (log / ".00000000000000000000.json.9d1e.tmp").write_text("{")
+    assert lake.read("releases").count() == 0 and tables(lake) == {"releases"}
+
+    # Files of somebody else are left alone.
+    other = Path(lake.folder("tables", "recalls"))
+    other.mkdir()
+    (other / "part-0.parquet").write_bytes(b"not ours")
+    with pytest.raises(LakeError, match=r"holds files but no Delta table \(part-0.parquet\)"):
+        lake.read("recalls")
+    assert (other / "part-0.parquet").read_bytes() == b"not ours"
+
+    publish_catalog(lake)
+    assert is_published(lake)
+    assert tables(lake) == {"releases", "recalls", "vectors", "indexes", "run_events"}
+    view = lake.name("current_vectors")
+    assert lake.spark.table(view).count() == 0
+    lake.spark.sql(f"DROP VIEW {view}")
+    publish_catalog(lake)  # by the mark: nothing is made again
+    assert not lake.spark.catalog.tableExists(view)

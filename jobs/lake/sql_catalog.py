@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MARK = "gme_lake.published"  # a property of the schema
 _IMPLEMENTATION = "spark.sql.catalogImplementation"
+_MADE = re.compile(r"^CREATE OR REPLACE (VIEW|FUNCTION) \{schema\}\.(\w+)", re.MULTILINE)
+_TEMPORARY = re.compile(r"^CREATE OR REPLACE TEMPORARY ", re.MULTILINE)
 _USED = re.compile(r"\{schema\}\.(\w+)")
 
 # Spark before 4.2 has no vector functions; this is the same sum, slower.
@@ -32,9 +34,10 @@ _PORTABLE_INNER_PRODUCT = (
 def publish_catalog(lake: Lake) -> None:
     """Make the lake's tables, views and functions known to whoever writes SQL in this session, or with this catalog.
 
-    Views and functions of conf/sql are made once for each schema: it keeps a mark of what they were made from. With
-    them go the views of sources, unless the catalog keeps those that embed_table has made; later runs look after
-    theirs. Whatever has become of a source, opening the lake goes on without its view, with a warning.
+    Views and functions of conf/sql are made once for each schema, which keeps a mark of what they were made from;
+    temporary ones once for each session. With the first go the views of sources, unless the catalog keeps those that
+    embed_table has made; later runs look after theirs. Whatever has become of a source, opening the lake goes on
+    without its view, with a warning.
     """
     _register_table_functions(lake.spark)
     native = lake.spark.catalog.functionExists("vector_inner_product")
@@ -44,19 +47,35 @@ def publish_catalog(lake: Lake) -> None:
         t.format(schema=lake.schema, root=literal(lake.root), inner_product=inner) for t in texts
     ]
     mark = hashlib.sha256("\n".join([lake.root, *filled]).encode()).hexdigest()[:16]
-    if _mark_of(lake) == mark:
-        return
+    of_session = [statement for statement in filled if _TEMPORARY.search(statement)]
+    if _mark_of(lake) != mark or not _is_whole(lake, texts):
+        _publish(lake, [statement for statement in filled if statement not in of_session], texts)
+        lake.spark.sql(
+            f"ALTER SCHEMA {lake.schema} SET DBPROPERTIES ({literal(_MARK)} = {literal(mark)})"
+        )
+    for statement in of_session:
+        lake.spark.sql(statement)
+
+
+def _publish(lake: Lake, statements: list[str], texts: list[str]) -> None:
     used = set(_USED.findall("\n".join(texts)))
     for table in TABLES:
         if table.name in used or lake.lies_there(table):
             lake.open_table(table)
-    for statement in filled:
+    for statement in statements:
         lake.spark.sql(statement)
-    lake.spark.sql(
-        f"ALTER SCHEMA {lake.schema} SET DBPROPERTIES ({literal(_MARK)} = {literal(mark)})"
-    )
     if not lake.settings.lake.managed:
         publish_source_views(lake)
+
+
+def _is_whole(lake: Lake, texts: list[str]) -> bool:
+    """Whether nobody has dropped a view or function since."""
+    made = {name: kind for text in texts for kind, name in _MADE.findall(text)}
+    views = {row.viewName for row in lake.spark.sql(f"SHOW VIEWS IN {lake.schema}").collect()}
+    return all(
+        name in views if kind == "VIEW" else lake.spark.catalog.functionExists(lake.name(name))
+        for name, kind in made.items()
+    )
 
 
 def is_published(lake: Lake) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.lake.lake import Lake
 from jobs.lake.sql_catalog import is_published, publish_catalog
 from udfs.errors import LakeError
 
@@ -28,18 +29,26 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(open_lake, 
     assert lake.read("releases").count() == 0 and tables(lake) == {"releases"}
 
     # Files of somebody else are left alone.
-    other = Path(lake.folder("tables", "recalls"))
-    other.mkdir()
-    (other / "part-0.parquet").write_bytes(b"not ours")
+    foreign = Path(lake.folder("tables", "recalls"))
+    foreign.mkdir()
+    (foreign / "part-0.parquet").write_bytes(b"not ours")
     with pytest.raises(LakeError, match=r"holds files but no Delta table \(part-0.parquet\)"):
         lake.read("recalls")
-    assert (other / "part-0.parquet").read_bytes() == b"not ours"
+    assert (foreign / "part-0.parquet").read_bytes() == b"not ours"
 
     publish_catalog(lake)
     assert is_published(lake)
     assert tables(lake) == {"releases", "recalls", "vectors", "indexes", "run_events"}
     view = lake.name("current_vectors")
     assert lake.spark.table(view).count() == 0
+    # Temporary functions are a session's own; another one finds the schema published.
+    other = Lake(lake.spark.newSession(), lake.settings)
+    publish_catalog(other)
+    assert other.spark.catalog.functionExists("vector_search")
+    # By the mark nothing is made again, unless somebody has dropped it.
+    monkeypatch.setattr("jobs.lake.sql_catalog._publish", lambda *_: pytest.fail("made again"))
+    publish_catalog(lake)
+    monkeypatch.undo()
     lake.spark.sql(f"DROP VIEW {view}")
-    publish_catalog(lake)  # by the mark: nothing is made again
-    assert not lake.spark.catalog.tableExists(view)
+    publish_catalog(lake)
+    assert lake.spark.table(view).count() == 0

@@ -11,7 +11,7 @@ from tests.spark.conftest import source_rows
 from tests.spark.test_search import release
 
 pytestmark = pytest.mark.spark
-# Ablations are shown from a results file, without a lake: tests/unit/test_ablations.py.
+# Ablations are shown from a results file, without a lake: tests/unit/training/test_ablations.py.
 NOTEBOOKS = sorted(
     path
     for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")

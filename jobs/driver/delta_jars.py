@@ -19,7 +19,7 @@ EXCLUDED = (
 # A user's own repositories hold for this fetch too.
 _RESOLVER_CONF = ("spark.jars.ivySettings", "spark.jars.repositories")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("gme_lake")
 
 
 def delta_jars(conf: Mapping[str, str], *, cache: Path | None = None) -> list[str]:
@@ -37,7 +37,7 @@ def delta_jars(conf: Mapping[str, str], *, cache: Path | None = None) -> list[st
     package = delta_package()
     folder = (cache or Path.home() / ".cache" / "gme-lake") / package.replace(":", "-")
     if not _complete(folder):
-        logger.info("Fetching %s to %s (once)", package, folder)
+        log.info("Fetching %s to %s (once)", package, folder)
         _fetch(package, folder, spark_home=spark_home, conf=conf)
     return sorted(str(jar) for jar in folder.glob("*.jar"))
 

@@ -17,7 +17,7 @@ from udfs import storage
 from udfs.errors import RowRejected
 
 EXIT_CODE = 75  # sysexits.h: try again
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger("gme_lake")
 
 
 class RowWatch:
@@ -84,7 +84,7 @@ class RowWatch:
         except (
             Exception
         ):  # without a note the next attempt meets the row again; it must end all the same
-            _LOG.exception("the note about it could not be written to %s", self._folder)
+            log.exception("the note about it could not be written to %s", self._folder)
         sys.stderr.write(said + "\n")
         sys.stderr.flush()
         os._exit(EXIT_CODE)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from udfs.index.points import ANY_KIND, Point
 from udfs.recall.recall import Shares, standard_error
 
-Z95_ONE_SIDED = 1.64  # a plain mean at the target meets it on unseen queries about every other time
+Z95_ONE_SIDED = 1.6448536269514722  # a plain mean at the target meets it on unseen queries about every other time
 ALLOWED_FAILURES = 2
 STEPS = (0.9, 0.95, 0.98, 0.99)  # recalls that an index gets points for, beside the target
 NPROBE_LIMIT = 1024

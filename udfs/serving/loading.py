@@ -14,7 +14,7 @@ from udfs.gme.fingerprint import model_id, tokenizer_sha256
 from udfs.serving.window import Loaded
 from udfs.specs import ModelSpec, ServingSpec
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger("gme_lake")
 
 
 def load_model(
@@ -37,7 +37,7 @@ def load_model(
     )
     seconds = time.monotonic() - started
     server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-    _LOG.info("loaded %s on %s in %.1f s as %s", model.model_id, device, seconds, server)
+    log.info("loaded %s on %s in %.1f s as %s", model.model_id, device, seconds, server)
     return Loaded(
         model=loaded,
         server=server,

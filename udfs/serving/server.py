@@ -32,7 +32,7 @@ from udfs.specs import ModelProfile, ModelSpec, ServingSpec
 _MEET_SECONDS = 60.0  # for the worker that started the server to connect
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED)
 _LINGER_SECONDS = 0.5  # for failures to reach the clients before the process ends
-_LOG = logging.getLogger("udfs.serving.server")
+log = logging.getLogger("gme_lake")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ModelServer:
             asyncio.create_task(self._leave_broken(accepting)),
         ]
         reason = await self._leave
-        _LOG.info("leaving: %s", reason)
+        log.info("leaving: %s", reason)
         for duty in (accepting, *duties):
             duty.cancel()
 
@@ -100,7 +100,7 @@ class ModelServer:
                 except OSError as exc:
                     if exc.errno not in _NO_DESCRIPTOR:
                         raise
-                    _LOG.error("a client must wait: %s", exc)  # until another one leaves
+                    log.error("a client must wait: %s", exc)  # until another one leaves
                     await asyncio.sleep(_LINGER_SECONDS)
                     continue
                 self._admit(connection)

@@ -17,7 +17,7 @@ from udfs.serving.wire import EncodeReply, Kind
 from udfs.specs import ModelSpec, ServingSpec
 
 _FAILURE_SECONDS = 5.0  # for a client to take the reason why it is refused
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger("gme_lake")
 
 
 class ByteBudget:
@@ -156,7 +156,7 @@ class Session:
                 future.cancel()
 
     async def _fail(self, error: Exception) -> None:
-        _LOG.error("a client is refused: %s", error)
+        log.error("a client is refused: %s", error)
         # A frame that was cut, or nobody left to hear it.
         with contextlib.suppress(OSError, ServingError):
             failure = wire.encode_json(wire.failure(error))

@@ -17,7 +17,7 @@ from udfs.serving.wire import EncodeReply
 WINDOW_BUDGETS = (
     8  # a window holds this many model batches: enough to sort by length, little to wait for
 )
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger("gme_lake")
 
 
 class Model(Protocol):
@@ -91,7 +91,7 @@ class ModelThread(threading.Thread):
         try:
             loaded = self._load()
         except BaseException as exc:  # whatever it is, every waiting client must hear of it
-            _LOG.exception("the model could not be loaded")
+            log.exception("the model could not be loaded")
             self._tell(self.loaded, exc)
             return
         self._tell(self.loaded, loaded)
@@ -102,7 +102,7 @@ class ModelThread(threading.Thread):
             except (
                 BaseException
             ) as exc:  # CUDA errors leave the context unusable; the next server starts afresh
-                _LOG.exception("the model failed over %d requests", len(jobs))
+                log.exception("the model failed over %d requests", len(jobs))
                 self._tell(self.broken, None)  # first: nobody new may be let in
                 for job in jobs:
                     self._tell(job.answer, exc)

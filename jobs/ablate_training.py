@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.train.ablate import ablate_training
 
 
 @job(sections=("ablate", "train", "model", "evaluate", "lake", "mlflow", "spark"))
@@ -14,7 +12,9 @@ def command(context: JobContext) -> Report:
 
     What section train says is the first strategy; the others change it. Run again, it goes on where it was stopped.
     """
-    with open_run(context.lake, context.registry, job="ablate_training") as run:
+    from jobs.stages.train.ablate import ablate_training
+
+    with context.open_run("ablate_training") as run:
         report = ablate_training(
             context.lake, run, registry=context.registry, settings=context.settings
         )

@@ -6,9 +6,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.index.job import build_index
-from jobs.stages.index.plan import plan_index
 
 
 @job(sections=("index", "model", "lake", "mlflow", "spark"))
@@ -19,12 +16,15 @@ def command(context: JobContext, dry_run: bool) -> Report:
     Prints the plan and what it will cost first. A build that was killed continues where it was stopped; an index
     that exists is not built again. Searches see it after gme-lake release promote.
     """
+    from jobs.stages.index.job import build_index
+    from jobs.stages.index.plan import plan_index
+
     model = context.registry.resolve()
     planned = plan_index(context.lake, model=model)
     if dry_run:
         return Report(str(planned), planned.values())
     click.echo(planned)
-    with open_run(context.lake, context.registry, job="build_index") as run:
+    with context.open_run("build_index") as run:
         report = build_index(context.lake, run, model=model, planned=planned)
     return Report(str(report), report.values() | {"run_id": run.run_id})
 

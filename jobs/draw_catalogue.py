@@ -6,7 +6,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.demo.drawn_catalogue import draw_catalogue
 
 
 @job(sections=("draw", "source", "spark"))
@@ -17,6 +16,8 @@ def command(context: JobContext, *, overwrite: bool) -> Report:
     16 kinds of products in 12 colours and 6 patterns, with titles, descriptions and prices. About 2 % of the rows have no
     picture, 5 % no description, and 1 % a picture that is broken on purpose. The same seed gives the same table.
     """
+    from jobs.stages.demo.drawn_catalogue import draw_catalogue
+
     settings = context.settings
     table = draw_catalogue(context.session, settings=settings, overwrite=overwrite)
     values = {"table": table, "rows": settings.draw.rows, "seed": settings.draw.seed}

@@ -6,7 +6,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.demo.drawn_catalogue import draw_pairs
 
 
 @job(sections=("draw", "source", "spark"))
@@ -17,6 +16,8 @@ def command(context: JobContext, *, overwrite: bool) -> Report:
     Products of the train split alone; pairs of one product share their positive_id. The same seed gives the same
     table.
     """
+    from jobs.stages.demo.drawn_catalogue import draw_pairs
+
     settings = context.settings
     table = draw_pairs(context.session, settings=settings, overwrite=overwrite)
     values = {"table": table, "rows": settings.draw.rows, "seed": settings.draw.seed}

@@ -8,9 +8,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.embed.check import check_rows, print_check
-from jobs.stages.embed.job import embed_table
 
 
 @job(sections=("source", "model", "embed", "serving", "lake", "mlflow", "spark"))
@@ -25,11 +22,14 @@ def command(context: JobContext, check: bool) -> Report:
     Rows that cannot be embedded get a vector row with a status and a reason. Run it again at any time: it
     continues where it was stopped, and embeds nothing where nothing has changed.
     """
+    from jobs.stages.embed.check import check_rows, print_check
+    from jobs.stages.embed.job import embed_table
+
     model = context.registry.resolve()
     if check:
         checked = check_rows(context.lake, model=model)
         return Report(functools.partial(print_check, checked), checked.values())
-    with open_run(context.lake, context.registry, job="embed_table") as run:
+    with context.open_run("embed_table") as run:
         report = embed_table(context.lake, run, model=model)
     return Report.of(report, run_id=run.run_id)
 

@@ -6,9 +6,6 @@ import functools
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.evaluate.job import evaluate_retrieval
-from jobs.stages.evaluate.page.terminal import print_evaluation
 
 
 @job(sections=("evaluate", "model", "index", "serving", "lake", "mlflow", "spark"))
@@ -19,8 +16,11 @@ def command(context: JobContext) -> Report:
     beside chance and the floors of evaluate.floors. evaluate.against compares with another evaluation query by query,
     evaluate.index with rankings through an index.
     """
+    from jobs.stages.evaluate.job import evaluate_retrieval
+    from jobs.stages.evaluate.page.terminal import print_evaluation
+
     model = context.registry.resolve()
-    with open_run(context.lake, context.registry, job="evaluate_retrieval") as run:
+    with context.open_run("evaluate_retrieval") as run:
         report = evaluate_retrieval(context.lake, run, model=model)
         if report.page is not None:
             context.registry.log_artifact(str(report.page))

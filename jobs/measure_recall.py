@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.recall.job import index_to_measure, measure_recall
 
 
 @job(sections=("recall", "model", "serving", "lake", "mlflow", "spark"))
@@ -17,8 +15,10 @@ def command(context: JobContext) -> Report:
     rows they look for: recall of real queries, of texts above all, is lower. Exact results are kept for each version,
     query set, model and k. Times are of single searches on one core, files in memory.
     """
+    from jobs.stages.recall.job import index_to_measure, measure_recall
+
     spec, model = index_to_measure(context.lake, context.registry)
-    with open_run(context.lake, context.registry, job="measure_recall") as run:
+    with context.open_run("measure_recall") as run:
         report = measure_recall(context.lake, run, spec=spec, model=model)
         for file in report.files:
             context.registry.log_artifact(str(file))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.mine.job import mine_negatives
 
 
 @job(sections=("mine", "evaluate", "model", "serving", "index", "lake", "mlflow", "spark"))
@@ -15,8 +13,10 @@ def command(context: JobContext) -> Report:
     The second stage of GME's recipe: train-embedder takes the table as train.pairs. Every pair is kept; one whose
     query or positive cannot be embedded has no negatives. Of a task file only evaluate.data and evaluate.only count.
     """
+    from jobs.stages.mine.job import mine_negatives
+
     model = context.registry.resolve()
-    with open_run(context.lake, context.registry, job="mine_negatives") as run:
+    with context.open_run("mine_negatives") as run:
         report = mine_negatives(context.lake, run, model=model)
     return Report.of(report, run_id=run.run_id)
 

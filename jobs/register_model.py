@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.register import describe_checkpoint, try_model
 
 
 @job(sections=("model", "mlflow", "lake"))
@@ -14,6 +13,8 @@ def command(context: JobContext) -> Report:
     The weights stay where they are; the version's tags say what they are (model_id, dim, sha-256, profile). Before
     that the weight files are checked, and one row is embedded with them (model.trial).
     """
+    from jobs.stages.register import describe_checkpoint, try_model
+
     spec = describe_checkpoint(context.settings.model)
     if context.settings.model.trial:
         try_model(spec)

@@ -8,16 +8,6 @@ import click
 
 from jobs.driver.cli import CommandGroup, JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.releases import (
-    current_release,
-    model_named,
-    newest_index,
-    promote,
-    require_model_wanted,
-    rollback,
-)
-from jobs.lake.runs import open_run
-from jobs.reports.release_table import list_releases, print_releases
 
 _SECTIONS = ("release", "model", "lake", "mlflow", "spark")
 
@@ -38,8 +28,16 @@ def promote_command(
     Refused where files of the index are gone, where `vectors` has moved on further than the settings of section release
     allow, and where the model is another than the current release's and not named by --model.
     """
+    from jobs.lake.releases import (
+        current_release,
+        model_named,
+        newest_index,
+        promote,
+        require_model_wanted,
+    )
+
     lake, registry = context.lake, context.registry
-    with open_run(lake, registry, job="release") as run:
+    with context.open_run("release") as run:
         before = current_release(lake)
         model_id = None if model is None else model_named(lake, registry, model)
         if index_id is None:
@@ -64,7 +62,9 @@ def promote_command(
 )
 def rollback_command(context: JobContext, to: int | None) -> Report:
     """Release again what an earlier release showed."""
-    with open_run(context.lake, context.registry, job="release") as run:
+    from jobs.lake.releases import rollback
+
+    with context.open_run("release") as run:
         released = rollback(context.lake, run, to=to)
         run.tags["release_id"] = str(released.release_id)
     return Report.of(released, run_id=run.run_id)
@@ -80,6 +80,8 @@ def rollback_command(context: JobContext, to: int | None) -> Report:
 )
 def list_command(context: JobContext, limit: int) -> Report:
     """Show the releases, newest first; the first is the current one."""
+    from jobs.reports.release_table import list_releases, print_releases
+
     releases = list_releases(context.lake, limit=limit)
     return Report(functools.partial(print_releases, releases), {"releases": releases})
 

@@ -6,7 +6,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.stages.demo.job import Demo, run_demo
 
 
 @job(sections=("lake", "source", "draw", "model", "embed", "index", "search", "spark"))
@@ -15,6 +14,8 @@ def command(context: JobContext) -> Report:
 
     Run it with --config demo.yaml (make demo does). Prints what happened and where the HTML page is.
     """
+    from jobs.stages.demo.job import Demo, run_demo
+
     page = run_demo(Demo(context.lake, context.registry, say=click.echo))
     return Report(f"\nLook at {page}", {"page": page})
 

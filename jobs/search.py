@@ -9,11 +9,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import Run
-from jobs.reports.hits import print_hits
-from jobs.stages.search.report import write_page
-from jobs.stages.search.single import Query, search_one
-from jobs.stages.search.target import find_target
 from udfs.specs import MAX_K
 
 
@@ -41,6 +36,12 @@ def command(
 
     Runs as search-table does, for one query, and writes to no table.
     """
+    from jobs.lake.runs import Run
+    from jobs.reports.hits import print_hits
+    from jobs.stages.search.report import write_page
+    from jobs.stages.search.single import Query, search_one
+    from jobs.stages.search.target import find_target
+
     if text is None and image is None:
         raise click.UsageError("nothing to search for: give --text, --image, or both")
     query = Query(text, image.read_bytes() if image else None, instruction, k)

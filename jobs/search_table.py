@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.search.job import search_table
-from jobs.stages.search.report import report_table
-from jobs.stages.search.target import find_target
 
 
 @job(sections=("search", "serving", "lake", "mlflow", "spark"))
@@ -18,9 +14,13 @@ def command(context: JobContext) -> Report:
     The model of the release embeds it. Results are (query_id, rank, id, vector_id, score, index_id, model_id, status,
     error); a query that cannot be embedded has one row without rank that says why.
     """
+    from jobs.stages.search.job import search_table
+    from jobs.stages.search.report import report_table
+    from jobs.stages.search.target import find_target
+
     target = find_target(context.lake)
     model = context.registry.find(target.model_id)
-    with open_run(context.lake, context.registry, job="search_table") as run:
+    with context.open_run("search_table") as run:
         report = search_table(context.lake, run, target=target, model=model)
         page = report_table(context.lake, run, target=target, output=report.output)
         if page is not None:

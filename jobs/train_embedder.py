@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.train.job import train_embedder
 
 
 @job(sections=("train", "model", "lake", "mlflow", "spark"))
@@ -14,7 +12,9 @@ def command(context: JobContext) -> Report:
 
     Killed and run again with the same settings, it goes on from its last checkpoint.
     """
-    with open_run(context.lake, context.registry, job="train_embedder") as run:
+    from jobs.stages.train.job import train_embedder
+
+    with context.open_run("train_embedder") as run:
         report = train_embedder(
             context.lake.spark, run, registry=context.registry, settings=context.settings
         )

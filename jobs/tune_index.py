@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.runs import open_run
-from jobs.stages.tune.job import tune_index
 
 
 @job(sections=("tune", "recall", "index", "model", "serving", "lake", "mlflow", "spark"))
@@ -17,8 +15,10 @@ def command(context: JobContext) -> Report:
     other half reports. The index is committed with its operating points; searches ask for them by search.recall.
     Where the target cannot be met, it says so and what comes nearest, commits nothing, and ends with status 1.
     """
+    from jobs.stages.tune.job import tune_index
+
     model = context.registry.resolve()
-    with open_run(context.lake, context.registry, job="tune_index") as run:
+    with context.open_run("tune_index") as run:
         report = tune_index(context.lake, run, model=model)
     return Report(str(report), report.values() | {"run_id": run.run_id}, ok=report.met)
 

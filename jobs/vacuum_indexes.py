@@ -8,9 +8,6 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-from jobs.lake.claims import claim
-from jobs.lake.runs import open_run
-from jobs.stages.index.vacuum import plan_vacuum, vacuum
 
 
 @job(sections=("lake", "mlflow", "spark"))
@@ -37,12 +34,15 @@ def command(context: JobContext, releases: int, retain_hours: float, dry_run: bo
     and what kept ones add to. Folders without an index and intermediate files go too once they are old enough: runs that
     were killed left them. Nothing outside the lake is touched.
     """
+    from jobs.lake.claims import claim
+    from jobs.stages.index.vacuum import plan_vacuum, vacuum
+
     retain = timedelta(hours=retain_hours)
     if dry_run:
         planned = plan_vacuum(context.lake, releases=releases, retain=retain)
         return Report(f"would remove {planned}", {"removed": False, **vars(planned)})
     with (
-        open_run(context.lake, context.registry, job="vacuum_indexes") as run,
+        context.open_run("vacuum_indexes") as run,
         claim(run, name=run.job, timeout=context.settings.embed.claim_seconds),
     ):
         planned = plan_vacuum(context.lake, releases=releases, retain=retain)

@@ -9,6 +9,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from jobs.lake.lake import Lake
     from jobs.lake.registry import Registry
+    from jobs.lake.runs import Run
 
 
 class JobContext:
@@ -70,6 +72,12 @@ class JobContext:
         from jobs.lake.registry import Registry
 
         return Registry(self.settings)
+
+    def open_run(self, job: str) -> AbstractContextManager[Run]:
+        """A run of `job` in the lake, recorded there and in MLflow however it ends."""
+        from jobs.lake.runs import open_run
+
+        return open_run(self.lake, self.registry, job=job)
 
 
 def job(

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
 
 from jobs.lake.lake import absolute, is_path
 from jobs.lake.sql import table_sql
+from jobs.settings.settings import Settings
 from udfs import storage
 from udfs.files.places import local_scheme
 from udfs.specs import ReadSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from jobs.settings.settings import Settings
 
 # Without encryption anybody on the way decides what is read; clouds hand out credentials over http. So not `http`.
 _ALWAYS = ("https", "data")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
 
 from jobs.driver.delta_jars import delta_jars
 from jobs.settings.conf import conf_file
 from jobs.settings.load import prepare_environment, session_is_given
 from jobs.settings.settings import Settings
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 # Needed for right results wherever the session comes from.
 RUNTIME_CONF = {
@@ -46,8 +44,6 @@ def open_session(settings: Settings) -> SparkSession:
     A session given by spark-submit, Databricks or a notebook keeps its own settings, its time zone too: nothing here
     depends on it. Only what Python functions over Arrow need is set. Otherwise a local one is started, with Delta's jars.
     """
-    from pyspark.sql import SparkSession
-
     spark = SparkSession.getActiveSession()
     if spark is None and session_is_given():
         spark = SparkSession.builder.getOrCreate()
@@ -59,8 +55,6 @@ def open_session(settings: Settings) -> SparkSession:
 
 
 def _start_local(settings: Settings) -> SparkSession:
-    from pyspark.sql import SparkSession
-
     # Executors import this project and its packages from the interpreter that runs the driver.
     prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
     conf = {**LOCAL_CONF, **settings.spark.conf}

@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import is_conflict
 from jobs.lake.lake import Lake
+from jobs.lake.runs import Run
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from jobs.lake.runs import Run
 
 log = logging.getLogger("gme_lake")
 
@@ -136,8 +135,6 @@ def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
     """
     dead = [row for row in _events(lake, name) if not row.ended and row.run_id != but]
     if dead:
-        from pyspark.sql import functions as F
-
         ids = [row.run_id for row in dead]
         rows = lake.read("run_events").where(F.col("run_id").isin(ids)).collect()
         last = {row.run_id: row.asDict() for row in sorted(rows, key=lambda row: str(row.beat_at))}
@@ -161,8 +158,6 @@ class ClaimedRun:
 
 def _events(lake: Lake, name: str) -> list[ClaimedRun]:
     """Every run under a claim. The events are put together here: Spark's aggregation costs more than they do."""
-    from pyspark.sql import functions as F
-
     job, _, model_id = name.partition("/")
     events = lake.read("run_events").where((F.col("job") == job) & (F.col("model_id") == model_id))
     runs: dict[str, ClaimedRun] = {}

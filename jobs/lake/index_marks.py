@@ -19,16 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import again_on_conflict
-from jobs.lake.lake import now
+from jobs.lake.lake import Lake, now
+from jobs.lake.runs import Run
 from jobs.lake.sql import literals, string_array, timestamp_literal
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
 
 HOLD_HOURS = 24
 
@@ -85,8 +84,6 @@ def left_behind(mark: Any, *, ended: Collection[str]) -> bool:
 
 def find_ended_runs(lake: Lake, marks: Iterable[Any]) -> set[str]:
     """Of the runs that hold or remove indexes, those that are over, however they ended."""
-    from pyspark.sql import functions as F
-
     run_ids = {run_id for mark in marks if mark.mark != "unused" for run_id in mark.run_ids}
     if not run_ids:
         return set()

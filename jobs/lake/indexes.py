@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.conflicts import again_on_conflict
+from jobs.lake.lake import Lake
 from jobs.lake.sql import literal
 from udfs import storage
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import MANIFEST_NAME, Manifest
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
+from udfs.search.batches import indexed_ids
+from udfs.search.row_files import VECTOR_IDS
 
 _SHOWN = 3  # files named in a message
 
@@ -36,15 +37,11 @@ class Age:
 
 def find_index(lake: Lake, index_id: str) -> Any:
     """The row of `indexes`, or None where no such index was finished."""
-    from pyspark.sql import functions as F
-
     return lake.read("indexes").where(F.col("index_id") == index_id).first()
 
 
 def read_indexes(lake: Lake, *, model_id: str) -> dict[str, Any]:
     """The rows of `indexes` of one model by index_id."""
-    from pyspark.sql import functions as F
-
     rows = lake.read("indexes").where(F.col("model_id") == model_id).collect()
     return {row.index_id: row for row in rows}
 
@@ -91,8 +88,6 @@ def whole_manifest(lake: Lake, row: Any) -> Manifest:
 
 def index_age(lake: Lake, manifest: Manifest) -> Age:
     """Compare an index with the newest version of `vectors`. Raises IndexDataError where its ids cannot be read."""
-    from pyspark.sql import functions as F
-
     version, indexed = lake.version("vectors"), manifest.rows
     if version == manifest.spec.vectors_version:
         return Age(indexed, 0, indexed, 0)
@@ -110,11 +105,6 @@ def differing_ids(lake: Lake, manifest: Manifest, *, version: int) -> DataFrame:
 
     The index's own rows are read: nothing is asked of the version that it was built from, whose files may be gone.
     """
-    from pyspark.sql import functions as F
-
-    from udfs.search.batches import indexed_ids
-    from udfs.search.row_files import VECTOR_IDS
-
     spark, spec = lake.spark, manifest.spec
     shards = len(manifest.all_shards(spec.root))
     rows = lake.read("vectors", version=version)

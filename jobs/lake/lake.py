@@ -9,7 +9,14 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.sql import identifier, literal, name_parts, readable, table_sql
@@ -18,12 +25,6 @@ from jobs.lake.tables import TABLES, Table
 from jobs.settings.settings import Settings
 from udfs import storage
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from delta.tables import DeltaTable
-    from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import StructType
-
 
 log = logging.getLogger("gme_lake")
 
@@ -58,8 +59,6 @@ class Lake:
         self._make_schema()
 
     def _make_schema(self) -> None:
-        from pyspark.errors import AnalysisException
-
         schema = readable(*_schema_parts(self.settings.lake.schema_))
         try:
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
@@ -80,8 +79,6 @@ class Lake:
 
     def lies_there(self, table: Table) -> bool:
         """Whether a table of the lake was ever made; with `lake.managed`, whether the catalog has it."""
-        from delta.tables import DeltaTable
-
         location = self._location(table)
         if location is None:
             name = f"{self.schema}.{readable(table.name)}"
@@ -103,8 +100,6 @@ class Lake:
 
     def resolve_column(self, column: str) -> Column:
         """A column of paths as tables name them, each as `resolve` gives it."""
-        from pyspark.sql import functions as F
-
         named = F.col(column)
         within = F.concat(F.lit(self.root), F.expr(f"substring({identifier(column)}, 2)"))
         return F.when(named.startswith("./"), within).otherwise(named)
@@ -168,8 +163,6 @@ class Lake:
 
     def row_schema(self, table: str) -> StructType:
         """Columns of a lake table without its identity column."""
-        from pyspark.sql.types import StructType
-
         fields = [f"{identifier(name)} {sql_type(kind)}" for name, kind in _OWN[table].columns]
         return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
@@ -202,8 +195,6 @@ class Lake:
 
     def _create(self, table: Table, name: str, location: str | None) -> None:
         """Create a table, also in the folder that a process left which was killed while it made it."""
-        from pyspark.errors import AnalysisException
-
         statement = create_statement(table, name=name, location=location)
         try:
             self.spark.sql(statement)
@@ -249,8 +240,6 @@ class Lake:
 
         Dropping it takes the name alone: tables at a location of their own keep their files.
         """
-        from pyspark.errors import AnalysisException
-
         try:
             if not self.spark.catalog.tableExists(name):
                 return False
@@ -324,8 +313,6 @@ def read_table(spark: SparkSession, table: str, *, version: int | None = None) -
 
 def delta_table(spark: SparkSession, table: str) -> DeltaTable:
     """Handle of a Delta table by name or path. Raises LakeError, which says what is there, where there is none."""
-    from delta.tables import DeltaTable
-
     if is_path(table):
         if not DeltaTable.isDeltaTable(spark, table):
             raise LakeError(_at_path(table))
@@ -393,8 +380,6 @@ def table_version(spark: SparkSession, table: str) -> int:
 
 def absolute(path: str) -> str:
     """A local path made absolute, so that driver, JVM and executors mean the same folder; URIs unchanged."""
-    from pathlib import Path
-
     if _URI.match(path):
         return path.rstrip("/")
     return str(Path(path).expanduser().resolve())
@@ -411,8 +396,6 @@ def table_given(table: str) -> str:
 
 def absolute_uris(uri: Column, *, base: str | None) -> Column:
     """A column of paths and URIs with those that are relative put under the folder `base`; unchanged without one."""
-    from pyspark.sql import functions as F
-
     if not base:
         return uri
     folder = absolute(base).rstrip("/") + "/"

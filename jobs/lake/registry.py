@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jobs.lake.lake import absolute, is_path
 from jobs.lake.mlflow_store import name_condition, one_at_a_time, require_catalog_name
 from jobs.settings.load import prepare_environment, tracking_uri_from_environment
@@ -253,7 +255,6 @@ class Registry:
 
 def _signature(dim: int) -> Any:
     """Columns that `GmePyfunc.predict` reads, and its vectors; Unity Catalog takes no model without."""
-    import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.lake.index_marks import hold
 from jobs.lake.indexes import (
@@ -18,11 +18,9 @@ from jobs.lake.indexes import (
 )
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry
+from jobs.lake.runs import Run
 from udfs.errors import IndexDataError, LakeError, RegistryError
-
-if TYPE_CHECKING:
-    from jobs.lake.runs import Run
-    from udfs.index.manifest import Manifest
+from udfs.index.manifest import Manifest
 
 log = logging.getLogger("gme_lake")
 

@@ -8,14 +8,12 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import is_broken_off
-from jobs.lake.lake import cause, table_version
+from jobs.lake.lake import Lake, cause, table_version
 from jobs.lake.sql import identifier, is_path, literal, name_parts, table_sql
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
 
 log = logging.getLogger("gme_lake")
 
@@ -86,8 +84,6 @@ def refresh_source_views(lake: Lake, run: SourceRuns) -> None:
 
 def source_runs(lake: Lake) -> list[SourceRuns]:
     """The successful runs of embed_table in this lake, by source table and model."""
-    from pyspark.sql import functions as F
-
     events = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
     events = events.where("source_table IS NOT NULL AND model_id IS NOT NULL")
     events = events.withColumn("source_table", lake.resolve_column("source_table"))

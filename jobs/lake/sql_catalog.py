@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from pyspark.sql import SparkSession
+from pyspark.sql.functions import udtf
+from pyspark.sql.udtf import UserDefinedTableFunction
+
+from jobs.lake.lake import Lake
 from jobs.lake.source_views import publish_source_views
 from jobs.lake.sql import literal, name_parts
 from jobs.lake.tables import TABLES
 from jobs.settings.conf import conf_names, conf_text
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-    from pyspark.sql.udtf import UserDefinedTableFunction
-
-    from jobs.lake.lake import Lake
+from udfs.search.sql import FACTS_OUTPUT, HITS_OUTPUT, IndexFacts, IndexHits
 
 _MARK = "gme_lake.published"  # a property of the schema
 _IMPLEMENTATION = "spark.sql.catalogImplementation"
@@ -98,10 +98,6 @@ def _mark_of(lake: Lake) -> str | None:
 
 def _register_table_functions(spark: SparkSession) -> None:
     """The Python functions that conf/sql/vector_search.sql is written with."""
-    from pyspark.sql.functions import udtf
-
-    from udfs.search.sql import FACTS_OUTPUT, HITS_OUTPUT, IndexFacts, IndexHits
-
     for name, body, output in (
         ("gme_index_facts", IndexFacts, FACTS_OUTPUT),
         ("gme_index_hits", IndexHits, HITS_OUTPUT),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
 
 from udfs.embed.preview import PREVIEW_INPUT, PREVIEW_OUTPUT, preview_batches
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from udfs.specs import ReadSpec
+from udfs.specs import ReadSpec
 
 Preview = tuple[str | None, bytes | None]
 

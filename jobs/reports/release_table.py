@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from pyspark.sql import functions as F
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from jobs.lake.lake import Lake
 from jobs.reports.terminal import open_console
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,6 @@ class ListedRelease:
 
 def list_releases(lake: Lake, *, limit: int) -> list[ListedRelease]:
     """The last `limit` releases, newest first; the first is the current one."""
-    from pyspark.sql import functions as F
-
     rows = lake.read("releases").orderBy("release_id", ascending=False).head(limit)
     runs = lake.read("run_events").where(F.col("model_id").isin([row.model_id for row in rows]))
     newest = F.max_by(F.struct("model_name", "model_version"), "started_at").alias("model")

@@ -12,6 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "peft"}
 TO_SPARK = {"mapInArrow", "mapInPandas", "applyInArrow", "applyInPandas", "udf", "pandas_udf"}
+ROOMS_OF_SPARK = {"jobs.lake", "jobs.reports", "jobs.stages"}
+FOR_HELP = {
+    f"jobs/driver/{name}.py"
+    for name in ("cli", "printing", "stopping", "task_errors", "delta_jars")
+}
+LATE = {"mlflow", "matplotlib", "torch", "peft", "pytrec_eval", "huggingface_hub"}
 NOT_ON_CONNECT = {"rdd", "sparkContext", "parallelize", "mapPartitions"}
 
 
@@ -121,13 +127,25 @@ def job_files_never_import_torch(module: Module, _: list[Module]) -> Iterator[st
         yield from (f"line {i.line}: imports {i.name}" for i in module.imports if i.top in HEAVY)
 
 
-def jobs_import_spark_and_mlflow_lazily(module: Module, _: list[Module]) -> Iterator[str]:
-    """All but the file that MLflow itself runs when it loads a model."""
-    if module.path == "jobs/lake/pyfunc_model.py":
+def what_help_loads_imports_no_spark_and_no_stage(module: Module, _: list[Module]) -> Iterator[str]:
+    """Commands and what they import at their top: `--help` loads all of them."""
+    if _is_job(module) or module.path in FOR_HELP or module.path.startswith("jobs/settings/"):
+        for i in module.imports:
+            room = ".".join(i.name.split(".")[:2])
+            slow = i.top in {"pyspark", "delta", "mlflow"} or room in ROOMS_OF_SPARK
+            if slow and not i.lazy:
+                yield f"line {i.line}: imports {i.name} at the top, which slows --help down"
+
+
+def only_commands_import_within_functions(module: Module, _: list[Module]) -> Iterator[str]:
+    """Elsewhere only what an installation may lack, or what is slow and seldom used, is imported late."""
+    if module.package != "jobs" or _is_job(module) or module.path in FOR_HELP:
         return
     for i in module.imports:
-        if module.package == "jobs" and i.top in {"pyspark", "delta", "mlflow"} and not i.lazy:
-            yield f"line {i.line}: imports {i.name} at the top, which slows --help down"
+        if i.in_function and i.top not in LATE:
+            yield f"line {i.line}: imports {i.name} in a function"
+        if i.top == "mlflow" and not i.lazy and module.path != "jobs/lake/pyfunc_model.py":
+            yield f"line {i.line}: imports mlflow before its settings are made"
 
 
 def only_settings_read_yaml(module: Module, _: list[Module]) -> Iterator[str]:
@@ -237,12 +255,14 @@ RULES: list[tuple[Rule, tuple[str, str], tuple[str, str]]] = [
         ("jobs/a.py", "import torchless"),
     ),
     (
-        jobs_import_spark_and_mlflow_lazily,
-        ("jobs/stages/a.py", "from delta.tables import DeltaTable"),
-        (
-            "jobs/stages/a.py",
-            "if TYPE_CHECKING:\n    import pyspark\ndef f():\n    import mlflow",
-        ),
+        what_help_loads_imports_no_spark_and_no_stage,
+        ("jobs/a.py", "from jobs.stages.embed.job import embed_table"),
+        ("jobs/a.py", "def command():\n    from jobs.stages.embed.job import embed_table"),
+    ),
+    (
+        only_commands_import_within_functions,
+        ("jobs/stages/a.py", "def f():\n    from pyspark.sql import functions"),
+        ("jobs/stages/a.py", "from delta.tables import DeltaTable\ndef f():\n    import mlflow"),
     ),
     (
         only_settings_read_yaml,

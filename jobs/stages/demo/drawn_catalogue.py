@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.lake.lake import is_path, table_given
 from jobs.lake.sql import table_sql
@@ -11,9 +13,6 @@ from jobs.settings.settings import Settings
 from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
 from udfs.drawing.training_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, draw_pair_batches
 from udfs.errors import LakeError, SettingsError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 
 def draw_catalogue(spark: SparkSession, *, settings: Settings, overwrite: bool = False) -> str:
@@ -63,8 +62,6 @@ def _written(rows: DataFrame, table: str) -> str:
 
 
 def _exists(spark: SparkSession, table: str) -> bool:
-    from delta.tables import DeltaTable
-
     if is_path(table):
         return bool(DeltaTable.isDeltaTable(spark, table))
     return spark.catalog.tableExists(table_sql(table))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs.lake.lake import Lake, absolute, read_table
 from jobs.lake.registry import Registry, ResolvedModel
@@ -16,6 +15,7 @@ from jobs.lake.releases import promote
 from jobs.lake.runs import Run, open_run
 from jobs.lake.sql import literal, table_sql
 from jobs.reports.hits import QueryResult, write_search_report
+from jobs.settings.settings import Settings
 from jobs.stages.demo.drawn_catalogue import draw_catalogue
 from jobs.stages.embed.job import embed_table
 from jobs.stages.index.job import build_index
@@ -29,9 +29,6 @@ from udfs.drawing import COLOURS, CatalogueSpec, Combination, draw_jpeg, held_ou
 from udfs.drawing.catalogue import catalogue_row
 from udfs.drawing.training_rows import INSTRUCTIONS
 from udfs.drawing.words import change_text, query_text
-
-if TYPE_CHECKING:
-    from jobs.settings.settings import Settings
 
 QUERY_SCHEMA = "query_id STRING, text STRING, image BINARY, instruction STRING"
 _CHANGED_ROWS = 5

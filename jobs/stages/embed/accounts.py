@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
 
 from jobs.stages.embed.work import Embedding, read_contents
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 log = logging.getLogger("gme_lake")
 
@@ -50,8 +49,6 @@ class Accounts:
 
 def count_source(job: Embedding, *, version: int) -> SourceIds:
     """Count the source's ids at a version, once, into the staging folder."""
-    from pyspark.sql import functions as F
-
     spark = job.lake.spark
     total = job.source.read(spark, version=version).count()
     ids = job.source.ids(spark, version=version)
@@ -65,9 +62,6 @@ def count_source(job: Embedding, *, version: int) -> SourceIds:
 
 def compare_ids(job: Embedding, ids: SourceIds) -> Accounts:
     """Put the source's ids beside those of the model's vector rows."""
-    from pyspark.sql import Observation
-    from pyspark.sql import functions as F
-
     spark = job.lake.spark
     stored = read_contents(job, version=job.lake.version("vectors")).drop("content_hash")
     both = ids.counted.join(stored, "id", "full_outer")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
 
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
@@ -12,9 +14,6 @@ from jobs.stages.embed.commit import commit
 from jobs.stages.embed.reuse import LostContents, stage_reused
 from jobs.stages.embed.work import Embedding, read_contents
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,6 @@ def _stage_pending(
 
     `replaced_id` is the vector_id of the row's vector so far, null for an id that has none.
     """
-    from pyspark.sql import Observation
-    from pyspark.sql import functions as F
-
     seen = Observation(f"looked-at-{job.run.run_id}-{folder.rsplit('/', 1)[-1]}")
     contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
     # Several changes of one id in one micro-batch: the last commit counts; true duplicates are decided by hash.
@@ -97,8 +93,6 @@ def _stage_pending(
 
 def _sizes(pending: DataFrame) -> tuple[int, int]:
     """Pending rows, and how many of them replace a vector row."""
-    from pyspark.sql import functions as F
-
     row = pending.agg(
         F.count(F.lit(1)).alias("rows"), F.count("replaced_id").alias("replaced")
     ).first()
@@ -109,8 +103,6 @@ def _stage_embedded(
     job: Embedding, rows: DataFrame, pending: DataFrame, *, reused: DataFrame | None, folder: str
 ) -> DataFrame:
     """Embed one row of every distinct pending content; one scan of the images, no shuffle of them."""
-    from pyspark.sql import functions as F
-
     chosen = pending.groupBy("content_hash").agg(F.min(F.struct("id", "row_hash")).alias("row"))
     if reused is not None:
         chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
@@ -135,8 +127,6 @@ def _stage_embedded(
 
 def _account(job: Embedding, embedded: DataFrame) -> int:
     """Add the model's seconds to the run, remember its servers; returns how many contents were embedded."""
-    from pyspark.sql import functions as F
-
     row = embedded.agg(
         F.count(F.lit(1)).alias("contents"),
         F.sum("prepare_seconds").alias("prepare"),

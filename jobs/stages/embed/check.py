@@ -7,22 +7,21 @@ import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from pyspark.sql import functions as F
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
 from jobs.reports.previews import previews
 from jobs.reports.terminal import open_console
 from jobs.stages.embed.source import Source
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.specs import EmbedSpec
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
 
 CHECKED_ROWS = 20
 _TEXT_SHOWN = 60  # characters
@@ -63,8 +62,6 @@ def check_rows(lake: Lake, *, model: ResolvedModel) -> Check:
 
     Raises LakeError for a source that embed_table would refuse.
     """
-    from pyspark.sql import functions as F
-
     settings = lake.settings
     source = Source.open(lake)
     snapshot = source.read(lake.spark, version=source.version)

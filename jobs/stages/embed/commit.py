@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import again_on_conflict, is_conflict
 from jobs.lake.sql import identifier, literal
 from jobs.stages.embed.work import Embedding
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row, SparkSession
-
 
 _OTHER_ROW = "the row to be replaced is not the one that was looked at"
 
@@ -32,8 +30,6 @@ def commit(
     pending is found by comparing with the table.
     Raises LakeError where another run has written the same rows meanwhile.
     """
-    from pyspark.sql import functions as F
-
     job.claim.require()
     columns = ["id", "content_hash", "status", "error", "embedding"]
     key = F.expr("IF(replaced_id IS NULL, id, NULL) AS merge_key")

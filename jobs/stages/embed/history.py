@@ -9,17 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from jobs.lake.lake import delta_table
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.lake.lake import Lake, delta_table
+from jobs.settings.embed import EmbedSettings
+from jobs.stages.embed.source import Source
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
-    from jobs.lake.lake import Lake
-    from jobs.settings.embed import EmbedSettings
-    from jobs.stages.embed.source import Source
 
 # Commits of `vectors` that leave every model's rows as its own runs wrote them: those of the runs, and upkeep.
 _KEEP_VECTORS = {
@@ -124,8 +121,6 @@ class Proof:
 
 def source_runs(lake: Lake, *, model_id: str) -> DataFrame:
     """The events of embed_table's runs that read a source for the model."""
-    from pyspark.sql import functions as F
-
     runs = lake.read("run_events").where("job = 'embed_table' AND source_table IS NOT NULL")
     runs = runs.withColumn("source_table", lake.resolve_column("source_table"))
     return runs.where(F.col("model_id") == model_id)
@@ -179,8 +174,6 @@ def require_own_vectors(lake: Lake, source: Source, *, model_id: str) -> bool:
     Raises LakeError where the model's vectors in this lake are another table's and the setting does not say that this is
     wanted, as ids that a source lacks lose their vectors.
     """
-    from pyspark.sql import functions as F
-
     runs = source_runs(lake, model_id=model_id)
     newest = runs.agg(F.max_by("source_table", "started_at").alias("table")).first()
     if newest is None or newest.table in {None, source.table}:

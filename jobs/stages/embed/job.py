@@ -6,12 +6,16 @@ import functools
 import logging
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.progress import RowProgress
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.claims import claim, mark_killed_runs
 from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.stages.embed.accounts import (
     Accounts,
     SourceIds,
@@ -38,12 +42,6 @@ from jobs.stages.embed.write_back import write_back
 from udfs import storage
 from udfs.errors import LakeError
 from udfs.specs import EmbedSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
 
 log = logging.getLogger("gme_lake")
 
@@ -214,8 +212,6 @@ def _one_batch(
 
 def _leave_removals(rows: DataFrame, folder: str) -> None:
     """Write the ids from which a commit has taken more rows than it gave: who has one still, had two meanwhile."""
-    from pyspark.sql import functions as F
-
     taken = F.col("_change_type").isin("delete", "update_preimage")
     balance = F.sum(F.when(taken, -1).otherwise(1))
     by_commit = rows.groupBy("id", "_commit_version").agg(balance.alias("balance"))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import is_broken_off
 from jobs.lake.lake import delta_table
 from jobs.stages.embed.work import Embedding, read_contents
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 log = logging.getLogger("gme_lake")
 
@@ -33,8 +32,6 @@ class LostContents:
 
         A feed that VACUUM has cut is no error: what it lacks is embedded again.
         """
-        from pyspark.sql import functions as F
-
         job = self._job
         history = delta_table(job.lake.spark, job.lake.name("vectors")).history()
         merges = history.where(
@@ -68,8 +65,6 @@ def stage_reused(
     job: Embedding, pending: DataFrame, *, lost: LostContents, folder: str, pinned: int
 ) -> DataFrame | None:
     """The vectors of pending contents that need no model: (content_hash, status, error, embedding); None for none."""
-    from pyspark.sql import functions as F
-
     wanted = pending.select("content_hash").distinct()
     known = read_contents(job, version=pinned).where("status = 'ok'").join(wanted, "content_hash")
     matches = known.groupBy("content_hash").agg(
@@ -92,8 +87,6 @@ def stage_reused(
 
 
 def _present_vectors(job: Embedding, reused: DataFrame, *, pinned: int) -> DataFrame | None:
-    from pyspark.sql import functions as F
-
     bounds = reused.agg(F.min("vector_id").alias("low"), F.max("vector_id").alias("high")).first()
     if bounds is None or bounds.low is None:
         return None
@@ -105,8 +98,6 @@ def _present_vectors(job: Embedding, reused: DataFrame, *, pinned: int) -> DataF
 
 
 def _lost_vectors(job: Embedding, reused: DataFrame) -> DataFrame | None:
-    from pyspark.sql import functions as F
-
     bounds = reused.agg(F.min("commit").alias("low"), F.max("commit").alias("high")).first()
     if bounds is None or bounds.low is None:
         return None
@@ -117,8 +108,6 @@ def _lost_vectors(job: Embedding, reused: DataFrame) -> DataFrame | None:
 
 def _lost_rows(job: Embedding, *, low: int, high: int) -> DataFrame:
     """The model's good rows that commits of `vectors` have deleted."""
-    from pyspark.sql import functions as F
-
     feed = job.lake.spark.read.format("delta").option("readChangeFeed", "true")
     feed = feed.option("startingVersion", low).option("endingVersion", high)
     rows = feed.table(job.lake.name("vectors")).where(F.col("model_id") == job.model_id)

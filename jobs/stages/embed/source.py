@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.driver.reading import read_spec
 from jobs.lake.lake import (
@@ -17,6 +19,8 @@ from jobs.lake.lake import (
     table_version,
 )
 from jobs.lake.sql import identifier, table_sql
+from jobs.settings.embed import SourceSettings
+from jobs.settings.settings import Settings
 from jobs.stages.embed.source_checks import (
     Columns,
     check_contents,
@@ -33,12 +37,6 @@ from jobs.stages.embed.template import (
 from udfs.embed.stamp import STAMP_OUTPUT, stamp_images
 from udfs.errors import LakeError
 from udfs.specs import ReadSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-
-    from jobs.settings.embed import SourceSettings
-    from jobs.settings.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,6 @@ class Source:
 
     def rows(self, frame: DataFrame) -> DataFrame:
         """What the model sees: id, text, and image (bytes) or image_uri; at least one of these is null."""
-        from pyspark.sql import functions as F
-
         kind, settings = self.image_kind, self.settings
         has_bytes, has_uri = kind in {"bytes", "both"}, kind in {"uri", "both"}
         image = F.col(identifier(settings.image or "")) if has_bytes else F.lit(None).cast("binary")
@@ -161,8 +157,6 @@ class Source:
 
     def add_row_hash(self, rows: DataFrame) -> DataFrame:
         """Rows with `row_hash`: over text and image bytes, or over text and path where images are files."""
-        from pyspark.sql import functions as F
-
         digest = F.sha2(F.col("image"), 256)
         kinds = {"uri": F.col("image_uri"), "both": F.coalesce(digest, "image_uri")}
         image = kinds.get(self.image_kind, digest)
@@ -173,8 +167,6 @@ class Source:
 
         For image files the content hash also covers size and mtime/etag, looked up without reading them.
         """
-        from pyspark.sql import functions as F
-
         version = (
             F.col("_commit_version") if "_commit_version" in rows.columns else F.lit(0)
         ).cast("bigint")
@@ -189,15 +181,11 @@ class Source:
 
     def id_column(self) -> Column:
         """The row id as string."""
-        from pyspark.sql import functions as F
-
         return F.col(identifier(self.settings.id)).cast("string")
 
 
 def row_hash(image: Column) -> Column:
     """sha-256 over a row's text and its image's digest (or path), null and empty told apart."""
-    from pyspark.sql import functions as F
-
     text = F.coalesce(F.sha2(F.col("text"), 256), F.lit("-"))
     return F.sha2(F.concat_ws("|", text, F.coalesce(image, F.lit("-"))), 256)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from jobs.lake.lake import delta_table, read_table
+from pyspark.sql import functions as F
+
+from jobs.lake.lake import Lake, delta_table, read_table
 from jobs.lake.sql import readable
+from jobs.settings.embed import EmbedSettings, SourceSettings
 from jobs.stages.embed.template import template_columns
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.settings.embed import EmbedSettings, SourceSettings
 
 # Types that have no one spelling as a string.
 _NO_IDS = ("array", "map", "struct", "binary", "variant", "interval", "void")
@@ -66,8 +64,6 @@ class Columns:
 
 def _tell_renaming(lake: Lake, table: str, column: str) -> str:
     """What the table's history says of a column that was renamed; empty where it says nothing."""
-    from pyspark.sql import functions as F
-
     history = delta_table(lake.spark, table).history().where("operation = 'RENAME COLUMN'")
     old = F.col("operationParameters")["oldColumnPath"]
     renames = history.where(old.isin(column, readable(column)))

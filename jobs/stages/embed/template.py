@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import TimestampType
 
 from jobs.lake.sql import identifier
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -26,8 +26,6 @@ def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Colum
     Columns that are `timestamps` (lower case) are written in UTC: in a session of another time zone a row must not
     change its text.
     """
-    from pyspark.sql import functions as F
-
     parts: list[Column] = []
     named: list[Column] = []
     for words, name in _template_parts(template):
@@ -49,16 +47,12 @@ def text_expression(template: str, *, timestamps: Collection[str] = ()) -> Colum
 
 def timestamp_columns(frame: DataFrame) -> set[str]:
     """Names, in lower case, of the columns whose text depends on the session's time zone."""
-    from pyspark.sql.types import TimestampType
-
     types = {field.name.lower(): field.dataType for field in frame.schema.fields}
     return {name for name, kind in types.items() if isinstance(kind, TimestampType)}
 
 
 def _in_utc(column: Column) -> Column:
     """A timestamp as the date and time that it is in UTC, whatever the session's time zone."""
-    from pyspark.sql import functions as F
-
     epoch = F.expr("TIMESTAMP_NTZ'1970-01-01 00:00:00'")
     return F.timestamp_add("MICROSECOND", F.unix_micros(column), epoch)
 

@@ -12,16 +12,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import DataFrame
 
 from jobs.driver.task_errors import is_broken_off
 from jobs.stages.embed.history import Proof, TableState
 from jobs.stages.embed.work import Embedding
 from udfs import storage
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 log = logging.getLogger("gme_lake")
 

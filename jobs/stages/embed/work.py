@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.driver.progress import RowProgress
+from jobs.lake.claims import Claim
+from jobs.lake.lake import Lake
+from jobs.lake.runs import Run
 from jobs.stages.embed.source import Source
 from udfs.specs import EmbedSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.driver.progress import RowProgress
-    from jobs.lake.claims import Claim
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,5 @@ class Embedding:
 
 def read_contents(job: Embedding, *, version: int) -> DataFrame:
     """(id, content_hash, vector_id, status) of the model's vector rows, without the vectors."""
-    from pyspark.sql import functions as F
-
     vectors = job.lake.read("vectors", version=version).where(F.col("model_id") == job.model_id)
     return vectors.select("id", "content_hash", "vector_id", "status")

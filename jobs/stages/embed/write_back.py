@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from jobs.lake.lake import read_table
 from jobs.lake.source_views import SourceRuns, refresh_source_views
 from jobs.lake.sql import identifier, literal, table_sql
 from jobs.lake.sql_catalog import is_published
-
-if TYPE_CHECKING:
-    from jobs.stages.embed.work import Embedding
+from jobs.stages.embed.work import Embedding
 
 
 def write_back(job: Embedding) -> None:

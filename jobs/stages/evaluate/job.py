@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.data.tasks import load_tasks
 from jobs.stages.evaluate.figures.compare import differences
 from jobs.stages.evaluate.figures.floors import floors_of, read_floors
@@ -28,11 +30,6 @@ from jobs.stages.evaluate.page.report import (
 )
 from jobs.stages.evaluate.page.shown import RankedTask
 from udfs import storage
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
 
 
 def evaluate_retrieval(lake: Lake, run: Run, *, model: ResolvedModel) -> EvaluationReport:

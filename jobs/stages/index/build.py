@@ -6,11 +6,13 @@ import functools
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pydantic
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.runs import Run
 from udfs.errors import IndexDataError
 from udfs.index.build import (
     SHARD_OUTPUT,
@@ -23,11 +25,6 @@ from udfs.index.manifest import ShardRecord
 from udfs.index.resume import QuantizerRecord, find_quantizer, find_shard
 from udfs.search.check import CHECK_OUTPUT, CheckSpec, check_batches
 from udfs.specs import IndexPlan, IndexSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.runs import Run
 
 log = logging.getLogger("gme_lake")
 
@@ -90,8 +87,6 @@ def build_shards(
 
 def check_shards(vectors: DataFrame, spec: CheckSpec) -> int:
     """Check every shard against its checksums and sampled stored vectors; returns how many vectors were searched."""
-    from pyspark.sql import functions as F
-
     index = spec.build.index
     # Ids first: that reads one narrow column. Ids near each other: they stand in few row groups, so that the vectors
     # of the whole table are not read again; they are of every shard all the same.
@@ -114,8 +109,6 @@ def check_shards(vectors: DataFrame, spec: CheckSpec) -> int:
 
 def _sample(vectors: DataFrame, plan: IndexPlan, *, rows: int) -> DataFrame:
     """A hash sample of at least plan.train_rows rows in one partition, in an order that any reader gives again."""
-    from pyspark.sql import functions as F
-
     if plan.train_rows == 0:  # a task must see a row to run at all
         return vectors.limit(1)
     # Six standard deviations more than wanted, so that chance never leaves too few; the task takes the first.
@@ -129,8 +122,6 @@ def _sample(vectors: DataFrame, plan: IndexPlan, *, rows: int) -> DataFrame:
 
 def by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
     """SHARD_INPUT rows of `shards`, each shard in one partition and together, and a row without vector for each."""
-    from pyspark.sql import functions as F
-
     count = spec.plan.shards
     shard = F.pmod(F.xxhash64("vector_id"), F.lit(count)).cast("int")
     wanted = F.col("shard").isin(list(shards)) if len(shards) < count else F.lit(True)

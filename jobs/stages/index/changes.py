@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.indexes import differing_ids
+from jobs.lake.lake import Lake
 from udfs import storage
 from udfs.index.files import FileRecord
 from udfs.index.manifest import VECTOR_ID_BYTES, Manifest
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
+from udfs.search.row_files import WRITTEN_IDS, write_vector_ids
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,6 @@ def changes_since(
 
 def write_gone(changes: Changes, *, root: str, name: str) -> FileRecord | None:
     """Let one task write the vector_ids that are gone into the folder `root`; None where there are none."""
-    from udfs.search.row_files import WRITTEN_IDS, write_vector_ids
-
     if not changes.gone:
         return None
     write = functools.partial(write_vector_ids, path=storage.join(root, name))

@@ -10,20 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.index_marks import hold
 from jobs.lake.indexes import delete_rows, find_index, require_index
-from jobs.lake.lake import delta_table, now
+from jobs.lake.lake import Lake, delta_table, now
+from jobs.lake.runs import Run
 from udfs import storage
 from udfs.errors import IndexDataError
 from udfs.index.files import FileRecord
 from udfs.index.manifest import VECTOR_ID_BYTES, Manifest
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
 
 
 def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
@@ -32,8 +31,6 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     Raises IndexDataError where files that it names were removed since they were written, LakeError where it or its base
     is being removed.
     """
-    from pyspark.sql import functions as F
-
     spec = manifest.spec
     hold(lake, run, index_and_base(manifest))
     if missing := manifest.missing_files():
@@ -87,8 +84,6 @@ def store_points(lake: Lake, manifest: Manifest) -> None:
     Nothing that a search does by default changes; the files of the index are not touched. The new manifest says which
     one it replaces: until the row is changed, by this run or after a kill by the next, it passes as that one too.
     """
-    from pyspark.sql import functions as F
-
     index_id = manifest.spec.index_id
     row = require_index(lake, index_id)
     manifest = replace(manifest, replaces=row.manifest_sha256)

@@ -8,10 +8,15 @@ import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.indexes import index_folder, whole_manifest
+from jobs.lake.lake import Lake
+from jobs.lake.runs import Run
+from jobs.settings.index import IndexSettings
 from jobs.stages.index.build import build_shards, check_shards
 from jobs.stages.index.changes import Changes, changes_since, write_gone
 from jobs.stages.index.vectors import indexed_vectors
@@ -21,12 +26,7 @@ from udfs.index.build import ShardsSpec
 from udfs.index.drift import DRIFT_OUTPUT, SAMPLE_ROWS, DriftSpec, drift_batches
 from udfs.index.manifest import GONE_NAME, Base, Manifest
 from udfs.search.check import CheckSpec
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from jobs.settings.index import IndexSettings
-    from udfs.specs import IndexSpec
+from udfs.specs import IndexSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -154,8 +154,6 @@ def _too_many(changes: Changes, base: Manifest) -> str | None:
 
 def _tell_drift(lake: Lake, changes: Changes, base: Manifest, *, version: int) -> str | None:
     """Why new rows are too unlike those that the quantizer was trained on; None: they are not."""
-    from pyspark.sql import functions as F
-
     if not changes.fresh or base.error is None:
         return None
     spec = replace(base.spec, vectors_version=version)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
 
 from jobs.lake.index_marks import require_not_removing
 from jobs.lake.indexes import delete_rows
+from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.stages.index.build import build_shards, check_shards, train_in_task
 from jobs.stages.index.commit import commit_index, total_bytes
 from jobs.stages.index.extend import Extension, extend_index
@@ -18,13 +22,6 @@ from udfs.index.build import ShardsSpec
 from udfs.index.manifest import Manifest
 from udfs.search.check import CheckSpec
 from udfs.specs import IndexSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
 
 log = logging.getLogger("gme_lake")
 

@@ -7,11 +7,12 @@ import json
 import logging
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.lake.index_marks import read_marks
 from jobs.lake.indexes import read_indexes, whole_manifest
 from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
 from jobs.settings.index import IndexSettings
 from jobs.stages.index.extend import MAX_SHARE, Extension, extension_of, newest_base
 from jobs.stages.index.predict import predict_cost
@@ -21,10 +22,6 @@ from udfs.index.cost import CostEstimate
 from udfs.index.manifest import Manifest
 from udfs.index.plan import ROWS_PER_SHARD, default_plan, factory_traits, require_train_rows
 from udfs.specs import IndexPlan, IndexSpec
-
-if TYPE_CHECKING:
-    from jobs.lake.registry import ResolvedModel
-
 
 log = logging.getLogger("gme_lake")
 

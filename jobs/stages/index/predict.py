@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pydantic
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import Lake
+from jobs.lake.runs import Run
 from udfs.errors import IndexDataError
 from udfs.index.cost import CostEstimate, estimate, format_bytes, format_seconds
 from udfs.index.probe import PROBE_OUTPUT, Speed, probe_batches
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from udfs.specs import IndexSpec
+from udfs.specs import IndexSpec
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.lake.index_marks import (
     claim,
@@ -26,14 +26,11 @@ from jobs.lake.index_marks import (
     read_marks,
 )
 from jobs.lake.indexes import delete_rows, index_folder
-from jobs.lake.lake import now
+from jobs.lake.lake import Lake, now
 from jobs.lake.releases import newest_releases, rollback_targets
+from jobs.lake.runs import Run
 from udfs import storage
 from udfs.index.manifest import MANIFEST_NAME
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
 
 log = logging.getLogger("gme_lake")
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
+from jobs.lake.lake import Lake
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from udfs.specs import IndexSpec
+from udfs.specs import IndexSpec
 
 
 def indexed_vectors(lake: Lake, spec: IndexSpec) -> DataFrame:
     """(vector_id, id, embedding) of the rows that belong into the index."""
-    from pyspark.sql import functions as F
-
     rows = lake.read("vectors", version=spec.vectors_version)
     rows = rows.where((F.col("model_id") == spec.model_id) & (F.col("status") == "ok"))
     return rows.select("vector_id", "id", "embedding")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
 
 from jobs.lake.indexes import read_manifest, require_index
+from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run, record_end
+from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.index.job import build_index
 from jobs.stages.search.job import search_embedded
 from udfs.specs import SearchSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.registry import ResolvedModel
-    from jobs.stages.evaluate.data.corpora import Suite
 
 
 def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: int) -> DataFrame:
@@ -22,8 +19,6 @@ def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: i
 
     `embedded`: SEARCH_INPUT rows. Candidates are the documents of the suite, which has one corpus.
     """
-    from pyspark.sql import functions as F
-
     lake = suite.lake
     with record_end(Run(lake, "build_index")) as run:
         index = build_index(lake, run, model=model).spec
@@ -45,9 +40,6 @@ def at_random(embedded: DataFrame, vectors: DataFrame, *, depth: int, seed: int)
 
     `vectors`: rows of `Suite.vectors`, of which those that have one are drawn from.
     """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
     keys = vectors.where("status = 'ok'").select(F.col("id").alias("key"))
     numbered = keys.withColumn("number", F.row_number().over(Window.orderBy("key")) - 1)
     draws = embedded.where("status = 'ok'").select(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from jobs.driver.task_errors import clear_task_errors
 from jobs.stages.mine.pairs import COLUMNS
@@ -13,9 +17,6 @@ from udfs.training.negatives import (
     NegativesSpec,
     choose_batches,
 )
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
 
 _GUARDS = ("positive", "own", "skipped", "too_high", "alike")
 
@@ -27,8 +28,6 @@ def chosen_negatives(
 
     `found`: (query_id, rank, key, score); `scores`: (pair, status, positive_score).
     """
-    from pyspark.sql import functions as F
-
     ids = right_ids(pairs)
     one = F.struct("rank", "key", "score", "ids")
     lists = found.join(ids, "key", "left").groupBy("query_id")
@@ -49,8 +48,6 @@ def chosen_negatives(
 
 def right_ids(pairs: DataFrame) -> DataFrame:
     """(key, ids): the positive_ids of all pairs that a content is the positive of."""
-    from pyspark.sql import functions as F
-
     by_key = pairs.groupBy(F.col("positive_key").alias("key"))
     return by_key.agg(F.collect_set("positive_id").alias("ids"))
 
@@ -61,8 +58,6 @@ def with_negatives(pairs: DataFrame, chosen: DataFrame, candidates: DataFrame) -
     `candidates`: (key, text, image, image_uri). A negative that is another pair's positive has that one's
     positive_id as `id` (the smallest, where there are several), so that it is no negative of that pair in a step.
     """
-    from pyspark.sql import functions as F
-
     own = pairs.where("own_key IS NOT NULL").select(
         F.col("own_key").alias("key"),
         F.lit(None).cast("string").alias("text"),
@@ -83,7 +78,6 @@ def with_negatives(pairs: DataFrame, chosen: DataFrame, candidates: DataFrame) -
 
 def count_outcomes(chosen: DataFrame) -> dict[str, int]:
     """Pairs, why some have no negatives, negatives, and rows that each guard left out."""
-    from pyspark.sql import functions as F
 
     def total(column: Column) -> Column:
         return F.coalesce(F.sum(column), F.lit(0))
@@ -102,6 +96,4 @@ def count_outcomes(chosen: DataFrame) -> dict[str, int]:
 
 
 def _names(schema: str) -> list[str]:
-    from pyspark.sql.types import StructType
-
     return cast("StructType", StructType.fromDDL(schema)).fieldNames()

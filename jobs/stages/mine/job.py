@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import is_path, read_table, table_given
+from jobs.lake.lake import Lake, is_path, read_table, table_given
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.lake.sql import literal, table_sql
+from jobs.settings.train import MineSettings
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.tasks import TaskData
 from jobs.stages.mine.candidates import at_random, nearest
@@ -17,14 +23,6 @@ from jobs.stages.search.job import embed_queries
 from udfs import storage
 from udfs.errors import LakeError, SettingsError
 from udfs.training.negatives import NegativesSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
-    from jobs.settings.train import MineSettings
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,6 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
 
 def _stage_pairs(source: DataFrame, *, folder: str) -> DataFrame:
     """The pairs, numbered by `pair`, written once."""
-    from pyspark.sql import functions as F
-
     numbered = source.withColumn("pair", F.monotonically_increasing_id())
     numbered.write.parquet(folder)
     return source.sparkSession.read.parquet(folder)
@@ -135,8 +131,6 @@ def _queries(pairs: DataFrame, settings: MineSettings) -> DataFrame:
 
 def _scores(pairs: DataFrame, asked: DataFrame, vectors: DataFrame) -> DataFrame:
     """(pair, status, positive_score): inner product of the pair's own vectors; null where one is missing."""
-    from pyspark.sql import functions as F
-
     queries = asked.selectExpr("query_id", "status AS query_status", "embedding AS query")
     positives = vectors.selectExpr("id AS positive_key", "status AS positive_status", "embedding")
     rows = pairs.select("pair", "query_id", "positive_key")
@@ -153,8 +147,6 @@ def _scores(pairs: DataFrame, asked: DataFrame, vectors: DataFrame) -> DataFrame
 
 
 def _count_candidates(vectors: DataFrame) -> dict[str, int]:
-    from pyspark.sql import functions as F
-
     bad = F.count_if(F.col("status") != "ok")
     row = vectors.agg(
         F.count(F.lit(1)).alias("candidates"), bad.alias("rejected_candidates")
@@ -170,8 +162,6 @@ def _count_candidates(vectors: DataFrame) -> dict[str, int]:
 
 def _check_output(lake: Lake) -> str:
     """`mine.output`; a table that holds something else than pairs is not replaced, nor the one that is read."""
-    from delta.tables import DeltaTable
-
     settings, spark = lake.settings.mine, lake.spark
     if not settings.output:
         raise SettingsError("mine.output is not set: give the Delta table (name or path) to write")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING
 
-from jobs.lake.lake import absolute, table_given, table_version
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.lake.lake import Lake, absolute, table_given, table_version
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.data.layouts import read_task
 from jobs.stages.evaluate.data.pairs import task_pairs
 from jobs.stages.evaluate.data.tasks import EvaluationTask, load_tasks
 from jobs.stages.train.pair_files import read_pairs
 from udfs.errors import LakeError, SettingsError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
 
 _SIDE = ("text", "image", "image_uri")
 # Of a pairs table, all but the negatives, which are replaced.
@@ -65,16 +62,12 @@ def candidate_rows(lake: Lake, pairs: DataFrame) -> DataFrame:
 
 def contents(pairs: DataFrame, side: str) -> DataFrame:
     """(key, text, image, image_uri) of one side of all pairs, URIs as they are given."""
-    from pyspark.sql import functions as F
-
     named = (F.col(f"{side}_{name}").alias(name) for name in _SIDE)
     return pairs.select(F.col(f"{side}_key").alias("key"), *named)
 
 
 def locate_images(rows: DataFrame, *, image_base: str) -> DataFrame:
     """Rows with an `image_uri` that starts from `image_base` where it is relative."""
-    from pyspark.sql import functions as F
-
     if not image_base:
         return rows
     uri = F.col("image_uri")
@@ -95,8 +88,6 @@ def _table(lake: Lake, run: Run) -> DataFrame:
 
 def _conform(frame: DataFrame, where: str) -> DataFrame:
     """COLUMNS of a pairs table; those that it lacks are null."""
-    from pyspark.sql import functions as F
-
     unknown = sorted(set(frame.columns) - {*COLUMNS, "negatives"})
     if unknown:
         raise LakeError(f"{where} has the columns {unknown}; those of pairs are {list(COLUMNS)}")
@@ -118,8 +109,6 @@ def _kind(name: str) -> str:
 
 
 def _add_keys(pairs: DataFrame) -> DataFrame:
-    from pyspark.sql import functions as F
-
     query, positive = ([f"{side}_{name}" for name in _SIDE] for side in ("query", "positive"))
     pictured = F.col("query_image").isNotNull() | F.col("query_image_uri").isNotNull()
     own = F.when(pictured & F.col("query_text").isNotNull(), _key(None, *query[1:]))
@@ -134,8 +123,6 @@ def _add_keys(pairs: DataFrame) -> DataFrame:
 
 def _key(text: str | None, image: str, uri: str) -> Column:
     """Hash of a content. Bytes win over a URI, as everywhere."""
-    from pyspark.sql import functions as F
-
     none = F.lit("")
     parts = (
         F.coalesce(F.sha2(F.col(text), 256), none) if text else none,

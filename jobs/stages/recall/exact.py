@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import delta_table
+from jobs.lake.lake import Lake, delta_table
+from jobs.lake.runs import Run
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries, recall_folder
 from udfs import storage
@@ -21,11 +21,7 @@ from udfs.recall.truth import (
     nearest_batches,
     truth_name,
 )
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from udfs.specs import IndexSpec
+from udfs.specs import IndexSpec
 
 log = logging.getLogger("gme_lake")
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs.lake.indexes import read_manifest, require_index
+from jobs.lake.lake import Lake
+from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import newest_index
+from jobs.lake.runs import Run
+from jobs.settings.index import RecallSettings
 from jobs.stages.recall.exact import exact_results
 from jobs.stages.recall.queries import AskedQueries, write_queries
 from jobs.stages.recall.record import append_recalls, metrics_of, require_plots, write_report
 from jobs.stages.recall.summary import Group, PointFigures, figures, groups_of
 from jobs.stages.recall.timed_search import Measurable, measure
 from udfs.index.points import Point
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import Registry, ResolvedModel
-    from jobs.lake.runs import Run
-    from jobs.settings.index import RecallSettings
-    from udfs.specs import IndexPlan, IndexSpec
+from udfs.specs import IndexPlan, IndexSpec
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import read_table, table_given
+from jobs.lake.lake import Lake, read_table, table_given
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.search.job import embed_queries
@@ -20,14 +25,7 @@ from udfs.recall.query_set import (
     query_set_path,
     write_query_set,
 )
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
-    from udfs.specs import IndexSpec
+from udfs.specs import IndexSpec
 
 HELD_OUT_KIND = "row"
 _SET_COLUMNS = ("query_id", "own", "embedding")
@@ -69,8 +67,6 @@ def recall_folder(lake: Lake) -> str:
 def _of_table(
     lake: Lake, run: Run, spec: IndexSpec, model: ResolvedModel, staging: str
 ) -> AskedQueries:
-    from pyspark.sql import functions as F
-
     settings = lake.settings.recall
     if model.spec.model_id != spec.model_id:
         raise IndexDataError(
@@ -97,8 +93,6 @@ def _of_table(
 
 def _hold_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
     """Rows of the index by hash; each is left out of its own exact and found results."""
-    from pyspark.sql import functions as F
-
     settings = lake.settings.recall
     rows = indexed_vectors(lake, spec)
     order = F.xxhash64("vector_id", F.lit(settings.seed))
@@ -156,16 +150,12 @@ def _written(
 
 
 def _kind() -> Column:
-    from pyspark.sql import functions as F
-
     has_text = F.coalesce(F.trim("text") != "", F.lit(False))
     has_image = F.col("image").isNotNull() | F.col("image_uri").isNotNull()
     return F.when(has_text & has_image, "image,text").when(has_image, "image").otherwise("text")
 
 
 def _segment_columns(frame: DataFrame, names: list[str], where: str) -> list[Column]:
-    from pyspark.sql import functions as F
-
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise LakeError(

@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from jobs.lake.lake import now
+from jobs.lake.lake import Lake, now
+from jobs.lake.runs import Run
 from jobs.reports.html_page import write_html
 from jobs.stages.recall.plot import recall_plot
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.summary import PointFigures
 from udfs.errors import SettingsError
 from udfs.index.points import Point
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from udfs.specs import IndexSpec
+from udfs.specs import IndexSpec
 
 
 def append_recalls(

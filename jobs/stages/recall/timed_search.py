@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pyspark.sql import DataFrame
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import Lake
 from jobs.stages.recall.queries import AskedQueries, recall_folder
 from udfs.index.points import Point
 from udfs.recall.measure import (
@@ -21,13 +23,6 @@ from udfs.recall.measure import (
 from udfs.recall.recall import Shares
 from udfs.recall.truth import TruthKey
 from udfs.recall.tuning import Measured
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import numpy as np
 import pydantic
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import Lake
 from jobs.stages.index.build import by_shard
+from jobs.stages.index.changes import Changes
 from jobs.stages.index.vectors import indexed_vectors
+from udfs.index.build import SHARD_OUTPUT, ShardsSpec, build_batches
 from udfs.index.manifest import Manifest, ShardRecord
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.stages.index.changes import Changes
-    from udfs.specs import IndexSpec
+from udfs.index.plan import default_plan
+from udfs.index.resume import publish_quantizer
+from udfs.index.train import train_quantizer
+from udfs.specs import IndexSpec
 
 FRESH_ROWS_PER_SHARD = 200_000
 
@@ -26,13 +28,6 @@ def write_fresh(lake: Lake, changes: Changes, *, spec: IndexSpec) -> str:
 
     `spec` is the released index's with that folder and the version of `vectors` to read.
     """
-    import numpy as np
-
-    from udfs.index.build import SHARD_OUTPUT, ShardsSpec, build_batches
-    from udfs.index.plan import default_plan
-    from udfs.index.resume import publish_quantizer
-    from udfs.index.train import train_quantizer
-
     shards = 1 + changes.fresh // FRESH_ROWS_PER_SHARD
     plan = default_plan(changes.fresh, spec.dim, factory="Flat", shards=shards)
     spec = replace(spec, index_id=f"{spec.index_id}-fresh", plan=plan)

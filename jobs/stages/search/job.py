@@ -8,30 +8,27 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import is_path, read_table, table_given
+from jobs.lake.lake import Lake, is_path, read_table, table_given
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.lake.sql import table_sql
+from jobs.settings.search import SearchSettings
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
 from udfs import storage
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.errors import IndexDataError, LakeError
+from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW
 from udfs.search.batches import search_batches
-from udfs.specs import EmbedSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
-    from jobs.settings.search import SearchSettings
-    from udfs.index.manifest import Manifest
-    from udfs.specs import SearchSpec
+from udfs.specs import EmbedSpec, SearchSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -118,8 +115,6 @@ def embed_queries(
     lake: Lake, queries: DataFrame, model: ResolvedModel, *, folder: str
 ) -> DataFrame:
     """SEARCH_INPUT rows of all queries, embedded once into files."""
-    from pyspark.sql import functions as F
-
     spec = EmbedSpec(
         model.spec,
         lake.settings.serving.spec(),
@@ -142,8 +137,6 @@ def embed_queries(
 
 def _check_output(lake: Lake) -> str:
     """`search.output`; a table that holds something else than results is not replaced."""
-    from delta.tables import DeltaTable
-
     output = lake.settings.search.output
     if not output:
         raise LakeError("search.output is not set: give the Delta table (name or path) for results")
@@ -168,8 +161,6 @@ def _count(results: DataFrame, queries: DataFrame, *, k: int) -> dict[str, int]:
     """Queries, those without hits, hits, queries with fewer than asked for because there are no more, and if any,
     those whose hits k cut and those whose search was given up.
     """
-    from pyspark.sql import functions as F
-
     found = results.groupBy("query_id").agg(
         F.count("rank").alias("hits"), F.first("status").alias("status")
     )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.driver.reading import read_spec
-from jobs.lake.lake import absolute, absolute_uris, read_table, table_given, table_version
+from jobs.lake.lake import Lake, absolute, absolute_uris, read_table, table_given, table_version
+from jobs.settings.search import SearchSettings
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
-    from jobs.lake.lake import Lake
-    from jobs.settings.search import SearchSettings
-    from udfs.specs import ReadSpec
+from udfs.specs import ReadSpec
 
 QUERIES = "query_id string, text string, image binary, image_uri string, instruction string, k int"
 _KINDS = {
@@ -53,8 +50,6 @@ def query_reading(lake: Lake) -> ReadSpec:
 
 def normalise_queries(frame: DataFrame, settings: SearchSettings) -> DataFrame:
     """Any table with the columns of a query as QUERIES; an `image` of strings is a path or URI."""
-    from pyspark.sql import functions as F
-
     have = dict(frame.dtypes)
     _check_columns(have, settings.queries)
     uris = [c for c in ("image_uri", "image_path", "image") if have.get(c) == "string"]
@@ -71,8 +66,6 @@ def normalise_queries(frame: DataFrame, settings: SearchSettings) -> DataFrame:
 
 def read_raw(spark: SparkSession, queries: str) -> DataFrame:
     """The table or file that `search.queries` names, with all its columns. Raises LakeError."""
-    from pyspark.errors import AnalysisException
-
     suffix = next((s for s in _FILES if queries.lower().endswith(s)), None)
     if suffix is None:
         table = table_given(queries)
@@ -104,8 +97,6 @@ def _check_columns(have: dict[str, str], queries: str) -> None:
 
 
 def _require_query_ids(queries: DataFrame, where: str) -> None:
-    from pyspark.sql import functions as F
-
     rows = queries.groupBy("query_id").agg(F.count(F.lit(1)).alias("rows"))
     bad = rows.where("query_id IS NULL OR rows > 1").orderBy("query_id").head(5)
     if bad:

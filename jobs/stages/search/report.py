@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import is_broken_off
-from jobs.lake.lake import cause, read_table
+from jobs.lake.lake import Lake, cause, read_table
+from jobs.lake.runs import Run
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from jobs.reports.previews import Preview, previews
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.rows import find_source
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from jobs.stages.search.target import Target
+from jobs.stages.search.target import Target
 
 log = logging.getLogger("gme_lake")
 
@@ -89,8 +87,6 @@ def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview
 
     Hits are worth having without them: where the table is gone or was changed, a warning says so.
     """
-    from pyspark.sql import functions as F
-
     if not ids:
         return {}
     try:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import cause
+from jobs.lake.lake import Lake, cause
+from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
 from jobs.settings.embed import SourceSettings
 from jobs.stages.embed.history import source_runs
@@ -17,13 +21,7 @@ from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import LakeError
 from udfs.index.manifest import publish_bytes
 from udfs.search.row_files import WRITTEN_IDS, write_groups, write_vector_ids
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from udfs.specs import IndexSpec, SearchSpec
+from udfs.specs import IndexSpec, SearchSpec
 
 
 def find_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
@@ -80,9 +78,6 @@ def restrict(
 
 def _matching(lake: Lake, source: Source, predicate: str) -> DataFrame:
     """Ids of the rows that the predicate holds for."""
-    from pyspark.errors import AnalysisException
-    from pyspark.sql import functions as F
-
     table = source.read(lake.spark, version=source.version)
     try:
         return table.where(F.expr(predicate)).select(source.id_column().alias("id"))
@@ -95,8 +90,6 @@ def _matching(lake: Lake, source: Source, predicate: str) -> DataFrame:
 
 def _values(lake: Lake, source: Source, column: str) -> DataFrame:
     """(id, value): one row an id, also where the source has it twice."""
-    from pyspark.sql import functions as F
-
     table = source.read(lake.spark, version=source.version)
     kinds = dict(table.dtypes)
     if column not in kinds or kinds[column].startswith(("array", "map", "struct", "binary")):

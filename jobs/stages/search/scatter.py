@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from jobs.settings.search import SearchSettings
+from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.scatter import (
     MERGE_INPUT,
@@ -14,13 +20,7 @@ from udfs.search.scatter import (
     merge_batches,
     search_part_batches,
 )
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.settings.search import SearchSettings
-    from udfs.index.manifest import Manifest
-    from udfs.specs import SearchSpec
+from udfs.specs import SearchSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -63,8 +63,6 @@ def search_scattered(
 
     Rows that are new since the index was built are one more part. What is shuffled is k hits for each query and part.
     """
-    from pyspark.sql import functions as F
-
     numbered: list[tuple[int, list[int] | None]] = list(enumerate(parts))
     if spec.fresh_root is not None:
         numbered.append((len(parts), None))
@@ -90,6 +88,4 @@ def search_scattered(
 
 
 def _names(schema: str) -> list[str]:
-    from pyspark.sql.types import StructType
-
     return cast("StructType", StructType.fromDDL(schema)).fieldNames()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.reports.hits import QueryResult
 from jobs.stages.search.job import open_results
 from jobs.stages.search.report import query_results
 from jobs.stages.search.target import Target
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
 
 
 @dataclass(frozen=True)

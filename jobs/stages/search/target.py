@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from jobs.lake.indexes import find_index, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.lake.releases import Release, current_release
+from jobs.lake.runs import Run
+from jobs.settings.search import SearchSettings
 from jobs.stages.index.changes import changes_since, write_gone
 from jobs.stages.search.fresh import write_fresh
 from jobs.stages.search.rows import restrict
@@ -16,10 +17,6 @@ from udfs.errors import IndexDataError, LakeError, SettingsError
 from udfs.index.manifest import GONE_NAME, Manifest
 from udfs.index.points import point_for
 from udfs.specs import SearchSpec
-
-if TYPE_CHECKING:
-    from jobs.lake.runs import Run
-    from jobs.settings.search import SearchSettings
 
 log = logging.getLogger("gme_lake")
 

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jobs.lake.lake import Lake, absolute, now
 from jobs.lake.registry import Registry
+from jobs.lake.runs import Run
+from jobs.settings.settings import Settings
 from jobs.stages.train.ablation_report import Ablation, StrategyResult, plot, results_table
 from jobs.stages.train.job import run_processes, score_metrics, thin_metrics, training_spec
 from jobs.stages.train.pair_files import DataFolder
@@ -20,11 +22,7 @@ from udfs.bootstrap import Floats
 from udfs.errors import SettingsError
 from udfs.training.comparing import summarise
 from udfs.training.scoring import read_scores, scores_key
-
-if TYPE_CHECKING:
-    from jobs.lake.runs import Run
-    from jobs.settings.settings import Settings
-    from udfs.training.spec import TrainSpec
+from udfs.training.spec import TrainSpec
 
 # What a reader of the results needs to know of section train; the rest are places.
 _PLACES = {"base", "output", "work", "cache", "pairs", "tasks", "validation", "image_base"}

@@ -7,26 +7,28 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
 
 from jobs.driver.reading import read_spec
 from jobs.lake.lake import absolute
+from jobs.lake.registry import Registry
+from jobs.lake.runs import Run
 from jobs.settings.conf import profile_named
 from jobs.settings.settings import Settings
 from jobs.settings.train import TrainSettings
 from jobs.stages.register import describe_checkpoint
 from jobs.stages.train.pair_files import DataFolder
 from udfs.errors import SettingsError
+from udfs.gme.scratch import write_scratch_checkpoint
 from udfs.specs import ReadSpec
+from udfs.training.launch import train_process
 from udfs.training.scoring import FILE as SCORES_FILE
 from udfs.training.scoring import read_scores
+from udfs.training.scratch_base import training_texts
 from udfs.training.spec import DrawnSpec, ModelOptions, OptimiserOptions, PairsSpec, TrainSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from jobs.lake.registry import Registry
-    from jobs.lake.runs import Run
 
 _POINTS = 500  # of each curve in MLflow; the file keeps all
 
@@ -62,10 +64,6 @@ def train_embedder(spark: SparkSession, run: Run, *, registry: Registry, setting
 
 def run_processes(train: TrainSettings, spec: TrainSpec) -> None:
     """Run the training processes to their end, or where they were stopped on to it."""
-    from pyspark.ml.torch.distributor import TorchDistributor
-
-    from udfs.training.launch import train_process
-
     distributor = TorchDistributor(
         num_processes=train.processes, local_mode=train.local, use_gpu=train.device == "cuda"
     )
@@ -173,9 +171,6 @@ def _model_options(train: TrainSettings) -> ModelOptions:
 
 def _base(settings: Settings, spec: TrainSpec, *, folder: str) -> str:
     """The base checkpoint's folder; a scratch one is named after what it is made from."""
-    from udfs.gme.scratch import write_scratch_checkpoint
-    from udfs.training.scratch_base import training_texts
-
     train = settings.train
     if train.base != "scratch":
         return describe_checkpoint(

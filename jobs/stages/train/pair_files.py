@@ -6,15 +6,15 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow.dataset as ds
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.lake.lake import read_table
 from jobs.settings.settings import Settings
 from jobs.stages.evaluate.data.pairs import task_pairs
 from jobs.stages.evaluate.data.tasks import load_tasks
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+from udfs.training.data import write_pairs
 
 
 @dataclass
@@ -44,10 +44,6 @@ class DataFolder:
         return self._written([read_pairs(spark, table)], f"validation-{_digest(table)}")
 
     def _written(self, frames: list[DataFrame], name: str) -> str:
-        import pyarrow.dataset as ds
-
-        from udfs.training.data import write_pairs
-
         if name not in self.written:
             frame = reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
             file = f"{self.path}/{name}.arrow"

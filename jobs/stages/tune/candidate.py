@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.lake.indexes import find_index, read_manifest
+from jobs.lake.lake import Lake
+from jobs.lake.runs import Run
 from jobs.stages.index.job import build_whole
+from jobs.stages.index.plan import PlannedIndex
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries
 from jobs.stages.recall.timed_search import Measurable, measure, price
@@ -18,12 +20,7 @@ from udfs.index.manifest import Manifest
 from udfs.recall.ladder import Short, bytes_of
 from udfs.recall.truth import TruthKey
 from udfs.recall.tuning import STEPS, Goal, Mask, Measured, cheapest, grid, nearest, shortlist
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.runs import Run
-    from jobs.stages.index.plan import PlannedIndex
-    from udfs.specs import IndexPlan
+from udfs.specs import IndexPlan
 
 log = logging.getLogger("gme_lake")
 

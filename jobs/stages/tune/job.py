@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.lake.indexes import find_index
+from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.stages.index.commit import commit_index, store_points
 from jobs.stages.index.plan import PlannedIndex, plan_at, plan_for
 from jobs.stages.index.vacuum import remove_within
@@ -25,11 +27,6 @@ from udfs.index.points import ANY_KIND, OperatingPoint
 from udfs.recall.ladder import Candidate, affordable, bytes_of, ladder
 from udfs.recall.recall import recall_of
 from udfs.recall.tuning import Goal, Mask, bound_of_kinds, choices, queries_needed, tuning_half
-
-if TYPE_CHECKING:
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
 
 
 def tune_index(lake: Lake, run: Run, *, model: ResolvedModel) -> TuneReport:

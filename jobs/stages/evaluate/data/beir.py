@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.stages.evaluate.data.files import files_of, first_of, image_uri, join_text, read_files
 from jobs.stages.evaluate.data.tasks import EvaluationTask, Modality, TaskData
 from udfs import storage
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
 
 _DOCUMENT_ID = ("_id", "id", "corpus-id", "corpus_id")
 _QUERY_ID = ("_id", "id", "query-id", "query_id")
@@ -43,8 +42,6 @@ def _documents(spark: SparkSession, task: EvaluationTask) -> DataFrame:
 
 
 def _queries(spark: SparkSession, task: EvaluationTask, judgements: DataFrame) -> DataFrame:
-    from pyspark.sql import functions as F
-
     columns = [*_QUERY_ID, *_QUERY_TEXT, "image", "instruction"]
     file, frame = _part(spark, task, ("queries", "query"), columns=columns)
     words = [name for name in _QUERY_TEXT if name in frame.columns]
@@ -76,8 +73,6 @@ def _content(
     frame: DataFrame, words: Sequence[str], *, modality: Modality, task: EvaluationTask, file: str
 ) -> list[Column]:
     """text, image and image_uri of a side, null where its modality has none."""
-    from pyspark.sql import functions as F
-
     shown, texts = modality != "text", "text" in modality
     missing = [name for name in words if texts and name not in frame.columns]
     missing += ["image"] if shown and "image" not in frame.columns else []
@@ -96,8 +91,6 @@ def _content(
 
 def _image(frame: DataFrame, *, task: EvaluationTask, file: str) -> tuple[Column, Column]:
     """Bytes and URI of the column `image`; one of them is null."""
-    from pyspark.sql import functions as F
-
     kind = dict(frame.dtypes)["image"]
     if kind == "binary":
         return frame["image"], F.lit(None)

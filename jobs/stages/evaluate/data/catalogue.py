@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.stages.evaluate.data.tasks import EvaluationTask, TaskData
 from udfs import storage
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
 
 
 def read_catalogue(spark: SparkSession, task: EvaluationTask) -> TaskData:
@@ -18,8 +17,6 @@ def read_catalogue(spark: SparkSession, task: EvaluationTask) -> TaskData:
     Judgements are those of the task and its split. A query whose image is null has the one of the row in image_ref.
     Raises LakeError where a file is missing.
     """
-    from pyspark.sql import functions as F
-
     catalog, queries, judgements = (
         _read(spark, task, name) for name in ("catalog", "queries", "qrels")
     )
@@ -29,8 +26,6 @@ def read_catalogue(spark: SparkSession, task: EvaluationTask) -> TaskData:
 
 
 def _documents(catalog: DataFrame, task: EvaluationTask) -> DataFrame:
-    from pyspark.sql import functions as F
-
     words = [field for field in task.document_fields if field != "image"]
     text = F.concat_ws(" ", *words) if words else F.lit(None).cast("string")
     image = F.col("image") if "image" in task.document_fields else F.lit(None).cast("binary")
@@ -41,8 +36,6 @@ def _documents(catalog: DataFrame, task: EvaluationTask) -> DataFrame:
 def _queries(
     queries: DataFrame, catalog: DataFrame, judged: DataFrame, task: EvaluationTask
 ) -> DataFrame:
-    from pyspark.sql import functions as F
-
     asked = queries.join(judged.select("query_id").distinct(), "query_id", "left_semi")
     shown = catalog.select(F.col("id").alias("image_ref"), F.col("image").alias("shown"))
     asked = asked.join(shown, "image_ref", "left")
@@ -60,15 +53,11 @@ def _queries(
 
 
 def _string(column: str | None, name: str) -> Column:
-    from pyspark.sql import functions as F
-
     value = F.col(column) if column else F.lit(None)
     return value.cast("string").alias(name)
 
 
 def _read(spark: SparkSession, task: EvaluationTask, name: str) -> DataFrame:
-    from pyspark.errors import AnalysisException
-
     file = storage.join(task.folder, f"{name}.parquet")
     try:
         return spark.read.parquet(file)

@@ -6,24 +6,23 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.reading import read_spec
 from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run, record_end
 from jobs.lake.sql import identifier, literal, name_parts
 from jobs.lake.tables import Table
 from jobs.settings.embed import SourceSettings
 from jobs.settings.lake import LakeSettings
+from jobs.settings.settings import Settings
 from jobs.stages.embed.job import EmbedReport, embed_table
 from jobs.stages.evaluate.data.tasks import TaskData
 from udfs import storage
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.registry import ResolvedModel
-    from jobs.settings.settings import Settings
 
 _READING = ("roots", "connect_seconds", "first_byte_seconds", "file_seconds", "tries", "threads")
 # `id` is unique over all corpora: the corpus's name, a slash, the document's own id.
@@ -126,8 +125,6 @@ class Suite:
 
     def vectors(self, model: ResolvedModel) -> DataFrame:
         """(corpus, vector_id, id, status, embedding) of the model's documents; `id` is the document's own."""
-        from pyspark.sql import functions as F
-
         rows = self.lake.read("vectors", version=self.lake.version("vectors"))
         rows = rows.where(F.col("model_id") == model.spec.model_id)
         return rows.select(
@@ -147,8 +144,6 @@ def _folders(settings: Settings) -> list[str | None]:
 
 
 def _stage(documents: DataFrame, corpus: str, signature: str) -> DataFrame:
-    from pyspark.sql import functions as F
-
     return documents.select(
         F.lit(corpus).alias("corpus"),
         F.lit(signature).alias("signature"),

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
 
 from jobs.stages.evaluate.data.tasks import DOCUMENTS, JUDGEMENTS, QUERIES, EvaluationTask, TaskData
+from udfs.drawing.tasks import (
+    CORPORA,
+    PAIRS,
+    DrawnTaskSpec,
+    document_batches,
+    document_count,
+    judgement_batches,
+    query_batches,
+    query_count,
+)
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _FILES = 4
 
@@ -20,17 +28,6 @@ def read_drawn(spark: SparkSession, task: EvaluationTask) -> TaskData:
     A document is right for a query where it shows the same product. Raises LakeError for another pair or corpus, and
     for the train split: a training that took its pairs from here would see what it is judged on.
     """
-    from udfs.drawing.tasks import (
-        CORPORA,
-        PAIRS,
-        DrawnTaskSpec,
-        document_batches,
-        document_count,
-        judgement_batches,
-        query_batches,
-        query_count,
-    )
-
     if task.pair not in PAIRS or task.corpus not in CORPORA:
         raise LakeError(
             f"task {task.name}: drawn tasks have the pairs {', '.join(PAIRS)} and the corpora {', '.join(CORPORA)}; "

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
 
 from jobs.lake.sql import identifier
 from udfs import storage
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
 
 _FORMATS = {".parquet": "parquet", ".jsonl": "json", ".jsonl.gz": "json", ".tsv": "tsv"}
 _SPACE = " \t\n\r\f\v"
@@ -52,9 +53,6 @@ def read_files(spark: SparkSession, files: Sequence[str], *, columns: Sequence[s
 
     Raises LakeError where they cannot be read.
     """
-    from pyspark.errors import AnalysisException
-    from pyspark.sql.types import StringType, StructField, StructType
-
     kind = next(kind for ending, kind in _FORMATS.items() if files[0].endswith(ending))
     try:
         if kind == "json":
@@ -72,8 +70,6 @@ def first_of(frame: DataFrame, names: Sequence[str], *, file: str) -> Column:
 
     Raises LakeError where the frame has none of them.
     """
-    from pyspark.sql import functions as F
-
     have = [name for name in names if name in frame.columns]
     if not have:
         raise LakeError(
@@ -85,8 +81,6 @@ def first_of(frame: DataFrame, names: Sequence[str], *, file: str) -> Column:
 
 def join_text(frame: DataFrame, names: Sequence[str]) -> Column:
     """Text columns joined by a space and stripped, as GME joins title and text; null where nothing is left."""
-    from pyspark.sql import functions as F
-
     if not names:
         return F.lit(None).cast("string")
     joined = F.concat_ws(" ", *(F.col(identifier(name)).cast("string") for name in names))
@@ -95,8 +89,6 @@ def join_text(frame: DataFrame, names: Sequence[str]) -> Column:
 
 def image_uri(path: Column, *, folder: str) -> Column:
     """A path as it is where it is absolute or a URI, else under the folder; null where there is none."""
-    from pyspark.sql import functions as F
-
     absolute = path.startswith("/") | path.contains("://")
     under = F.concat(F.lit(storage.join(folder, "")), path)
     return F.when(path != "", F.when(absolute, path).otherwise(under))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
 
 from jobs.stages.evaluate.data.beir import read_beir
 from jobs.stages.evaluate.data.catalogue import read_catalogue
 from jobs.stages.evaluate.data.drawn import read_drawn
 from jobs.stages.evaluate.data.mbeir import read_mbeir
 from jobs.stages.evaluate.data.tasks import EvaluationTask, TaskData
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _READERS: dict[str, Callable[[SparkSession, EvaluationTask], TaskData]] = {
     "catalogue": read_catalogue,

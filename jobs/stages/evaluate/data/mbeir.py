@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.stages.evaluate.data.files import first_of, image_uri, join_text, read_files
 from jobs.stages.evaluate.data.tasks import EvaluationTask, Modality, TaskData
 from udfs import storage
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
 
 _CANDIDATES = ("did", "txt", "img_path")
 _QUERIES = ("qid", "query_txt", "query_img_path")
@@ -61,8 +60,6 @@ def _candidates(spark: SparkSession, task: EvaluationTask, file: str) -> DataFra
 def _queries(
     spark: SparkSession, task: EvaluationTask, file: str, judgements: DataFrame
 ) -> DataFrame:
-    from pyspark.sql import functions as F
-
     frame = read_files(spark, [file], columns=_QUERIES)
     rows = frame.select(
         first_of(frame, ("qid",), file=file).alias("query_id"),
@@ -79,8 +76,6 @@ def _content(
     frame: DataFrame, words: str, path: str, *, modality: Modality, task: EvaluationTask
 ) -> list[Column]:
     """text, image and image_uri of a side, null where its modality has none."""
-    from pyspark.sql import functions as F
-
     text = join_text(frame, [words] if "text" in modality else [])
     shown = image_uri(F.col(path), folder=task.folder) if modality != "text" else F.lit(None)
     return [
@@ -91,8 +86,6 @@ def _content(
 
 
 def _judgements(spark: SparkSession, task: EvaluationTask, asked: str) -> DataFrame:
-    from pyspark.sql import functions as F
-
     name = f"qrels/{task.split}/mbeir_{task.corpus}_{task.split}_qrels.txt"
     file = storage.join(task.folder, name)
     if not storage.exists(file):
@@ -109,8 +102,6 @@ def _judgements(spark: SparkSession, task: EvaluationTask, asked: str) -> DataFr
 
 
 def _positives(spark: SparkSession, asked: str) -> DataFrame:
-    from pyspark.sql import functions as F
-
     frame = spark.read.schema("qid string, pos_cand_list array<string>").json(asked)
     one = F.explode("pos_cand_list").alias("one")
     # M-BEIR's files list ids; its description lists objects with a `did`.
@@ -121,8 +112,6 @@ def _positives(spark: SparkSession, asked: str) -> DataFrame:
 
 
 def _instruction(task: EvaluationTask) -> Column:
-    from pyspark.sql import functions as F
-
     if task.instruction:
         return F.lit(task.instruction)
     file = storage.join(task.folder, _INSTRUCTIONS)

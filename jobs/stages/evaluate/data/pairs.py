@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
 
 from jobs.stages.evaluate.data.layouts import read_task
 from jobs.stages.evaluate.data.tasks import EvaluationTask
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 
 def task_pairs(spark: SparkSession, tasks: list[EvaluationTask]) -> DataFrame:
@@ -22,9 +21,6 @@ def task_pairs(spark: SparkSession, tasks: list[EvaluationTask]) -> DataFrame:
 
 
 def _pairs(spark: SparkSession, task: EvaluationTask) -> DataFrame:
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
     data = read_task(spark, task)
     right = data.judgements.where("score > 0")
     group = F.min("id").over(Window.partitionBy("query_id")).alias("positive_id")

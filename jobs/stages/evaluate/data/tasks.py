@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 from pydantic.dataclasses import dataclass
+from pyspark.sql import DataFrame
 
 from jobs.lake.lake import absolute
 from jobs.settings.conf import conf_yaml
+from jobs.settings.evaluate import EvaluateSettings
 from udfs import storage
 from udfs.errors import SettingsError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.settings.evaluate import EvaluateSettings
 
 Modality = Literal["text", "image", "image,text", "page"]
 Kind = Literal["single", "cross", "fused"]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pydantic
 
 from jobs.settings.conf import conf_yaml
 from jobs.stages.evaluate.figures.chance import chance
 from jobs.stages.evaluate.figures.measures import parse_metric
+from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
+from jobs.stages.evaluate.page.shown import RankedTask
 from udfs.errors import SettingsError
-
-if TYPE_CHECKING:
-    from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
-    from jobs.stages.evaluate.page.shown import RankedTask
 
 Floors = dict[str, dict[str, float]]  # task to name to its main metric
 KnownFloors = dict[str, dict[str, dict[str, float]]]  # task to metric to name to value

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
+from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
 from jobs.stages.evaluate.figures.ranking import best_hits
 from jobs.stages.index.job import build_whole
 from jobs.stages.index.plan import plan_at
@@ -14,13 +19,6 @@ from jobs.stages.search.job import search_embedded
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
 from udfs.specs import SearchSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
-    from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,6 @@ def corpus_indexes(asked: EmbeddedTasks, run: Run, *, model: ResolvedModel) -> I
 
     Raises SettingsError where the settings do not fit a corpus (too few rows to train on).
     """
-    from pyspark.sql import functions as F
-
     lake = asked.suite.lake
     version = lake.version("vectors")
     roots, factories = {}, set()
@@ -60,8 +56,6 @@ def corpus_indexes(asked: EmbeddedTasks, run: Run, *, model: ResolvedModel) -> I
 
 def rank_by_indexes(asked: EmbeddedTasks, indexes: Indexes, *, depth: int) -> DataFrame:
     """RANKED rows of each query's `depth` best documents that the index of its corpus finds."""
-    from pyspark.sql import functions as F
-
     lake, queries = asked.suite.lake, asked.queries.where("status = 'ok'")
     wanted = (F.lit(None).cast("int").alias("k"), "status", "error", "embedding")
     found = []

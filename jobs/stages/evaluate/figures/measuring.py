@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.lake import Lake
+from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.layouts import read_task
 from jobs.stages.evaluate.data.tasks import JUDGEMENTS, EvaluationTask
@@ -16,13 +21,6 @@ from jobs.stages.evaluate.figures.ranking import RANKED, embed_queries, stage_qu
 from jobs.stages.evaluate.figures.summary import TaskScore
 from jobs.stages.evaluate.page.shown import RankedTask
 from udfs.errors import LakeError, SettingsError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.lake import Lake
-    from jobs.lake.registry import ResolvedModel
-    from jobs.lake.runs import Run
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,6 @@ def metrics_of(task: EvaluationTask, *, depth: int) -> list[str]:
 def _measure_task(
     asked: EmbeddedTasks, task: EvaluationTask, corpus: str, rankings: DataFrame, *, depth: int
 ) -> RankedTask:
-    from pyspark.sql import functions as F
-
     mine = F.col("task") == task.name
     ranking = rankings.where(mine).select("query_id", "id", "score", "rank").toArrow()
     ranking = ranking.sort_by([("query_id", "ascending"), ("rank", "ascending")])
@@ -115,8 +111,6 @@ def _measure_task(
 
 
 def _stage_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame:
-    from pyspark.sql import functions as F
-
     frames = [of.data.judgements.withColumn("task", F.lit(of.name)) for of in searched]
     union = reduce(lambda one, other: one.unionByName(other), frames)
     union.write.partitionBy("task").parquet(folder)
@@ -124,8 +118,6 @@ def _stage_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame
 
 
 def _count(queries: DataFrame, vectors: DataFrame) -> EmbeddedCounts:
-    from pyspark.sql import functions as F
-
     both = (F.count(F.lit(1)).alias("all"), F.count_if(F.col("status") != "ok").alias("bad"))
     documents = vectors.groupBy("corpus").agg(*both).collect()
     asked = queries.groupBy("task").agg(*both).collect()

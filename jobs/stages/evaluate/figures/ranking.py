@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
 
 from jobs.driver.reading import read_spec
 from jobs.driver.task_errors import clear_task_errors
+from jobs.lake.registry import ResolvedModel
+from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.search.job import QUERIES_PER_TASK
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.recall.exact_rank import RANK_OUTPUT, RankSpec, rank_block
 from udfs.specs import EmbedSpec
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.lake.registry import ResolvedModel
-    from jobs.stages.evaluate.data.corpora import Suite
 
 RANKED = "query_id string, id string, score double, rank int, task string"
 BLOCK_BYTES = 128 << 20  # vectors that one task holds at a time
@@ -25,8 +23,6 @@ BLOCK_BYTES = 128 << 20  # vectors that one task holds at a time
 
 def stage_queries(suite: Suite, *, folder: str) -> DataFrame:
     """(key, task, corpus and the columns QUERIES) of every task's queries, written to `folder` once."""
-    from pyspark.sql import functions as F
-
     frames = [
         task.data.queries.select(
             F.concat_ws("/", F.lit(task.name), "query_id").alias("key"),
@@ -46,8 +42,6 @@ def embed_queries(
     suite: Suite, queries: DataFrame, model: ResolvedModel, *, folder: str
 ) -> DataFrame:
     """(key, task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
-    from pyspark.sql import functions as F
-
     lake = suite.lake
     wanted = ("key", "text", "image", "image_uri", "instruction")
     inputs = queries.select(*wanted, F.lit(True).alias("is_query"))
@@ -76,8 +70,6 @@ def rank_exactly(
     By inner product of L2-normalised vectors, exactly; a query's own row (self_id) is left out; equal scores by
     smaller vector_id.
     """
-    from pyspark.sql import functions as F
-
     documents = vectors.where("status = 'ok'")
     block_rows = max(1, BLOCK_BYTES // (4 * dim))
     sizes = documents.groupBy("corpus").count()
@@ -98,9 +90,6 @@ def rank_exactly(
 
 def best_hits(hits: DataFrame, *, depth: int) -> DataFrame:
     """RANKED rows of hits (task, query_id, self_id, id, vector_id, score) that may be one too many for their own row."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
     best = Window.partitionBy("task", "query_id").orderBy(F.desc("score"), "vector_id")
     others = hits.where("self_id IS NULL OR self_id <> id")
     numbered = others.withColumn("rank", F.row_number().over(best)).where(F.col("rank") <= depth)

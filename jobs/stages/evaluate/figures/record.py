@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake, now
 from jobs.stages.evaluate.figures.measures import QueryScores
 from jobs.stages.evaluate.figures.summary import TaskScore, summarise
 from udfs.errors import LakeError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 EXACT = "exact"
 Hits = Mapping[str, Mapping[str, Sequence[str]]]  # task to query_id to ids, best first
@@ -148,8 +147,6 @@ def _query_id(row: tuple[str, dict[str, float]]) -> str:
 
 
 def _of(lake: Lake, table: str, evaluation_id: str) -> DataFrame:
-    from pyspark.sql import functions as F
-
     return lake.read(table).where(F.col("evaluation_id") == evaluation_id)
 
 

@@ -6,19 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs.lake.lake import absolute
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.figures.compare import ComparedRow
 from jobs.stages.evaluate.figures.floors import Floors
+from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
 from jobs.stages.evaluate.figures.record import Evaluation
 from jobs.stages.evaluate.figures.summary import SummaryRow
 from jobs.stages.evaluate.page.html import Differences, EvaluationPage, write_evaluation_report
 from jobs.stages.evaluate.page.shown import RankedTask, task_examples
-
-if TYPE_CHECKING:
-    from jobs.lake.runs import Run
-    from jobs.stages.evaluate.figures.measuring import EmbeddedTasks
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.driver.reading import read_spec
 from jobs.reports.previews import Preview, previews
+from jobs.stages.evaluate.data.corpora import Suite
+from jobs.stages.evaluate.figures.summary import TaskScore
 from jobs.stages.evaluate.page.examples import pick_queries
 from jobs.stages.evaluate.page.html import Example, Shown, TaskExamples
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from jobs.stages.evaluate.data.corpora import Suite
-    from jobs.stages.evaluate.figures.summary import TaskScore
 
 _HITS = 6
 _WANTED = 2
@@ -100,8 +97,6 @@ def _right(task: RankedTask, picked: tuple[list[str], list[str]]) -> dict[str, l
 def _preview_queries(
     suite: Suite, queries: DataFrame, picked: Mapping[str, tuple[list[str], list[str]]]
 ) -> dict[tuple[str, str], tuple[Preview, str | None]]:
-    from pyspark.sql import functions as F
-
     spark = suite.lake.spark
     names = [(task, query_id) for task, both in picked.items() for query_id in chain(*both)]
     wanted = F.broadcast(spark.createDataFrame(names, "task string, query_id string"))
@@ -116,8 +111,6 @@ def _preview_queries(
 
 
 def _documents(suite: Suite, ids: set[str]) -> dict[str, Preview]:
-    from pyspark.sql import functions as F
-
     spark = suite.lake.spark
     wanted = F.broadcast(spark.createDataFrame([(name,) for name in sorted(ids)], "id string"))
     return previews(

@@ -54,7 +54,7 @@ def promote_command(
     return Report.of(released, run_id=run.run_id)
 
 
-@job(sections=("lake", "mlflow", "spark"), name="rollback")
+@job(sections=("lake", "mlflow", "spark"), name="rollback", quick=True)
 @click.option(
     "--to",
     type=int,
@@ -70,7 +70,7 @@ def rollback_command(context: JobContext, to: int | None) -> Report:
     return Report.of(released, run_id=run.run_id)
 
 
-@job(sections=("lake", "spark"), name="list")
+@job(sections=("lake", "spark"), name="list", quick=True)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

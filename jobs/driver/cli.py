@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 class JobContext:
     """What a job's command gets: settings, and the session, lake and registry opened when first used."""
 
-    def __init__(self, settings: Settings, *, stopping: Stopping | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, stopping: Stopping | None = None, quick: bool = False
+    ) -> None:
         self.settings = settings
-        self._stopping = stopping
+        self._stopping, self._quick = stopping, quick
 
     @cached_property
     def session(self) -> SparkSession:
@@ -46,7 +48,7 @@ class JobContext:
 
         from jobs.driver.session import open_session
 
-        session = open_session(self.settings)
+        session = open_session(self.settings, quick=self._quick)
         if self._stopping is not None:
             # They log what comes as an exception too, with the JVM's stack, as kilobytes of JSON.
             for repeating in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -81,12 +83,13 @@ class JobContext:
 
 
 def job(
-    *, sections: Sequence[str], name: str | None = None
+    *, sections: Sequence[str], name: str | None = None, quick: bool = False
 ) -> Callable[[Callable[..., Report]], click.Command]:
     """Turn `function(context, **own options) -> Report` into a job's command, which prints the report.
 
     Adds --config, --set, --json and --debug; `sections` are the settings the job reads, listed in its --help. `name`
-    is for jobs with several commands: their module's `command` is a click.Group of them.
+    is for jobs with several commands: their module's `command` is a click.Group of them. `quick` is for jobs that read
+    and write a few small rows.
     """
 
     def decorate(function: Callable[..., Report]) -> click.Command:
@@ -98,7 +101,8 @@ def job(
             try:
                 with stop_on_signals() as stopping, only_the_result(wanted=as_json):
                     settings = load_settings(files=config, sets=sets)
-                    report = function(JobContext(settings, stopping=stopping), **own)
+                    context = JobContext(settings, stopping=stopping, quick=quick)
+                    report = function(context, **own)
             except Exception as error:
                 _fail(error, as_json=as_json, debug=debug)
             print_report(report, as_json=as_json)

@@ -34,12 +34,20 @@ LOCAL_CONF = {
     "spark.driver.bindAddress": "127.0.0.1",
 }
 
+# For commands that read and write a few small rows: compiling their queries costs more than running them.
+QUICK_CONF = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
+_QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=128m"
+
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 _COLLECTOR = re.compile(r"-XX:\+Use\w+GC\b")
 
 
-def open_session(settings: Settings) -> SparkSession:
-    """The session a job works in.
+def open_session(settings: Settings, *, quick: bool = False) -> SparkSession:
+    """The session a job works in. `quick`: a local one for a command that has little to do.
 
     A session given by spark-submit, Databricks or a notebook keeps its own settings, its time zone too: nothing here
     depends on it. Only what Python functions over Arrow need is set. Otherwise a local one is started, with Delta's jars.
@@ -48,16 +56,16 @@ def open_session(settings: Settings) -> SparkSession:
     if spark is None and session_is_given():
         spark = SparkSession.builder.getOrCreate()
     if spark is None:
-        spark = _start_local(settings)
+        spark = _start_local(settings, quick=quick)
     for name, value in RUNTIME_CONF.items():
         spark.conf.set(name, value)
     return spark
 
 
-def _start_local(settings: Settings) -> SparkSession:
+def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
     # Executors import this project and its packages from the interpreter that runs the driver.
     prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
-    conf = {**LOCAL_CONF, **settings.spark.conf}
+    conf = {**LOCAL_CONF, **(QUICK_CONF if quick else {}), **settings.spark.conf}
     if jars := delta_jars(settings.spark.conf):
         conf["spark.jars"] = ",".join([*jars, *filter(None, [conf.get("spark.jars")])])
     builder = (
@@ -67,7 +75,8 @@ def _start_local(settings: Settings) -> SparkSession:
     )
     with conf_file("log4j2.properties") as logging_conf:
         logging_option = f"-Dlog4j2.configurationFile={logging_conf.as_uri()}"
-        conf[_JAVA_OPTIONS] = _java_options(conf.get(_JAVA_OPTIONS, ""), logging_option)
+        more = [logging_option, _QUICK_JAVA] if quick else [logging_option]
+        conf[_JAVA_OPTIONS] = _java_options(conf.get(_JAVA_OPTIONS, ""), *more)
         for name, value in conf.items():
             builder = builder.config(name, value)
         spark: SparkSession = builder.getOrCreate()

@@ -37,7 +37,8 @@ POINTS = {
     "ids are compared": "staging/*/accounts/_SUCCESS",
 }
 IN_SUITE = ["rows are being embedded", "the first batch is noted"]
-# TEST_KILLS=36 kills as often, at all points and some moments after each (half an hour on two cores).
+# TEST_KILLS=50 runs as often and kills most of them, at all points and some moments after each (half an hour on two
+# cores); a run that goes on with little work left does not come to every point.
 KILLS = int(os.environ.get("TEST_KILLS", "0"))
 
 
@@ -68,18 +69,19 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     killed = []
     for number, (point, later) in enumerate(plan):
         run = job(["embed-table", *sets(settings)], tmp_path)
-        if wait_for(root, POINTS[point], process=run):
+        reached = wait_for(root, POINTS[point], process=run)
+        if reached:
             time.sleep(later * 0.4)
             started = servers(str(checkpoint)) - before
             os.killpg(run.pid, signal.SIGKILL)
             killed.append(point)
             wait_until_gone(started)
         said, _ = run.communicate(timeout=60)
-        if (
-            number % 4 == 3
-        ):  # so that there is work again, and the unfinished window is of an older version
-            spark.sql(f"UPDATE delta.`{source}` SET title = concat(title, '!') WHERE price < 12")
-    assert len(killed) >= 0.8 * len(plan), f"killed only at {killed}; the last said: {said}"
+        # There is work again where a run came to its end, and else now and then, so that the unfinished window is of an
+        # older version.
+        if not reached or number % 4 == 3:
+            spark.sql(f"UPDATE delta.`{source}` SET title = concat(title, '!')")
+    assert len(killed) >= 0.6 * len(plan), f"killed only at {killed}; the last said: {said}"
     if not KILLS:
         written = spark.read.format("delta").load(str(root / "tables" / "vectors")).count()
         assert 0 < written < ROWS, "killed too late to show anything"

@@ -75,14 +75,17 @@ class Lake:
         """
         if table in _OWN:
             self.open_table(_OWN[table])
+        return self.quoted(table)
+
+    def quoted(self, table: str) -> str:
+        """As `name`, of a table or view that need not be there."""
         return f"{self.schema}.{readable(table)}"
 
     def lies_there(self, table: Table) -> bool:
         """Whether a table of the lake was ever made; with `lake.managed`, whether the catalog has it."""
         location = self._location(table)
         if location is None:
-            name = f"{self.schema}.{readable(table.name)}"
-            return bool(self.spark.catalog.tableExists(name))
+            return bool(self.spark.catalog.tableExists(self.quoted(table.name)))
         return bool(DeltaTable.isDeltaTable(self.spark, location))
 
     def folder(self, *parts: str) -> str:
@@ -163,7 +166,7 @@ class Lake:
 
     def row_schema(self, table: str) -> StructType:
         """Columns of a lake table without its identity column."""
-        fields = [f"{identifier(name)} {sql_type(kind)}" for name, kind in _OWN[table].columns]
+        fields = [f"{identifier(c)} {sql_type(kind)}" for c, kind in _OWN[table].columns]
         return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
     def open_table(self, table: Table) -> None:
@@ -175,34 +178,35 @@ class Lake:
         with self._opening:
             if table.name in self._opened:
                 return
-            name, location = f"{self.schema}.{readable(table.name)}", self._location(table)
-            if self._is_known(name, location):
-                self._add_missing_columns(table, name)
+            location = self._location(table)
+            if self._is_known(table, location):
+                self._add_missing_columns(table)
             elif location and self.lies_there(table):
-                self._register(table, name, location)
+                self._register(table, location)
             else:
-                self._create(table, name, location)
+                self._create(table, location)
             self._opened.add(table.name)
 
     def _location(self, table: Table) -> str | None:
         return None if self.settings.lake.managed else self.folder("tables", table.name)
 
-    def _register(self, table: Table, name: str, location: str) -> None:
+    def _register(self, table: Table, location: str) -> None:
+        name = self.quoted(table.name)
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(location)}"
         )
-        self._add_missing_columns(table, name)
+        self._add_missing_columns(table)
 
-    def _create(self, table: Table, name: str, location: str | None) -> None:
+    def _create(self, table: Table, location: str | None) -> None:
         """Create a table, also in the folder that a process left which was killed while it made it."""
-        statement = create_statement(table, name=name, location=location)
+        statement = create_statement(table, name=self.quoted(table.name), location=location)
         try:
             self.spark.sql(statement)
         except AnalysisException as error:
             if location is None or "CREATE_TABLE_WITH_NON_EMPTY_LOCATION" not in str(error):
                 raise
             if self._is_made_meanwhile(table):
-                self._register(table, name, location)
+                self._register(table, location)
                 return
             log_folder = storage.join(location, "_delta_log")
             begun = storage.names(log_folder)
@@ -225,8 +229,9 @@ class Lake:
         return False
 
     @again_on_conflict
-    def _add_missing_columns(self, table: Table, name: str) -> None:
+    def _add_missing_columns(self, table: Table) -> None:
         """Give a table that an earlier version made the columns that it lacks, null in its rows."""
+        name = self.quoted(table.name)
         have = set(self.spark.table(name).columns)
         missing = [(column, kind) for column, kind in table.columns if column not in have]
         if missing:
@@ -235,11 +240,12 @@ class Lake:
             )
             self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
 
-    def _is_known(self, name: str, location: str | None) -> bool:
+    def _is_known(self, table: Table, location: str | None) -> bool:
         """Whether the catalog knows a table as the one of this lake. One whose folder is gone is forgotten: lakes are moved.
 
         Dropping it takes the name alone: tables at a location of their own keep their files.
         """
+        name = self.quoted(table.name)
         try:
             if not self.spark.catalog.tableExists(name):
                 return False

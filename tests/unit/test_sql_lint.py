@@ -50,42 +50,54 @@ class Linted:
             yield function, child
             yield from self._nodes(child, child if inner else function)
 
-    def _is_made(self, given: ast.expr, function: ast.AST) -> bool:
+    def _is_made(
+        self, given: ast.expr, function: ast.AST, seen: frozenset[str] = frozenset()
+    ) -> bool:
         """Whether an expression puts a text together; a column's expression does not, nor a name that comes from elsewhere."""
         if isinstance(given, ast.Starred):
-            return self._is_made(given.value, function)
+            return self._is_made(given.value, function, seen)
         if isinstance(given, ast.Name):
-            return any(self._is_made(v, function) for v in self._values(given.id, function))
+            values = [] if given.id in seen else self._values(given.id, function)
+            return any(self._is_made(v, function, seen | {given.id}) for v in values)
         if isinstance(given, ast.GeneratorExp | ast.ListComp):
-            return self._is_made(given.elt, function)
+            return self._is_made(given.elt, function, seen)
         if isinstance(given, ast.BinOp):
             return any(_is_text(part) for part in (given.left, given.right))
         return isinstance(given, ast.JoinedStr) or _is_method(given, {"format", "join"})
 
-    def _unsafe(self, node: ast.expr, function: ast.AST) -> Iterator[ast.expr]:
+    def _unsafe(
+        self, node: ast.expr, function: ast.AST, seen: frozenset[str] = frozenset()
+    ) -> Iterator[ast.expr]:
         """The parts of an expression that get into SQL unquoted."""
         if isinstance(node, ast.Constant) or _is_quoting(node):
             return
         if isinstance(node, ast.JoinedStr):
             for part in node.values:
-                yield from self._unsafe(part, function)
+                yield from self._unsafe(part, function, seen)
         elif isinstance(node, ast.FormattedValue | ast.Starred | ast.Subscript):
-            yield from self._unsafe(node.value, function)
+            yield from self._unsafe(node.value, function, seen)
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            yield from (bad for p in (node.left, node.right) for bad in self._unsafe(p, function))
+            yield from (
+                bad for p in (node.left, node.right) for bad in self._unsafe(p, function, seen)
+            )
         elif isinstance(node, ast.IfExp):
-            yield from (bad for p in (node.body, node.orelse) for bad in self._unsafe(p, function))
+            yield from (
+                bad for p in (node.body, node.orelse) for bad in self._unsafe(p, function, seen)
+            )
         elif isinstance(node, ast.List | ast.Tuple):
-            yield from (bad for part in node.elts for bad in self._unsafe(part, function))
+            yield from (bad for part in node.elts for bad in self._unsafe(part, function, seen))
         elif isinstance(node, ast.ListComp | ast.GeneratorExp):
-            yield from self._unsafe(node.elt, function)
+            yield from self._unsafe(node.elt, function, seen)
         elif _is_method(node, {"join", "format", "items", "strip"}):
             parts = [node.func.value, *node.args, *(k.value for k in node.keywords)]
-            yield from (bad for part in parts for bad in self._unsafe(part, function))
+            yield from (bad for part in parts for bad in self._unsafe(part, function, seen))
+        elif isinstance(node, ast.Name) and node.id in seen:
+            return  # a name made of itself: its other values tell
         elif isinstance(node, ast.Name):
+            seen |= {node.id}
             values = self._values(node.id, function)
             known = bool(values) or node.id in self._constants_imported
-            if not known or any(list(self._unsafe(value, function)) for value in values):
+            if not known or any(list(self._unsafe(value, function, seen)) for value in values):
                 yield node
         else:
             yield node
@@ -151,7 +163,7 @@ def _is_quoting(node: ast.expr) -> bool:
     if isinstance(node.func, ast.Name):
         return node.func.id in QUOTING | OWN | {"int", "len"}
     of_lake = ast.unparse(node.func).split(".")[-2:-1] in (["lake"], ["self"])
-    return _is_method(node, QUOTING) or (of_lake and _is_method(node, {"name"}))
+    return _is_method(node, QUOTING) or (of_lake and _is_method(node, {"name", "quoted"}))
 
 
 def _first_words(node: ast.expr) -> str:

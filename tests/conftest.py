@@ -11,20 +11,14 @@ import pytest
 
 _SCHEMAS = itertools.count()
 
-# Many small queries, each seen once: compiling them costs more than running them. Without the second compiler Java keeps
-# 48 MiB of compiled code, too little for Spark: what is thrown out is compiled again and again (half of the CPU).
-_SMALL_QUERIES = [
-    "spark.conf.spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m "
-    "-XX:+UseSerialGC",
+_TEST_CONF = [
+    "spark.conf.spark.driver.extraJavaOptions=-XX:+UseSerialGC",
+    "spark.conf.spark.sql.shuffle.partitions=2",
     # Nobody looks at what is over; the plans would fill the heap.
     "spark.conf.spark.ui.retainedJobs=20",
     "spark.conf.spark.ui.retainedStages=20",
     "spark.conf.spark.ui.retainedTasks=200",
     "spark.conf.spark.sql.ui.retainedExecutions=5",
-    "spark.conf.spark.sql.codegen.wholeStage=false",
-    "spark.conf.spark.sql.codegen.factoryMode=NO_CODEGEN",
-    "spark.conf.spark.sql.shuffle.partitions=2",
-    "spark.conf.spark.databricks.delta.snapshotPartitions=1",
 ]
 
 
@@ -44,11 +38,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
             "spark.master=local[2,4]",
             "spark.driver_memory=2g",
             f"spark.conf.spark.sql.warehouse.dir={warehouse}",
-            *_SMALL_QUERIES,
+            *_TEST_CONF,
         ],
         env={},
     )
-    session = open_session(settings)
+    session = open_session(settings, quick=True)  # many small queries, each seen once
     yield session
     session.stop()
 

@@ -61,10 +61,11 @@ class JobContext:
     def lake(self) -> Lake:
         """The open lake; views and functions are published where the catalog keeps them for others."""
         from jobs.lake.lake import Lake
-        from jobs.lake.sql_catalog import outlives_session, publish_catalog
 
         lake = Lake(self.session, self.settings)
-        if outlives_session(lake):
+        if lake.outlives_session:
+            from jobs.lake.sql_catalog import publish_catalog
+
             publish_catalog(lake)
         return lake
 

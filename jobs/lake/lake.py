@@ -33,6 +33,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _CAUSE = re.compile(r"^(?:Caused by)?: (.+)$", re.MULTILINE)
 _PATTERN = re.compile(r"[\[\]{}*?\\]")
 _COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
+_CATALOG = "spark.sql.catalogImplementation"
 _OWN = {table.name: table for table in TABLES}
 _FIRST_COMMIT_SECONDS = 10.0  # a process that makes a table at this moment takes one or two
 
@@ -80,6 +81,12 @@ class Lake:
     def quoted(self, table: str) -> str:
         """As `name`, of a table or view that need not be there."""
         return f"{self.schema}.{readable(table)}"
+
+    @property
+    def outlives_session(self) -> bool:
+        """Whether the catalog keeps the schema when the session ends, so that others see what is published in it."""
+        in_other_catalog = len(_schema_parts(self.settings.lake.schema_)) > 1
+        return in_other_catalog or self.spark.conf.get(_CATALOG, "in-memory") != "in-memory"
 
     def lies_there(self, table: Table) -> bool:
         """Whether a table of the lake was ever made; with `lake.managed`, whether the catalog has it."""

@@ -12,13 +12,12 @@ from pyspark.sql.udtf import UserDefinedTableFunction
 
 from jobs.lake.lake import Lake
 from jobs.lake.source_views import publish_source_views
-from jobs.lake.sql import literal, name_parts
+from jobs.lake.sql import literal
 from jobs.lake.tables import TABLES
 from jobs.settings.conf import conf_names, conf_text
 from udfs.search.sql import FACTS_OUTPUT, HITS_OUTPUT, IndexFacts, IndexHits
 
 _MARK = "gme_lake.published"  # a property of the schema
-_IMPLEMENTATION = "spark.sql.catalogImplementation"
 _MADE = re.compile(r"^CREATE OR REPLACE (VIEW|FUNCTION) \{schema\}\.(\w+)", re.MULTILINE)
 _TEMPORARY = re.compile(r"^CREATE OR REPLACE TEMPORARY ", re.MULTILINE)
 _USED = re.compile(r"\{schema\}\.(\w+)")
@@ -81,12 +80,6 @@ def _is_whole(lake: Lake, texts: list[str]) -> bool:
 def is_published(lake: Lake) -> bool:
     """Whether the schema has the lake's views and functions."""
     return _mark_of(lake) is not None
-
-
-def outlives_session(lake: Lake) -> bool:
-    """Whether the catalog keeps the lake's schema when the session ends, so that others see what is published in it."""
-    catalogs = len(name_parts(lake.settings.lake.schema_)) > 1
-    return catalogs or lake.spark.conf.get(_IMPLEMENTATION, "in-memory") != "in-memory"
 
 
 def _mark_of(lake: Lake) -> str | None:

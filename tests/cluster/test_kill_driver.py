@@ -81,7 +81,6 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
         # older version.
         if not reached or number % 4 == 3:
             spark.sql(f"UPDATE delta.`{source}` SET title = concat(title, '!')")
-    assert len(killed) >= 0.6 * len(plan), f"killed only at {killed}; the last said: {said}"
     if not KILLS:
         written = spark.read.format("delta").load(str(root / "tables" / "vectors")).count()
         assert 0 < written < ROWS, "killed too late to show anything"
@@ -102,6 +101,7 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     assert states.count("killed") <= len(killed) and "running" not in states
     left = [path for name in ("staging", "streams") for path in (root / name).glob("*")]
     assert not left, "a killed run's files go with the next run"
+    assert len(killed) >= 0.8 * len(plan), f"killed only at {killed}; the last said: {said}"
 
 
 def sets(settings: list[str]) -> list[str]:

@@ -8,14 +8,22 @@ GmeLakeError                 anything a user can act on; the command line prints
 ├── ServingError             the model server could not be started or was lost
 ├── IndexDataError           index files missing, damaged, or not made for this query
 ├── LakeError                a table is missing, has the wrong columns, or changed under a run
+│   ├── GateError            an index or model is refused because of what was measured of it
+│   ├── BudgetError          the work would cost more than was allowed
+│   ├── RowsError            rows are not accounted for, or too many are rejected or would be deleted
+│   └── ActiveRunError       another run does the same work in this lake at this moment
 └── RegistryError            a model name, alias or version cannot be resolved
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class GmeLakeError(Exception):
-    """Base of every error a user can act on."""
+    """Base of every error a user can act on. `exit_code` is the status that a command ends with for it."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class SettingsError(GmeLakeError):
@@ -62,6 +70,30 @@ class IndexDataError(GmeLakeError):
 
 class LakeError(GmeLakeError):
     """A table is missing, has the wrong columns, or was changed by somebody else meanwhile."""
+
+
+class GateError(LakeError):
+    """An index or a model is refused because of what was measured of it."""
+
+    exit_code = 3
+
+
+class BudgetError(LakeError):
+    """The work would cost more than was allowed."""
+
+    exit_code = 4
+
+
+class RowsError(LakeError):
+    """Rows are not accounted for, or more of them are rejected or would be deleted than is allowed."""
+
+    exit_code = 5
+
+
+class ActiveRunError(LakeError):
+    """Another run does the same work in this lake at this moment."""
+
+    exit_code = 6
 
 
 class RegistryError(GmeLakeError):

@@ -107,8 +107,8 @@ def job(
             except Exception as error:
                 _fail(error, as_json=as_json, debug=debug)
             print_report(report, as_json=as_json)
-            if not report.ok:
-                raise click.exceptions.Exit(1)
+            if report.status:
+                raise click.exceptions.Exit(report.status)
 
         # The file, not __module__: that is __main__ under spark-submit and python -m.
         own_name = name or Path(function.__code__.co_filename).stem.replace("_", "-")
@@ -210,20 +210,23 @@ def _fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
     else:
         message = root_cause(error)
         shown = f"{message} (--debug shows the traceback)"
+    status = error.exit_code if isinstance(error, GmeLakeError | click.ClickException) else 1
     if as_json:
-        click.echo(json_line({"error": message, "kind": type(error).__name__}))
+        told = {"error": message, "kind": type(error).__name__, "status": status}
+        click.echo(json_line(told))
     if isinstance(error, Stopped):
         click.echo(shown, err=True)
         raise click.exceptions.Exit(error.status) from error
     if debug or isinstance(error, click.ClickException):
         raise error
-    raise click.ClickException(shown) from None
+    click.ClickException(shown).show()
+    raise click.exceptions.Exit(status) from None
 
 
 def _usage_error(message: str, ctx: click.Context, args: Iterable[str]) -> click.UsageError:
     """A mistake in the command line, said as JSON too where the line asks for that."""
     if "--json" in args:
-        click.echo(json_line({"error": message, "kind": "UsageError"}))
+        click.echo(json_line({"error": message, "kind": "UsageError", "status": 2}))
     return click.UsageError(message, ctx)
 
 

@@ -22,12 +22,12 @@ Text = str | Callable[..., None]
 class Report:
     """What a command came to. `text` is for people, or is called to print itself to `file`; `values` are for programs.
 
-    `ok`: False ends the command with status 1, where what was asked for was not reached.
+    `status` is what the command ends with: 0, or another where what was asked for was not reached.
     """
 
     text: Text
     values: Mapping[str, object]
-    ok: bool = True
+    status: int = 0
 
     @classmethod
     def of(cls, result: Any, **more: object) -> Report:

@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from jobs.lake.conflicts import is_conflict
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
-from udfs.errors import LakeError
+from udfs.errors import ActiveRunError
 
 log = logging.getLogger("gme_lake")
 
@@ -64,7 +64,7 @@ class Claim:
         self._thread = threading.Thread(target=self._beat, name="gme-lake-beat", daemon=True)
 
     def require(self) -> None:
-        """Raise LakeError where another run has taken the claim, because this one was silent for too long."""
+        """Raise ActiveRunError where another run has taken the claim, because this one was silent for too long."""
         newest = max(_events(self._run.lake, self._name), key=lambda row: row.claim)
         if newest.claim != self._run.claim:
             raise _taken(self._name, newest)
@@ -92,8 +92,7 @@ class Claim:
 def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
 
-    A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
-    dead. Raises LakeError where another run holds the claim.
+    A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it X
     """
     lake = run.lake
     events = _events(lake, name)
@@ -116,7 +115,7 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
 
 
 def _take(run: Run, name: str) -> None:
-    """Record the run as begun under its claim's number. Raises LakeError where another one was faster."""
+    """Record the run as begun under its claim's number. Raises ActiveRunError where another one was faster."""
     try:
         run.begin(txn=(f"gme-lake/claim/{name}", run.claim or 0))
     except Exception as error:
@@ -159,7 +158,9 @@ class ClaimedRun:
 def _events(lake: Lake, name: str) -> list[ClaimedRun]:
     """Every run under a claim. The events are put together here: Spark's aggregation costs more than they do."""
     job, _, model_id = name.partition("/")
-    events = lake.read("run_events").where((F.col("job") == job) & (F.col("model_id") == model_id))
+    events = lake.read("run_events").where(F.col("job") == job)
+    if model_id:
+        events = events.where(F.col("model_id") == model_id)
     runs: dict[str, ClaimedRun] = {}
     columns = ("run_id", "claim", "holder", "beat_at", "ended_at", "status")
     for row in events.where("claim IS NOT NULL").select(*columns).collect():
@@ -172,7 +173,7 @@ def _events(lake: Lake, name: str) -> list[ClaimedRun]:
 
 
 def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) -> None:
-    """Return where the newest claim's run has ended or is dead, else raise LakeError."""
+    """Return where the newest claim's run has ended or is dead, else raise ActiveRunError."""
     if newest.ended:
         return
     holder, this = Holder.parse(newest.holder), Holder.this()
@@ -202,14 +203,14 @@ def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) 
             raise _taken(name, last)
 
 
-def _taken(name: str, row: ClaimedRun | None) -> LakeError:
+def _taken(name: str, row: ClaimedRun | None) -> ActiveRunError:
     job, _, model_id = name.partition("/")
     whose = "another run"
     if row is not None:
         holder = Holder.parse(row.holder)
         whose = f"run {row.run_id} (process {holder.pid} on {holder.machine.split(' ')[0]}, last beat {row.beat:%H:%M:%S} UTC)"
     what = job.replace("_", "-") + (f" for model {model_id}" if model_id else "")
-    return LakeError(
+    return ActiveRunError(
         f"another run of {what} is active in this lake: {whose}. Only one may work at a time; nothing was done twice. Wait "
         "for it to end, then run again if still needed"
     )

@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from jobs import vacuum_indexes
+from jobs.driver.cli import JobContext
 from jobs.lake import releases
+from jobs.lake.claims import claim
 from jobs.lake.index_marks import hold, read_marks
 from jobs.lake.indexes import find_index, read_manifest
 from jobs.lake.releases import current_release, promote, rollback
-from jobs.lake.runs import Run, record_end
+from jobs.lake.runs import Run, open_run, record_end
 from jobs.stages.index import commit
 from jobs.stages.index import vacuum as vacuuming
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.search.target import find_target
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
-from udfs.errors import IndexDataError, LakeError
+from udfs.errors import ActiveRunError, IndexDataError, LakeError
 from udfs.search.searcher import Searcher
 
 pytestmark = pytest.mark.spark
@@ -260,3 +263,21 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     # A run that was killed while it held an index holds it for a day.
     hold(lake, Run(lake, "release"), [newest])
     assert read_marks(lake)[newest].mark == "held"
+
+
+def test_the_command_takes_its_claim_and_is_recorded(spark, open_lake, tracking_uri):
+    lake = open_lake(f"mlflow.tracking_uri={tracking_uri}")
+    append_vectors(lake, unit(30, DIM), model_id="model-a")
+    build(lake, model_of("model-a", DIM))
+    context = JobContext(lake.settings)
+    context.__dict__["session"] = spark
+    command = vacuum_indexes.command.callback.__wrapped__
+    for _ in range(2):  # the second finds the claim of the first ended
+        report = command(context, releases=1, retain_hours=0, dry_run=False)
+        assert report.values["removed"] and report.values["indexes"] == ()
+    with (
+        open_run(lake, context.registry, job="vacuum_indexes") as run,
+        claim(run, name=run.job, timeout=300),
+        pytest.raises(ActiveRunError, match="another run of vacuum-indexes is active"),
+    ):
+        command(context, releases=1, retain_hours=0, dry_run=False)

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from jobs.stages.embed.work import Embedding, read_contents
-from udfs.errors import LakeError
+from udfs.errors import RowsError
 
 log = logging.getLogger("gme_lake")
 
@@ -81,10 +81,10 @@ def compare_ids(job: Embedding, ids: SourceIds) -> Accounts:
 
 
 def require_few_rejected(job: Embedding, *, rejected: int, rows: int, said: str) -> None:
-    """Raise LakeError where a larger share of rows is rejected than `embed.max_rejected` allows."""
+    """Raise RowsError where a larger share of rows is rejected than `embed.max_rejected` allows."""
     allowed = job.lake.settings.embed.max_rejected
     if rows > FEW_ROWS and rejected > allowed * rows:
-        raise LakeError(
+        raise RowsError(
             f"{rejected:,} of {rows:,} rows {said} were rejected ({rejected / rows:.1%}); embed.max_rejected={allowed:g} "
             "allows less. Look at why (view rejected_rows, column error; gme-lake embed-table --check tries some rows), "
             "mend it and run again, or set embed.max_rejected higher"
@@ -92,11 +92,11 @@ def require_few_rejected(job: Embedding, *, rejected: int, rows: int, said: str)
 
 
 def require_few_gone(job: Embedding, accounts: Accounts) -> None:
-    """Raise LakeError where more vectors would be deleted than `embed.max_deleted` allows."""
+    """Raise RowsError where more vectors would be deleted than `embed.max_deleted` allows."""
     allowed = job.lake.settings.embed.max_deleted
     stored = accounts.gone + accounts.ok + accounts.rejected
     if accounts.gone > allowed * stored:
-        raise LakeError(
+        raise RowsError(
             f"{accounts.gone:,} of {stored:,} vector rows have an id that {job.source.table} no longer has "
             f"({accounts.gone / stored:.1%}); embed.max_deleted={allowed:g} allows less, and nothing was deleted. If the "
             "rows are meant to go, run again with --set embed.max_deleted=1; if not, look at how the table was written"
@@ -104,15 +104,15 @@ def require_few_gone(job: Embedding, accounts: Accounts) -> None:
 
 
 def require_closed(job: Embedding, ids: SourceIds, accounts: Accounts) -> None:
-    """Raise LakeError unless every source row is accounted for: vector rows, rejected, repeated and without id."""
+    """Raise RowsError unless every source row is accounted for: vector rows, rejected, repeated and without id."""
     if accounts.missing:
-        raise LakeError(
+        raise RowsError(
             f"{accounts.missing:,} ids of {job.source.table} have no vector row after this run: {accounts.examples()}, …. "
             "The run is not finished; run again, which compares every row"
         )
     counted = accounts.ok + accounts.rejected + ids.repeated + ids.without_id
     if counted != ids.rows:
-        raise LakeError(
+        raise RowsError(
             f"the accounts of {job.source.table} do not close: {accounts.ok:,} embedded + {accounts.rejected:,} rejected + "
             f"{ids.repeated:,} repeated + {ids.without_id:,} without id = {counted:,}, but it has {ids.rows:,} rows"
         )

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from jobs.driver import cli
 from jobs.driver.printing import Report, json_line
 from jobs.settings.settings import Settings
-from udfs.errors import LakeError
+from udfs.errors import ActiveRunError, BudgetError, GateError, LakeError, RowsError
 from udfs.recall.recall import Recall
 
 JOBS = sorted(
@@ -184,29 +184,36 @@ def test_a_report_is_text_for_people_and_one_json_object_for_programs() -> None:
 
 
 def test_what_was_asked_for_and_not_reached_is_status_1_with_its_report() -> None:
-    result = outcome(lambda _: Report("nearest is x", {"met": False}, ok=False), "--json")
+    result = outcome(lambda _: Report("nearest is x", {"met": False}, status=1), "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (1, {"met": False})
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "said", "status"),
     [
-        (LakeError("no table\nof that name"), "no table\nof that name"),
-        (OSError("disk\nfull"), "OSError: disk"),
-        (click.UsageError("give --text"), "give --text"),
+        (LakeError("no table\nof that name"), "no table\nof that name", 1),
+        (OSError("disk\nfull"), "OSError: disk", 1),
+        (click.UsageError("give --text"), "give --text", 2),
+        (GateError("recall is low"), "recall is low", 3),
+        (BudgetError("too dear"), "too dear", 4),
+        (RowsError("rows are lost"), "rows are lost", 5),
+        (ActiveRunError("another run"), "another run", 6),
     ],
 )
-def test_an_error_is_json_too_where_that_was_asked_for(error: Exception, said: str) -> None:
+def test_an_error_has_its_status_and_is_json_too_where_that_was_asked_for(
+    error: Exception, said: str, status: int
+) -> None:
     def fail(context: cli.JobContext) -> Report:
         raise error
 
     for arguments in (["--json"], ["--json", "--debug"]):
         result = outcome(fail, *arguments)
         assert result.exit_code != 0
-        assert json.loads(result.stdout) == {"error": said, "kind": type(error).__name__}
+        told = {"error": said, "kind": type(error).__name__, "status": status}
+        assert json.loads(result.stdout) == told
         assert result.stderr or result.exception is error
     quiet = outcome(fail)
-    assert quiet.stdout == "" and said in quiet.stderr
+    assert (quiet.exit_code, quiet.stdout) == (status, "") and said in quiet.stderr
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,22 @@ _SECTIONS = ("release", "model", "lake", "mlflow", "spark")
     "model_id. Default: model.alias or model.version.",
 )
 @click.option("--note", help="Kept with the release.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Release it although refresh-lake has refused it; --note has to say why, and is recorded.",
+)
 def promote_command(
-    context: JobContext, index_id: str | None, model: str | None, note: str | None
+    context: JobContext, index_id: str | None, model: str | None, note: str | None, force: bool
 ) -> Report:
     """Make an index, its model and its version of `vectors` what analysts and searches see.
 
     Refused where files of the index are gone, where `vectors` has moved on further than the settings of section release
-    allow, and where the model is another than the current release's and not named by --model.
+    allow, where the model is another than the current release's and not named by --model, and where the gate of
+    refresh-lake has refused the index.
     """
+    if force and not note:
+        raise click.UsageError("--force needs --note, which says why")
     from jobs.lake.releases import (
         current_release,
         model_named,
@@ -46,7 +54,7 @@ def promote_command(
                 require_model_wanted(before, model_id=run.model.spec.model_id)
             wanted = run.model.spec.model_id if run.model else str(model_id)
             index_id = newest_index(lake, model_id=wanted)
-        released = promote(lake, run, index_id=index_id, model_id=model_id, note=note)
+        released = promote(lake, run, index_id=index_id, model_id=model_id, note=note, force=force)
         run.tags.update({"index_id": index_id, "release_id": str(released.release_id)})
     if released == before:
         said = f"nothing to release: index {index_id} is that of the current {released}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gme-lake on EMR: register, embed, index, release as steps of a cluster with GPU core nodes.
+# gme-lake on EMR: register-model and refresh-lake as steps of a cluster with GPU core nodes.
 # Not run here: this project's tests check fields, commands and settings, but no account has seen it.
 #
 # In steps.json, BUCKET and MLFLOW_HOST stand for yours. bootstrap.sh (yours, in the same bucket) makes

@@ -203,8 +203,9 @@ class Registry:
 
     @contextmanager
     def open_run(self, name: str) -> Iterator[str]:
-        """An MLflow run, the active one inside the block; gives its id."""
-        with self._mlflow.start_run(run_name=name) as active:
+        """An MLflow run, the active one inside the block; gives its id. Inside another's block it is nested in that."""
+        nested = self._mlflow.active_run() is not None
+        with self._mlflow.start_run(run_name=name, nested=nested) as active:
             yield active.info.run_id
 
     @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jobs.lake.gates import newest_decision, record_decision
 from jobs.lake.index_marks import hold
 from jobs.lake.indexes import (
     find_index,
@@ -19,7 +20,7 @@ from jobs.lake.indexes import (
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry
 from jobs.lake.runs import Run
-from udfs.errors import IndexDataError, LakeError, RegistryError
+from udfs.errors import GateError, IndexDataError, LakeError, RegistryError
 from udfs.index.manifest import Manifest
 
 log = logging.getLogger("gme_lake")
@@ -149,14 +150,20 @@ def require_model_wanted(latest: Release | None, *, model_id: str) -> None:
 
 
 def promote(
-    lake: Lake, run: Run, *, index_id: str, model_id: str | None = None, note: str | None = None
+    lake: Lake,
+    run: Run,
+    *,
+    index_id: str,
+    model_id: str | None = None,
+    note: str | None = None,
+    force: bool = False,
 ) -> Release:
     """Make an index, and with it its model and version of `vectors`, what everybody sees.
 
     `model_id` names the model where it is another than the current release's. The index of the current release is not
     released again: that release is returned. Raises LakeError where the index is not committed, of another model than
-    wanted, being removed, or further from `vectors` than section `release` allows; IndexDataError where its files are
-    gone or others than were committed.
+    wanted, being removed, or further from `vectors` than section `release` allows; GateError where the gate has refused
+    it, unless `force`, which is recorded; IndexDataError where its files are gone or others than were committed.
     """
     if note is not None and _ROLLBACK_NOTE.fullmatch(note):
         raise LakeError(
@@ -174,6 +181,7 @@ def promote(
         whole_manifest(lake, index)
         log.info("index %s is that of release %d already", index_id, latest.release_id)
         return latest
+    _require_passed(lake, run, index, note=note, force=force)
     _require_young(lake, index)
     manifest = _hold_index(lake, run, index_id)
     release = Release(
@@ -218,6 +226,20 @@ def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
     base = whole_manifest(lake, require_index(lake, index_id)).base
     hold(lake, run, [index_id, *([base.index_id] if base else [])])
     return whole_manifest(lake, require_index(lake, index_id))
+
+
+def _require_passed(lake: Lake, run: Run, index: Any, *, note: str | None, force: bool) -> None:
+    """Raise GateError where refresh-lake has refused the index, or its model; with `force` that is recorded instead."""
+    decision = newest_decision(lake, model_id=index.model_id, index_id=index.index_id)
+    if decision is None or decision.passed or decision.forced:
+        return
+    if not force:
+        raise GateError(
+            f"the gate has refused index {index.index_id}: {'; '.join(decision.reasons)}. Release it all the same with "
+            "gme-lake release promote --force --note WHY"
+        )
+    forced = replace(decision, index_id=index.index_id, forced=True, note=note)
+    record_decision(lake, run, forced)
 
 
 def _require_young(lake: Lake, index: Any) -> None:

@@ -97,6 +97,22 @@ RELEASES = Table(
     ),
 )
 
+# What refresh-lake measured of a model (no index_id: before its vectors were made) or an index, and what came of it;
+# `forced` where somebody released it all the same.
+GATE_DECISIONS = Table(
+    "gate_decisions",
+    (
+        ("run_id", "!STRING"),
+        ("model_id", "!STRING"),
+        ("index_id", "STRING"),
+        ("decided_at", "!TIMESTAMP"),
+        ("passed", "!BOOLEAN"),
+        ("forced", "!BOOLEAN"),
+        ("checks", "!STRING"),  # JSON: name, value, limit, passed, said
+        ("note", "STRING"),
+    ),
+)
+
 # A row where a run begins to write, one at every beat of a run that holds a claim, and one where it ends: appends never
 # conflict, so that two runs may end at once.
 # View `runs` has one row a run; jobs read the events, as a lake opened for a job's own use has no views.
@@ -236,6 +252,7 @@ TABLES = (
     INDEX_SHARDS,
     INDEX_MARKS,
     RELEASES,
+    GATE_DECISIONS,
     RUN_EVENTS,
     EVALUATIONS,
     EVALUATED_QUERIES,

@@ -6,6 +6,7 @@ from jobs.settings.embed import EmbedSettings, ModelSettings, ServingSettings, S
 from jobs.settings.evaluate import EvaluateSettings
 from jobs.settings.index import IndexSettings, RecallSettings, TuneSettings
 from jobs.settings.lake import LakeSettings, MlflowSettings, ReleaseSettings, SparkSettings
+from jobs.settings.refresh import GateSettings, PlanSettings, RefreshSettings
 from jobs.settings.search import SearchSettings
 from jobs.settings.section import Section
 from jobs.settings.train import AblateSettings, DrawSettings, MineSettings, TrainSettings
@@ -31,3 +32,6 @@ class Settings(Section):
     ablate: AblateSettings = AblateSettings()
     recall: RecallSettings = RecallSettings()
     tune: TuneSettings = TuneSettings()
+    plan: PlanSettings = PlanSettings()
+    gate: GateSettings = GateSettings()
+    refresh: RefreshSettings = RefreshSettings()

@@ -113,8 +113,13 @@ def _release(demo: Demo, model: ResolvedModel) -> None:
     demo.say(f"   {planned}")
     with open_run(demo.lake, demo.registry, job="build_index") as run:
         report = build_index(demo.lake, run, model=model, planned=planned)
-        named = {"index_id": planned.spec.index_id, "model_id": model.spec.model_id}
-        release = promote(demo.lake, run, **named, note="demo")
+        release = promote(
+            demo.lake,
+            run,
+            index_id=planned.spec.index_id,
+            model_id=model.spec.model_id,
+            note="demo",
+        )
     demo.say(f"   {report}\n   release {release.release_id}")
     plan = planned.spec.plan
     demo.facts["index"] = f"{planned.spec.index_id}\n{plan.factory}, {plan.shards} shards"

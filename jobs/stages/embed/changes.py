@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
+from jobs.stages.embed.pending import model_inputs, newest_contents
 from jobs.stages.embed.reuse import LostContents, stage_reused
 from jobs.stages.embed.work import Embedding, read_contents
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
@@ -73,10 +74,7 @@ def _stage_pending(
     """
     seen = Observation(f"looked-at-{job.run.run_id}-{folder.rsplit('/', 1)[-1]}")
     contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
-    # Several changes of one id in one micro-batch: the last commit counts; true duplicates are decided by hash.
-    newest = F.struct("commit_version", F.col("content_hash"), F.col("row_hash"))
-    latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
-    current = latest.select("id", "newest.content_hash", "newest.row_hash")
+    current = newest_contents(contents)
     stored = read_contents(job, version=pinned)
     if job.retry_rejected:
         stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
@@ -108,18 +106,12 @@ def _stage_embedded(
         chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
     chosen = chosen.select("row.id", "row.row_hash", "content_hash")
     scan = job.source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
-    inputs = scan.select(
-        F.col("content_hash").alias("key"),
-        "text",
-        "image",
-        "image_uri",
-        F.lit(None).cast("string").alias("instruction"),
-        F.lit(False).alias("is_query"),
-    )
     told = f"{folder}/progress"
     embed = functools.partial(embed_batches, spec=replace(job.spec, progress=told))
     with rows_from_executors(job.progress, told):
-        inputs.mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(f"{folder}/embedded")
+        model_inputs(scan).mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(
+            f"{folder}/embedded"
+        )
     embedded = rows.sparkSession.read.parquet(f"{folder}/embedded")
     # The same row twice in one micro-batch was embedded twice; both vectors are the same.
     return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])

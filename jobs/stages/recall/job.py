@@ -34,6 +34,13 @@ class RecallReport:
         """The figures of one group at one point."""
         return next(f for f in self.figures if f.group == group and f.measured.point == point)
 
+    @property
+    def own(self) -> tuple[PointFigures, ...]:
+        """Every group at the index's own point, or at the widest where that was not measured."""
+        points = list(dict.fromkeys(one.measured.point for one in self.figures))
+        own = _own_point(self.spec.plan, points)
+        return tuple(one for one in self.figures if one.measured.point == own)
+
     def __str__(self) -> str:
         asked, spec = self.asked, self.spec
         refused = f", {asked.refused} refused" if asked.refused else ""

@@ -172,7 +172,7 @@ def test_databricks_tasks_are_commands_of_the_wheel_in_order() -> None:
         assert [d["task_key"] for d in task.get("depends_on", [])] == before[-1:]
         assert task["job_cluster_key"] in known
         before.append(task["task_key"])
-    assert before == ["register_model", "embed_table", "build_index", "release"]
+    assert before == ["register_model", "refresh_lake"]
 
 
 def test_emr_files_have_documented_fields() -> None:
@@ -189,7 +189,7 @@ def test_emr_steps_submit_the_launcher_with_commands_that_exist() -> None:
         assert words[words.index("--py-files") + 1].endswith(".zip")
         check_command(words[script + 1 :])
     names = [step["Name"].split()[-1] for step in steps()]
-    assert names == ["register-model", "embed-table", "build-index", "release"]
+    assert names == ["register-model", "refresh-lake"]
 
 
 @pytest.mark.parametrize("file", settings_files())

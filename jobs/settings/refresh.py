@@ -1,0 +1,64 @@
+"""Settings of refresh-lake: what it may cost, what a release must measure up to, how long old ones are kept."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from jobs.settings.section import Section
+
+
+class PlanSettings(Section):
+    """What a refresh may cost; what is not set is not limited."""
+
+    price_per_hour: float | None = Field(
+        None,
+        ge=0,
+        description="price of one hour of one model: of the machine, or its share, that holds it",
+    )
+    max_cost: float | None = Field(
+        None,
+        ge=0,
+        description="a refresh that would cost more (upper bound) ends before the first row",
+    )
+    max_hours: float | None = Field(None, ge=0, description="as max_cost, in hours of one model")
+    trial_rows: int = Field(
+        64,
+        ge=2,
+        description="rows embedded to forecast the time of a model that no run has used yet",
+    )
+
+
+class GateSettings(Section):
+    """What must be measured of an index before it is released; null: is not asked for."""
+
+    coverage: float | None = Field(
+        0.95, ge=0, le=1, description="least share of the source's rows that have a vector"
+    )
+    recall: float | None = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="least recall at recall.k for every kind of query, by its lower 95 % bound",
+    )
+    quality_drop: float | None = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="how much worse than the release's a new model may be on evaluate.tasks, by the lower 95 % bound "
+        "of the paired difference; nothing is compared where there are no tasks",
+    )
+
+
+class RefreshSettings(Section):
+    """How long what was released before is kept."""
+
+    keep_releases: int = Field(
+        2,
+        ge=1,
+        description="indexes and vectors of so many releases stay: the newest, and those of rollbacks",
+    )
+    keep_days: float = Field(
+        7,
+        ge=0,
+        description="what no kept release needs stays for so long after it was last written or released",
+    )

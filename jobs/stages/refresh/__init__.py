@@ -1,0 +1,1 @@
+"""refresh-lake: plan, embed, index, verify, gate, promote, clean up."""

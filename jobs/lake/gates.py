@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake, now
@@ -62,7 +63,15 @@ def record_decision(lake: Lake, run: Run, decision: Decision) -> None:
 def newest_decision(lake: Lake, *, model_id: str, index_id: str) -> Decision | None:
     """The last decision on an index, or on its model before it had one; None where there was none."""
     rows = lake.read("gate_decisions").where(F.col("model_id") == model_id)
-    rows = rows.where(F.col("index_id").isNull() | (F.col("index_id") == index_id))
+    return _newest(rows.where(F.col("index_id").isNull() | (F.col("index_id") == index_id)))
+
+
+def last_decision(lake: Lake) -> Decision | None:
+    """The last decision in the lake; None where there was none."""
+    return _newest(lake.read("gate_decisions"))
+
+
+def _newest(rows: DataFrame) -> Decision | None:
     row = rows.orderBy("decided_at", ascending=False).first()
     if row is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jobs import refresh_lake
 from jobs.driver.cli import JobContext
 from jobs.lake.registry import Registry
 from jobs.lake.releases import current_release, newest_releases, promote, rollback
+from jobs.reports.lake_status import print_status, read_status
 from jobs.stages.refresh import job as refreshing
 from jobs.stages.register import describe_checkpoint
 from tests.spark.conftest import source_rows
@@ -115,6 +117,13 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     assert second.values["release"].release_id == 2
     assert refreshed.shown() == refreshed.rows_of(model_id)
     assert set(refreshed.shown()) == {f"p{n}" for n in range(14) if n != 3}
+
+    said = io.StringIO()
+    print_status(read_status(refreshed.lake), file=said)
+    told = said.getvalue()
+    assert f"gme 1 ({model_id})" in told and "vectors: 13 of 13 rows" in told
+    assert "index: 0 of 13 rows are not in it" in told and "gate: index" in told
+    assert "refresh-lake" in told and "succeeded" in told
 
 
 def test_what_is_refused_or_lost_leaves_the_release_and_says_how(refreshed):

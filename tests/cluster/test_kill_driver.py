@@ -37,8 +37,9 @@ POINTS = {
     "ids are compared": "staging/*/accounts/_SUCCESS",
 }
 IN_SUITE = ["rows are being embedded", "the first batch is noted"]
-# TEST_KILLS=50 runs as often and kills most of them, at all points and some moments after each (half an hour on two
-# cores); a run that goes on with little work left does not come to every point.
+# TEST_KILLS=31 kills as often, at all points and some moments after each (half a minute to one a kill on two quiet cores).
+# A run that goes on with little work left does not come to every point: the next one, with new work, does.
+ATTEMPTS = 3
 KILLS = int(os.environ.get("TEST_KILLS", "0"))
 
 
@@ -68,19 +69,22 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     before = servers(str(checkpoint))  # of this session's earlier tests
     killed = []
     for number, (point, later) in enumerate(plan):
-        run = job(["embed-table", *sets(settings)], tmp_path)
-        reached = wait_for(root, POINTS[point], process=run)
-        if reached:
-            time.sleep(later * 0.4)
-            started = servers(str(checkpoint)) - before
-            os.killpg(run.pid, signal.SIGKILL)
-            killed.append(point)
-            wait_until_gone(started)
-        said, _ = run.communicate(timeout=60)
-        # There is work again where a run came to its end, and else now and then, so that the unfinished window is of an
-        # older version.
-        if not reached or number % 4 == 3:
-            spark.sql(f"UPDATE delta.`{source}` SET title = concat(title, '!')")
+        for _ in range(ATTEMPTS):
+            run = job(["embed-table", *sets(settings)], tmp_path)
+            reached = wait_for(root, POINTS[point], process=run)
+            if reached:
+                time.sleep(later * 0.4)
+                started = servers(str(checkpoint)) - before
+                os.killpg(run.pid, signal.SIGKILL)
+                killed.append(point)
+                wait_until_gone(started)
+            said, _ = run.communicate(timeout=60)
+            # There is work again where a run came to its end without passing the point, and else now and then, so that
+            # the unfinished window is of an older version.
+            if not reached or number % 4 == 3:
+                spark.sql(f"UPDATE delta.`{source}` SET title = concat(title, '!')")
+            if reached:
+                break
     if not KILLS:
         written = spark.read.format("delta").load(str(root / "tables" / "vectors")).count()
         assert 0 < written < ROWS, "killed too late to show anything"
@@ -101,7 +105,7 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
     assert states.count("killed") <= len(killed) and "running" not in states
     left = [path for name in ("staging", "streams") for path in (root / name).glob("*")]
     assert not left, "a killed run's files go with the next run"
-    assert len(killed) >= 0.8 * len(plan), f"killed only at {killed}; the last said: {said}"
+    assert len(killed) == len(plan), f"killed only at {killed}; the last said: {said}"
 
 
 def sets(settings: list[str]) -> list[str]:

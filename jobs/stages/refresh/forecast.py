@@ -19,6 +19,7 @@ from jobs.stages.embed.source import Source
 from udfs.bootstrap import interval
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.errors import BudgetError
+from udfs.index.cost import format_seconds
 from udfs.specs import EmbedSpec
 
 _RUNS = 5  # of the model, newest first, that its speed is known from
@@ -56,13 +57,13 @@ class Forecast:
             f"model {self.model_id}: {reasons or 'no rows'} of {self.source_rows:,} rows of the source"
         ]
         if self.pace is not None:
-            mean, low, high = (value / 3600 for value in self.seconds)
+            mean, low, high = map(format_seconds, self.seconds)
             cost = ""
             if self.cost is not None:
                 cost = f", cost {self.cost[0]:.2f} ({self.cost[1]:.2f} to {self.cost[2]:.2f})"
             lines.append(
-                f"{self.contents:,} contents to embed and {self.copied:,} to copy: {mean:.3f} h of one model "
-                f"({low:.3f} to {high:.3f}, by {self.pace.source}){cost}"
+                f"{self.contents:,} contents to embed and {self.copied:,} to copy: {mean} of one model "
+                f"({low} to {high}, by {self.pace.source}){cost}"
             )
         return "\n  ".join(lines)
 

@@ -82,13 +82,12 @@ def _through_spark(folder: Path, checkpoint: Path, rows: int, warm: int) -> dict
 
 
 def _draw(context, table: Path, numbers: range, *, files: int) -> None:
-    import functools
-
-    from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
+    from jobs.driver.on_executors import on_executors
+    from udfs.drawing import CatalogueSpec, draw_batches
 
     spec = CatalogueSpec(no_picture=0.0, broken=0.0)
     frame = context.lake.spark.range(numbers.start, numbers.stop, 1, files)
-    drawn = frame.mapInArrow(functools.partial(draw_batches, spec=spec), CATALOGUE_OUTPUT)
+    drawn = on_executors(frame, draw_batches, spec=spec).frame
     drawn.write.format("delta").mode("append").save(str(table))
 
 

@@ -15,12 +15,13 @@ from jobs.lake.runs import open_run
 from jobs.settings.conf import profile_named
 from jobs.settings.evaluate import EvaluateSettings
 from jobs.stages.evaluate.data.layouts import read_task
-from jobs.stages.evaluate.data.tasks import DOCUMENTS, JUDGEMENTS, QUERIES, load_tasks
+from jobs.stages.evaluate.data.tasks import load_tasks
 from jobs.stages.evaluate.job import evaluate_retrieval
 from jobs.stages.register import describe_checkpoint
 from tests.spark.conftest import Shop
 from tests.spark.umrb_data import Item, StandIn, write_umrb
 from udfs import storage
+from udfs.drawing.tasks import DOCUMENTS, JUDGEMENTS, QUERIES
 from udfs.gme import Encoder, Row
 
 
@@ -60,9 +61,9 @@ def given(row, key: str) -> tuple:
 def test_every_dataset_is_read_as_it_was_written(spark, stands):
     read = {stand.task.name: read_task(spark, stand.task) for stand in stands}
     for task in read.values():
-        assert task.documents.dtypes == columns(DOCUMENTS)
-        assert task.queries.dtypes == columns(QUERIES)
-        assert task.judgements.dtypes == columns(JUDGEMENTS)
+        assert task.documents.dtypes == columns(DOCUMENTS.ddl)
+        assert task.queries.dtypes == columns(QUERIES.ddl)
+        assert task.judgements.dtypes == columns(JUDGEMENTS.ddl)
 
     documents = everything([(name, task.documents) for name, task in read.items()])
     expected = [seen(stand, item) for stand in stands for item in stand.documents]

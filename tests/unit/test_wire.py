@@ -4,11 +4,13 @@ import ast
 import functools
 import importlib
 import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark import cloudpickle
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from udfs.drawing import CatalogueSpec
 from udfs.drawing.tasks import DrawnTaskSpec
@@ -79,7 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def _handed_to_spark() -> set[str]:
-    """Every name imported from udfs that stands in a call of mapInArrow, or in a partial, in `jobs`."""
+    """Every function of udfs that a call of `on_executors` names in `jobs`."""
     found = set()
     for path in (ROOT / "jobs").rglob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))
@@ -89,11 +91,9 @@ def _handed_to_spark() -> set[str]:
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("udfs")
             for alias in node.names
         }
-        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args):
-            called = ast.unparse(call.func).rpartition(".")[2]
-            given = call.args[0]
-            name = given.id if isinstance(given, ast.Name) else ""
-            if called in {"mapInArrow", "partial"} and name in modules:
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            if ast.unparse(call.func) == "on_executors":
+                name = ast.unparse(call.args[1])
                 found.add(f"{modules[name]}.{name}")
     return found
 
@@ -121,6 +121,14 @@ def test_functions_cross_the_wire_small_and_by_reference(name: str) -> None:
     again = cloudpickle.loads(pickled)
     assert again.func is function.func
     assert again.keywords == function.keywords
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_functions_give_the_same_columns_to_spark_and_in_arrow(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    columns = getattr(importlib.import_module(module), attribute).gives
+    written = re.sub(r"(\w):? (\w)", r"\1:\2", columns.ddl).replace(", ", ",")
+    assert from_arrow_schema(columns.arrow).simpleString() == f"struct<{written}>"
 
 
 def test_a_closure_is_seen_as_pickled_by_value() -> None:

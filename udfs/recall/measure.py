@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.points import Point
 from udfs.index.vectors import Floats, Ints
 from udfs.recall.query_set import QuerySet, read_query_set
@@ -18,19 +19,8 @@ from udfs.recall.truth import Truth, TruthKey, read_truth
 from udfs.search.exact import MISSING
 from udfs.search.searcher import Searcher
 
-MEASURE_OUTPUT = "query int, nprobe int, k_factor int, recall double, first double, ms double"
-PRICE_OUTPUT = "query int, nprobe int, k_factor int, recall double"
-_MEASURE_ARROW = pa.schema(
-    [
-        ("query", pa.int32()),
-        ("nprobe", pa.int32()),
-        ("k_factor", pa.int32()),
-        ("recall", pa.float64()),
-        ("first", pa.float64()),
-        ("ms", pa.float64()),
-    ]
-)
-_PRICE_ARROW = pa.schema(list(_MEASURE_ARROW)[:4])
+PRICE_OUTPUT = Columns("query int, nprobe int, k_factor int, recall double")
+MEASURE_OUTPUT = Columns(f"{PRICE_OUTPUT.ddl}, first double, ms double")
 ENOUGH = 0.9995  # mean recall beyond which more lists are not priced
 _BLOCK_QUERIES = 64
 
@@ -60,6 +50,7 @@ class CodeOrder(Searcher):
         return np.where(rows == MISSING, MISSING, self._vector_ids(rows))
 
 
+@gives(MEASURE_OUTPUT)
 def measure_batches(
     batches: Iterator[pa.RecordBatch], *, spec: MeasureSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -82,9 +73,10 @@ def measure_batches(
         recall = recall_by_query(I, truth.I, k, D_exact=truth.D)
         first = recall_by_query(I, truth.I, 1, D_exact=truth.D)
         columns = _point_columns(len(I), point) | {"recall": recall, "first": first, "ms": ms}
-        yield pa.record_batch(list(columns.values()), schema=_MEASURE_ARROW)
+        yield MEASURE_OUTPUT.batch(*columns.values())
 
 
+@gives(PRICE_OUTPUT)
 def price_batches(
     batches: Iterator[pa.RecordBatch], *, spec: MeasureSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -105,7 +97,7 @@ def price_batches(
         priced = _price(searcher, (queries, truth), spec.key.k, nprobe, factors)
         for k_factor, recall in zip(factors, priced, strict=True):
             columns = _point_columns(len(recall), Point(nprobe, k_factor)) | {"recall": recall}
-            yield pa.record_batch(list(columns.values()), schema=_PRICE_ARROW)
+            yield PRICE_OUTPUT.batch(*columns.values())
         if priced[-1].mean() >= ENOUGH:
             return
 

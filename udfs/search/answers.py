@@ -8,27 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns
 from udfs.index.vectors import SCORE_TOLERANCE
 from udfs.search.hits import MAX_ROUNDS, Hits
 from udfs.specs import MAX_K, SearchSpec
 from udfs.strings import arrow_strings
 
-SEARCH_OUTPUT = (
+SEARCH_OUTPUT = Columns(
     "query_id string, rank int, id string, vector_id bigint, score double, index_id string, "
     "model_id string, status string, error string"
-)
-SEARCH_OUTPUT_ARROW = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("rank", pa.int32()),
-        ("id", pa.string()),
-        ("vector_id", pa.int64()),
-        ("score", pa.float64()),
-        ("index_id", pa.string()),
-        ("model_id", pa.string()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-    ]
 )
 
 
@@ -96,7 +84,7 @@ def answer_rows(answers: Sequence[QueryAnswer], *, index_id: str, model_id: str)
         vector_ids[~refused] = np.concatenate([h.I for h in some])
         scores[~refused] = np.concatenate([h.D for h in some])
     at = pa.array(query)
-    columns = [
+    return SEARCH_OUTPUT.batch(
         arrow_strings([a.query_id for a in answers]).take(at),
         pa.array(ranks, mask=refused),
         arrow_strings(ids.tolist()),
@@ -106,5 +94,4 @@ def answer_rows(answers: Sequence[QueryAnswer], *, index_id: str, model_id: str)
         pa.repeat(model_id, len(query)),
         pa.array([a.status for a in answers], pa.string()).take(at),
         arrow_strings([a.error for a in answers]).take(at),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SEARCH_OUTPUT_ARROW)
+    )

@@ -7,22 +7,33 @@ from functools import lru_cache
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.manifest import Manifest
 from udfs.index.vectors import floats_of, is_in
-from udfs.search.answers import QueryAnswer, answer_query, answer_rows, refusal, rows_wanted
+from udfs.search.answers import (
+    SEARCH_OUTPUT,
+    QueryAnswer,
+    answer_query,
+    answer_rows,
+    refusal,
+    rows_wanted,
+)
 from udfs.search.hits import Hits, RankOptions, rank
 from udfs.search.live import LiveSearcher
 from udfs.search.opened import ShardFiles, read_gone, read_rows
-from udfs.search.row_files import read_groups, read_vector_ids
+from udfs.search.row_files import VECTOR_IDS, read_groups, read_vector_ids
 from udfs.search.searcher import Searcher
 from udfs.specs import SearchSpec
 from udfs.strings import python_values
 
-SEARCH_INPUT = "query_id string, k int, status string, error string, embedding array<float>"
+SEARCH_INPUT = Columns(
+    "query_id string, k int, status string, error string, embedding array<float>"
+)
 
 _live: dict[tuple[SearchSpec, tuple[int, ...] | None], LiveSearcher] = {}
 
 
+@gives(SEARCH_OUTPUT)
 def search_batches(
     batches: Iterator[pa.RecordBatch], *, spec: SearchSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -92,6 +103,7 @@ def open_index(
     )
 
 
+@gives(VECTOR_IDS)
 def indexed_ids(
     batches: Iterator[pa.RecordBatch], *, root: str, manifest_sha256: str | None = None
 ) -> Iterator[pa.RecordBatch]:
@@ -106,7 +118,7 @@ def indexed_ids(
                 found = chunk.column(0)
                 if gone is not None:
                     found = found.filter(pa.array(~is_in(found.to_numpy(), gone)))
-                yield pa.RecordBatch.from_arrays([found], ["vector_id"])
+                yield VECTOR_IDS.batch(found)
 
 
 def _open(spec: SearchSpec, shards: tuple[int, ...] | None) -> LiveSearcher:

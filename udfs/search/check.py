@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec, work_dir
 from udfs.index.files import fetch_verified
@@ -18,8 +19,7 @@ from udfs.index.vectors import Floats, Ints, floats_of
 from udfs.search.opened import ShardFiles, mapping_flags, open_shard, read_faiss
 from udfs.search.searcher import Searcher
 
-CHECK_OUTPUT = "shard int, checked bigint"
-_CHECK_ARROW = pa.schema([("shard", pa.int32()), ("checked", pa.int64())])
+CHECK_OUTPUT = Columns("shard int, checked bigint")
 SELF_SCORE = 0.999  # float16 keeps the inner product of a unit vector with itself to about 1e-4
 NEIGHBOURS = 10
 
@@ -32,6 +32,7 @@ class CheckSpec:
     shards: tuple[ShardRecord, ...]
 
 
+@gives(CHECK_OUTPUT)
 def check_batches(
     batches: Iterator[pa.RecordBatch], *, spec: CheckSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -47,8 +48,7 @@ def check_batches(
             vector_ids = rows.column("vector_id").to_numpy(zero_copy_only=False).astype(np.int64)
             xq = floats_of(rows.column("embedding"), spec.build.index.dim, what="sampled vectors")
             check_shard(spec, int(shard), vector_ids=vector_ids, xq=xq)
-            columns = [pa.array([shard], pa.int32()), pa.array([len(xq)], pa.int64())]
-            yield pa.record_batch(columns, schema=_CHECK_ARROW)
+            yield CHECK_OUTPUT.batch([shard], [len(xq)])
 
 
 def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) -> None:

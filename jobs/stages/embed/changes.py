@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
 from jobs.stages.embed.reuse import LostContents, stage_reused
 from jobs.stages.embed.work import Embedding, read_contents
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import embed_batches
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,9 @@ def _stage_embedded(
         F.lit(False).alias("is_query"),
     )
     told = f"{folder}/progress"
-    embed = functools.partial(embed_batches, spec=replace(job.spec, progress=told))
+    made = on_executors(inputs, embed_batches, spec=replace(job.spec, progress=told))
     with rows_from_executors(job.progress, told):
-        inputs.mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(f"{folder}/embedded")
-    embedded = rows.sparkSession.read.parquet(f"{folder}/embedded")
+        embedded = made.write(f"{folder}/embedded")
     # The same row twice in one micro-batch was embedded twice; both vectors are the same.
     return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import tempfile
 from dataclasses import asdict, dataclass
@@ -14,13 +13,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.reports.previews import previews
 from jobs.reports.terminal import open_console
 from jobs.stages.embed.source import Source
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import embed_batches
 from udfs.specs import EmbedSpec
 
 CHECKED_ROWS = 20
@@ -84,10 +83,8 @@ def check_rows(lake: Lake, *, model: ResolvedModel) -> Check:
         nothing,
         F.lit(False).alias("is_query"),
     )
-    with clear_task_errors():
-        embed = functools.partial(embed_batches, spec=spec)
-        made = {row.key: row for row in inputs.mapInArrow(embed, EMBED_OUTPUT).collect()}
-        shown = previews(frame, reading=source.reading)
+    made = {row.key: row for row in on_executors(inputs, embed_batches, spec=spec).rows()}
+    shown = previews(frame, reading=source.reading)
     frame.unpersist()
     folder = Path(tempfile.mkdtemp(prefix="gme-lake-check-"))
     rows = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.reading import read_spec
 from jobs.lake.lake import (
     Lake,
@@ -34,7 +34,7 @@ from jobs.stages.embed.template import (
     text_expression,
     timestamp_columns,
 )
-from udfs.embed.stamp import STAMP_OUTPUT, stamp_images
+from udfs.embed.stamp import stamp_images
 from udfs.errors import LakeError
 from udfs.specs import ReadSpec
 
@@ -174,8 +174,8 @@ class Source:
         columns = ["id", "row_hash", "commit_version"]
         if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
-        stamp = functools.partial(stamp_images, spec=self.reading)
-        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp, STAMP_OUTPUT)
+        named = hashed.select(*columns, "image_uri")
+        stamped = on_executors(named, stamp_images, spec=self.reading).frame
         both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
         return stamped.select(*columns, F.sha2(both, 256).alias("content_hash"))
 

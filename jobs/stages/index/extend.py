@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import uuid
@@ -12,7 +11,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.indexes import index_folder, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
@@ -23,7 +22,7 @@ from jobs.stages.index.vectors import indexed_vectors
 from udfs import storage
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec
-from udfs.index.drift import DRIFT_OUTPUT, SAMPLE_ROWS, DriftSpec, drift_batches
+from udfs.index.drift import SAMPLE_ROWS, DriftSpec, drift_batches
 from udfs.index.manifest import GONE_NAME, Base, Manifest
 from udfs.search.check import CheckSpec
 from udfs.specs import IndexSpec
@@ -159,13 +158,10 @@ def _tell_drift(lake: Lake, changes: Changes, base: Manifest, *, version: int) -
     spec = replace(base.spec, vectors_version=version)
     hashed = F.xxhash64("vector_id", F.lit(spec.plan.seed))
     sample = changes.new_of(indexed_vectors(lake, spec)).orderBy(hashed).limit(SAMPLE_ROWS)
-    drift = functools.partial(
-        drift_batches, spec=DriftSpec(spec.root, base.quantizer, dim=spec.dim)
-    )
-    with clear_task_errors():
-        row = sample.select("embedding").repartition(1).mapInArrow(drift, DRIFT_OUTPUT).first()
-    if row is None:
-        raise IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    rows = sample.select("embedding").repartition(1)
+    drift = DriftSpec(spec.root, base.quantizer, dim=spec.dim)
+    missing = IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    row = on_executors(rows, drift_batches, spec=drift).one_row(missing)
     if row.error <= MAX_ERROR * base.error:
         return None
     return (

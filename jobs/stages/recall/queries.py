@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake, read_table, table_given
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
@@ -20,7 +19,6 @@ from jobs.stages.search.queries import read_queries, read_raw
 from udfs import storage
 from udfs.errors import IndexDataError, LakeError
 from udfs.recall.query_set import (
-    QUERY_SET_OUTPUT,
     QuerySetSpec,
     query_set_path,
     write_query_set,
@@ -127,14 +125,11 @@ def _written(
 ) -> AskedQueries:
     origin, refused = facts
     folder = recall_folder(lake)
-    write = functools.partial(write_query_set, spec=QuerySetSpec(folder, spec.dim))
-    with clear_task_errors():
-        made = vectors.select(*_SET_COLUMNS).repartition(1).mapInArrow(write, QUERY_SET_OUTPUT)
-        row = made.first()
-    if row is None:
-        raise LakeError(
-            f"there is no query to measure with: {refused} were refused; give others in recall.queries"
-        )
+    rows = vectors.select(*_SET_COLUMNS).repartition(1)
+    missing = LakeError(
+        f"there is no query to measure with: {refused} were refused; give others in recall.queries"
+    )
+    row = on_executors(rows, write_query_set, spec=QuerySetSpec(folder, spec.dim)).one_row(missing)
     by_id: dict[str, Any] = {found.query_id: found for found in labels.collect()}
     segments = lake.settings.recall.segments
     mine = [by_id[query_id] for query_id in row.query_ids]

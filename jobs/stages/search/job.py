@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import Lake, is_path, read_table, table_given
 from jobs.lake.registry import ResolvedModel
@@ -23,10 +23,10 @@ from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
 from udfs import storage
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import embed_batches
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import Manifest
-from udfs.search.answers import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW
+from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import search_batches
 from udfs.specs import EmbedSpec, SearchSpec
 
@@ -107,8 +107,7 @@ def search_embedded(
     if len(parts) > 1:
         log.info("index %s is searched in %d parts", manifest.spec.index_id, len(parts))
         return search_scattered(embedded, spec=spec, parts=parts, blocks=blocks)
-    search = functools.partial(search_batches, spec=spec)
-    return embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
+    return on_executors(embedded.repartition(blocks), search_batches, spec=spec).frame
 
 
 def embed_queries(
@@ -127,10 +126,8 @@ def embed_queries(
         *("text", "image", "image_uri", "instruction"),
         F.lit(True).alias("is_query"),
     )
-    embed = functools.partial(embed_batches, spec=spec)
-    with clear_task_errors():
-        inputs.mapInArrow(embed, EMBED_OUTPUT).write.parquet(folder)
-    made = lake.spark.read.parquet(folder).withColumnRenamed("key", "query_id")
+    embedded = on_executors(inputs, embed_batches, spec=spec).write(folder)
+    made = embedded.withColumnRenamed("key", "query_id")
     wanted = ("query_id", "k", "status", "error", "embedding")
     return queries.select("query_id", "k").join(made, "query_id").select(*wanted)
 
@@ -148,7 +145,7 @@ def _check_output(lake: Lake) -> str:
         else spark.catalog.tableExists(table_sql(output))
     )
     if exists:
-        missing = set(SEARCH_OUTPUT_ARROW.names) - set(read_table(spark, output).columns)
+        missing = set(SEARCH_OUTPUT.names) - set(read_table(spark, output).columns)
         if missing:
             raise LakeError(
                 f"search.output={output} exists and is no table of results (it has no column "

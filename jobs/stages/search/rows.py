@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import TaskRows, on_executors
 from jobs.lake.lake import Lake, cause
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
@@ -20,7 +19,7 @@ from jobs.stages.embed.source import Source
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import LakeError
 from udfs.index.manifest import publish_bytes
-from udfs.search.row_files import WRITTEN_IDS, write_groups, write_vector_ids
+from udfs.search.row_files import write_groups, write_vector_ids
 from udfs.specs import IndexSpec, SearchSpec
 
 
@@ -63,14 +62,14 @@ def restrict(
         path = f"{staging}/allowed.int64"
         rows = vectors.join(_matching(lake, source, settings.filter), "id", "left_semi")
         rows = rows.select("vector_id").repartition(1)
-        written = rows.mapInArrow(functools.partial(write_vector_ids, path=path), WRITTEN_IDS)
+        written = on_executors(rows, write_vector_ids, path=path)
         run.counts["match_filter"] = _rows_written(written, path=path)
         spec = replace(spec, allowed=path)
     if settings.group_by is not None:
         path = f"{staging}/groups"
         rows = vectors.join(_values(lake, source, settings.group_by), "id")
         rows = rows.select("vector_id", "value").repartition(1)
-        written = rows.mapInArrow(functools.partial(write_groups, path=path), WRITTEN_IDS)
+        written = on_executors(rows, write_groups, path=path)
         run.counts["in_groups"] = _rows_written(written, path=path)
         spec = replace(spec, groups=path, max_per=settings.max_per)
     return spec
@@ -101,9 +100,8 @@ def _values(lake: Lake, source: Source, column: str) -> DataFrame:
     return table.groupBy(source.id_column().alias("id")).agg(F.min(value).alias("value"))
 
 
-def _rows_written(written: DataFrame, *, path: str) -> int:
-    with clear_task_errors():
-        made = written.collect()
+def _rows_written(written: TaskRows, *, path: str) -> int:
+    made = written.rows()
     if not made:  # no task runs where there are no rows
         publish_bytes(b"", *path.rsplit("/", 1))
     return sum(int(row.rows) for row in made)

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, exact
 from udfs.errors import IndexDataError
 from udfs.index.plan import default_plan
-from udfs.search.answers import SEARCH_OUTPUT_ARROW
+from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import indexed_ids, search_batches
 from udfs.search.row_files import write_vector_ids
 from udfs.search.searcher import Searcher
@@ -58,7 +58,7 @@ def test_each_query_gets_its_own_k_or_its_reason(root):
     found, second = list(
         search_batches(iter([batch, batch.slice(0, 0), batch.slice(1, 1)]), spec=spec)
     )
-    assert found.schema == SEARCH_OUTPUT_ARROW and second.num_rows == 1
+    assert found.schema == SEARCH_OUTPUT.arrow and second.num_rows == 1
     rows = found.to_pylist()
     by_query = {
         name: [r for r in rows if r["query_id"] == name] for name in batch["query_id"].to_pylist()

@@ -62,7 +62,7 @@ def test_query_sets_and_groups_carry_them(tmp_path):
 
 
 def test_mining_tells_them_apart():
-    assert "right_ids" in NEGATIVES_INPUT
+    assert "right_ids" in NEGATIVES_INPUT.names
     odd = strings([b"\xff"])[0]
     found = pa.StructArray.from_arrays(
         [

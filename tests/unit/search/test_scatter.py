@@ -10,7 +10,7 @@ from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, ranked_
 from udfs.index.manifest import Manifest
 from udfs.index.plan import default_plan
 from udfs.index.vectors import SCORE_TOLERANCE
-from udfs.search.answers import SEARCH_OUTPUT_ARROW
+from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import search_batches
 from udfs.search.row_files import read_groups, write_groups, write_vector_ids
 from udfs.search.scatter import merge_batches, search_part_batches
@@ -122,7 +122,7 @@ def test_parts_answer_as_one_search(spec, files, asked):
     (whole,) = search_batches(iter([queries()]), spec=spec)
     parts = [*PARTS, *([None] if spec.fresh_root else [])]
     (merged,) = scattered(spec, parts)
-    assert merged.schema == whole.schema == SEARCH_OUTPUT_ARROW
+    assert merged.schema == whole.schema == SEARCH_OUTPUT.arrow
     order = [("query_id", "ascending"), ("rank", "ascending")]
     one, other = (pa.Table.from_batches([b]).sort_by(order).to_pylist() for b in (whole, merged))
     for a, b in zip(one, other, strict=True):

@@ -68,7 +68,7 @@ def rank_by_indexes(asked: EmbeddedTasks, indexes: Indexes, *, depth: int) -> Da
                 rows, spec=spec, manifest=Manifest.read(root), settings=lake.settings.search
             )
         found.append(hits)
-    none = lake.spark.createDataFrame([], SEARCH_OUTPUT)
+    none = lake.spark.createDataFrame([], SEARCH_OUTPUT.ddl)
     hits = functools.reduce(lambda one, other: one.unionByName(other), found, none)
     hits = hits.where("rank IS NOT NULL").select(
         F.col("query_id").alias("key"), "id", "vector_id", "score"

@@ -15,11 +15,12 @@ from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.layouts import read_task
-from jobs.stages.evaluate.data.tasks import JUDGEMENTS, EvaluationTask
+from jobs.stages.evaluate.data.tasks import EvaluationTask
 from jobs.stages.evaluate.figures.measures import METRICS, first_hits, measure, parse_metric
 from jobs.stages.evaluate.figures.ranking import RANKED, embed_queries, stage_queries
 from jobs.stages.evaluate.figures.summary import TaskScore
 from jobs.stages.evaluate.page.shown import RankedTask
+from udfs.drawing.tasks import JUDGEMENTS
 from udfs.errors import LakeError, SettingsError
 
 
@@ -114,7 +115,7 @@ def _stage_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame
     frames = [of.data.judgements.withColumn("task", F.lit(of.name)) for of in searched]
     union = reduce(lambda one, other: one.unionByName(other), frames)
     union.write.partitionBy("task").parquet(folder)
-    return union.sparkSession.read.schema(f"{JUDGEMENTS}, task string").parquet(folder)
+    return union.sparkSession.read.schema(f"{JUDGEMENTS.ddl}, task string").parquet(folder)
 
 
 def _count(queries: DataFrame, vectors: DataFrame) -> EmbeddedCounts:

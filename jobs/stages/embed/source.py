@@ -22,7 +22,7 @@ from jobs.lake.sql import identifier, table_sql
 from jobs.settings.embed import SourceSettings
 from jobs.settings.settings import Settings
 from jobs.stages.embed.source_checks import (
-    Columns,
+    SourceColumns,
     check_contents,
     check_id,
     check_written,
@@ -66,7 +66,7 @@ class Source:
         table = table_given(settings.table)
         version = table_version(lake.spark, table)
         properties = table_properties(lake, table)
-        columns = Columns.read(lake, table)
+        columns = SourceColumns.read(lake, table)
         for column in (settings.id, *template_columns(settings.text)):
             columns.type_of(column)
         kind = image_kind(settings, columns)

@@ -22,7 +22,7 @@ from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.sql import identifier, literal, name_parts, readable, table_sql
 from jobs.lake.sql import is_path as is_path
 from jobs.lake.tables import TABLES, Table
-from jobs.settings.settings import Settings
+from jobs.settings.lake import LakeSettings
 from udfs import storage
 from udfs.errors import LakeError
 
@@ -41,15 +41,15 @@ _FIRST_COMMIT_SECONDS = 10.0  # a process that makes a table at this moment take
 class Lake:
     """An open lake. A table is made, or made known to the session's catalog, when its name is first asked for.
 
-    `schema` is lake.schema as SQL says it, with backticks where they are needed. Raises LakeError for a name or
-    folder that Spark cannot use.
+    `schema` is lake.schema as SQL says it, with backticks where they are needed; `managed`: the catalog decides where
+    tables lie. Raises LakeError for a name or folder that Spark cannot use.
     """
 
-    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+    def __init__(self, spark: SparkSession, settings: LakeSettings) -> None:
         self.spark = spark
-        self.settings = settings
-        self.schema = readable(*_schema_parts(settings.lake.schema_))
-        self.root = absolute(settings.lake.root)
+        self.schema = readable(*_schema_parts(settings.schema_))
+        self.root = absolute(settings.root)
+        self.managed = settings.managed
         if found := _PATTERN.search(self.root):
             raise LakeError(
                 f"lake.root={self.root}: Spark reads {found[0]} in the path of files as a pattern; give a folder without "
@@ -60,7 +60,7 @@ class Lake:
         self._make_schema()
 
     def _make_schema(self) -> None:
-        schema = readable(*_schema_parts(self.settings.lake.schema_))
+        schema = readable(*name_parts(self.schema))
         try:
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         except AnalysisException as error:
@@ -85,7 +85,7 @@ class Lake:
     @property
     def outlives_session(self) -> bool:
         """Whether the catalog keeps the schema when the session ends, so that others see what is published in it."""
-        in_other_catalog = len(_schema_parts(self.settings.lake.schema_)) > 1
+        in_other_catalog = len(name_parts(self.schema)) > 1
         return in_other_catalog or self.spark.conf.get(_CATALOG, "in-memory") != "in-memory"
 
     def lies_there(self, table: Table) -> bool:
@@ -195,7 +195,7 @@ class Lake:
             self._opened.add(table.name)
 
     def _location(self, table: Table) -> str | None:
-        return None if self.settings.lake.managed else self.folder("tables", table.name)
+        return None if self.managed else self.folder("tables", table.name)
 
     def _register(self, table: Table, location: str) -> None:
         name = self.quoted(table.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections import Counter
@@ -18,10 +17,14 @@ from jobs.lake.registry import Registry, ResolvedModel
 
 @dataclass
 class Run:
-    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks."""
+    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks.
+
+    `settings` are all that the job was given, as JSON: they are recorded, a stage is told its own.
+    """
 
     lake: Lake
     job: str
+    settings: str
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
     started_at: datetime = field(default_factory=now)
     counts: Counter[str] = field(default_factory=Counter)
@@ -105,7 +108,7 @@ class Run:
             "started_at": self.started_at,
             "ended_at": None if status == "running" else now(),
             "status": status,
-            "settings": json.dumps(self.lake.settings.model_dump(by_alias=True, mode="json")),
+            "settings": self.settings,
             "model_id": model.spec.model_id if model else None,
             "model_name": model.name if model else None,
             "model_version": model.version if model else None,
@@ -126,8 +129,8 @@ class Run:
 
 @contextmanager
 def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
-    """A run that is recorded in `runs` and MLflow however it ends; the block may set status by raising."""
-    run = Run(lake, job)
+    """A run by the registry's settings, recorded in `runs` and MLflow however it ends; the block may set status by raising."""
+    run = Run(lake, job, registry.settings.to_json())
     with registry.open_run(job) as run.mlflow_run_id:
         try:
             with record_end(run):

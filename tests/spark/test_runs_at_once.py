@@ -9,6 +9,7 @@ from jobs.lake.lake import Lake, now
 from jobs.lake.releases import Release
 from jobs.lake.runs import Run
 from jobs.stages.embed.commit import commit
+from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
@@ -23,7 +24,7 @@ def at_once(work, arguments) -> list:
 
 def sessions(lake: Lake) -> list[Lake]:
     """The lake as several jobs have it open: each with temporary views of its own."""
-    return [Lake(lake.spark.newSession(), lake.settings) for _ in range(AT_ONCE)]
+    return [Lake(lake.spark.newSession(), settings_of(lake).lake) for _ in range(AT_ONCE)]
 
 
 def row_of(release_id: int, run_id: str) -> dict:
@@ -33,7 +34,7 @@ def row_of(release_id: int, run_id: str) -> dict:
 
 def test_runs_that_end_at_once_are_all_recorded(open_lake):
     lake = open_lake()
-    runs = [Run(lake, "search_table") for _ in range(2 * AT_ONCE)]
+    runs = [Run(lake, "search_table", "{}") for _ in range(2 * AT_ONCE)]
     at_once(lambda run: run.begin(), runs[:AT_ONCE])
     assert {row.status for row in lake.read("runs").collect()} == {"running"}
     at_once(lambda run: run.end("succeeded"), runs)

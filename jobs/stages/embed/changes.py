@@ -52,7 +52,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        if not job.retry_rejected:  # most of those that are tried again are rejected again
+        if not job.settings.rescan:  # most of those that are tried again are rejected again
             counts = job.run.counts
             require_few_rejected(
                 job,
@@ -78,7 +78,7 @@ def _stage_pending(
     latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
     current = latest.select("id", "newest.content_hash", "newest.row_hash")
     stored = read_contents(job, version=pinned)
-    if job.retry_rejected:
+    if job.settings.rescan:
         stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
     stored = stored.select(
         "id", F.col("content_hash").alias("stored_hash"), F.col("vector_id").alias("replaced_id")

@@ -6,8 +6,8 @@ import logging
 import re
 import threading
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -99,6 +99,15 @@ class Lake:
         """A path under the lake's root; the caller creates what it needs."""
         return "/".join((self.root, *parts))
 
+    @contextmanager
+    def staging(self, name: str) -> Iterator[str]:
+        """A folder for the intermediate files of a block, named after a run; removed with the block's end."""
+        folder = self.folder("staging", name)
+        try:
+            yield folder
+        finally:
+            storage.remove_folder(folder)
+
     def relative(self, path: str) -> str:
         """How tables name a path: `./…` from the lake's root where it lies there, so that a lake can be moved and copied."""
         within = path.removeprefix(self.root)
@@ -145,31 +154,18 @@ class Lake:
         number already, and raises a conflict (`is_conflict`) where one is made at the same moment: who finds its rows
         in the table was the first.
         """
-        schema = self.row_schema(table)
-        tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
-        frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
-        writer = frame.writeTo(self.name(table))  # a third cheaper than saveAsTable
+        writer = (
+            self.frame_of(table, rows).coalesce(1).writeTo(self.name(table))
+        )  # a third cheaper than saveAsTable
         if txn is not None:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.append()
 
-    @again_on_conflict
-    def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
-        """Append one row unless the table has its key already; returns whether it was inserted.
-
-        One MERGE: unlike an append it conflicts with another run that inserts at the same time, and then looks again.
-        """
+    def frame_of(self, table: str, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+        """Rows given as mappings of column to value with the columns of a lake table."""
         schema = self.row_schema(table)
-        view = f"gme_new_{uuid.uuid4().hex}"  # views are the session's, and two jobs may share one
-        frame = self.spark.createDataFrame([tuple(row.get(f.name) for f in schema.fields)], schema)
-        frame.createOrReplaceTempView(view)
-        column = identifier(key)
-        result = self.spark.sql(
-            f"MERGE INTO {self.name(table)} t USING {identifier(view)} s ON t.{column} = s.{column} "
-            "WHEN NOT MATCHED THEN INSERT *"
-        ).first()
-        self.spark.catalog.dropTempView(view)
-        return result is not None and int(result.num_inserted_rows) > 0
+        tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
+        return self.spark.createDataFrame(tuples, schema)
 
     def row_schema(self, table: str) -> StructType:
         """Columns of a lake table without its identity column."""

@@ -188,7 +188,7 @@ def promote(
         index_id=index_id,
         note=note,
     )
-    return _append(lake, run, release)
+    return _append(run, release)
 
 
 def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
@@ -215,7 +215,7 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
                 f"cannot roll back to release {target.release_id}: {error}. Or roll back to another with --to"
             ) from error
     note = f"rollback from {latest.release_id} to {target.release_id}"
-    return _append(lake, run, replace(target, release_id=_next_id(latest), note=note))
+    return _append(run, replace(target, release_id=_next_id(latest), note=note))
 
 
 def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
@@ -259,9 +259,9 @@ def _earlier(releases: Sequence[Release], *, to: int | None) -> Release:
     return found
 
 
-def _append(lake: Lake, run: Run, release: Release) -> Release:
+def _append(run: Run, release: Release) -> Release:
     values = {**vars(release), "released_at": now(), "by_run": run.run_id}
-    if not lake.insert_new("releases", values, key="release_id"):
+    if not run.insert_new("releases", values, key="release_id"):
         raise LakeError(
             f"another run made release {release.release_id} at the same time; look at gme-lake release list, "
             "then start again if still wanted"

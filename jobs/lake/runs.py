@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+
+from pyspark.sql import DataFrame, Row
 
 from jobs.driver.task_errors import failure
+from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry, ResolvedModel
+from jobs.lake.sql import identifier
+from udfs.errors import LakeError
 
 
 @dataclass
@@ -59,13 +65,52 @@ class Run:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def begin(self, *, txn: tuple[str, int] | None = None) -> None:
-        """Record the run as running; called before the first write that carries its run_id.
+        """Record the run as running, once: a run that is killed later then still has a row that its vectors join to.
 
-        A run that is killed later then still has a row that its vectors join to. `txn` as of `Lake.append`.
+        Every write does so first. A stage that works long before it writes says it here, for who looks at `runs`; a
+        claim is taken by it, with `txn` as of `Lake.append`.
         """
         if not self.recorded:
             self.lake.append("run_events", [self._row("running")], txn=txn)
             self.recorded = True
+
+    def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a lake table, given as mappings of column to value."""
+        self.begin()
+        self.lake.append(table, rows)
+
+    def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
+        """Append one row unless the table has its key already; returns whether it was inserted.
+
+        Unlike an append it conflicts with another run that inserts at the same time, and then looks again.
+        """
+        column, rows = identifier(key), self.lake.frame_of(table, [row])
+        then = "WHEN NOT MATCHED THEN INSERT *"
+        made = self.merge(table, rows, on=f"t.{column} = s.{column}", then=then)
+        return int(made.num_inserted_rows) > 0
+
+    def merge(self, table: str, rows: DataFrame, *, on: str, then: str) -> Row:
+        """MERGE `rows` (s) into a lake table (t) under the condition `on`; `then` are its WHEN clauses. Delta's counts.
+
+        Made again where another commit came between, so it has to decide by what the table then holds.
+        """
+        self.begin()
+        spark = rows.sparkSession
+        view = f"gme_{table}_{self.run_id}"  # views are the session's, and two runs may share one
+        rows.createOrReplaceTempView(identifier(view))
+        statement = (
+            f"MERGE INTO {self.lake.name(table)} t USING {identifier(view)} s ON {on} {then}"
+        )
+        try:
+            counts = again_on_conflict(spark.sql)(statement).first()
+        finally:
+            spark.catalog.dropTempView(view)
+        if counts is None:
+            raise LakeError(
+                f"a MERGE into {self.lake.name(table)} has told nothing of what it did; run again, which looks at what is "
+                "there"
+            )
+        return counts
 
     def beat(self) -> None:
         """Record that the run still works, and its counts so far."""

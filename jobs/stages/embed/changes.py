@@ -34,7 +34,6 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
     Everything between the stages is written to the staging folder first: each is computed once, and the commit
     reads only files.
     """
-    spark = rows.sparkSession
     folder = f"{job.staging}/{name}"
     pinned = job.lake.version("vectors")
     with job.run.stage("hash"):
@@ -60,7 +59,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
                 rows=counts["embedded"] + counts["copied"] + total,
                 said="of this run (the last micro-batch was not committed)",
             )
-        commit(job, spark, staged, rows=total, replaces=replaced > 0)
+        commit(job, staged, rows=total, replaces=replaced > 0)
     return Looked(looked_at, total, made, total - made, rejected)
 
 

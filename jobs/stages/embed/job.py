@@ -89,20 +89,20 @@ def embed_table(
         run.counts.update({"duplicates": proof.repeated} if proof.repeated else {})
         return EmbedReport(True, opened.version, {})
     name = f"{run.job}/{model_id}"
-    staging = lake.folder("staging", run.run_id)
     spec = embed.spec(model.spec, serving, opened.reading)
-    spec = replace(spec, notes=f"{staging}/slow-rows")
     with claim(run, name=name, timeout=embed.claim_seconds) as held:
         for dead in mark_killed_runs(lake, name, but=run.run_id):
             storage.remove_folder(lake.folder("staging", dead))
-        job = Embedding(lake, run, opened, embed, spec, staging, held)
-        try:
-            with clear_conflicts(opened.table), clear_task_errors():
-                _bring_up_to_date(job, rescan=rescan, replaces=replaces)
-                with run.stage("write back"):
-                    write_back(job)
-        finally:
-            storage.remove_folder(staging)
+        with (
+            lake.staging(run.run_id) as staging,
+            clear_conflicts(opened.table),
+            clear_task_errors(),
+        ):
+            spec = replace(spec, notes=f"{staging}/slow-rows")
+            job = Embedding(lake, run, opened, embed, spec, staging, held)
+            _bring_up_to_date(job, rescan=rescan, replaces=replaces)
+            with run.stage("write back"):
+                write_back(job)
     return EmbedReport(False, run.source_version or 0, dict(run.counts))
 
 

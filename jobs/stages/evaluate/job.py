@@ -30,7 +30,6 @@ from jobs.stages.evaluate.page.report import (
     write_page,
 )
 from jobs.stages.evaluate.page.shown import RankedTask
-from udfs import storage
 
 
 def evaluate_retrieval(
@@ -51,8 +50,7 @@ def evaluate_retrieval(
     old = load_scores(lake, evaluate.against) if evaluate.against else None
     run.model = model
     run.begin()
-    folder = lake.folder("staging", run.run_id)
-    try:
+    with lake.staging(run.run_id) as folder:
         asked = embed_tasks(lake, run, tasks, model=model, folder=folder, settings=settings)
         indexes = corpus_indexes(asked, run, model=model) if evaluate.index else None
         with run.stage("rank and measure"):
@@ -62,25 +60,23 @@ def evaluate_retrieval(
         scores = [task.score for task in exact]
         evaluation = Evaluation(_new_id(), run.run_id, model.spec.model_id)
         report = EvaluationReport(
-            evaluation=_record(lake, evaluation, exact),
+            evaluation=_record(run, evaluation, exact),
             lines=summarise(scores),
             floors=floors_of(asked, exact, known=known),
             against=evaluate.against,
             differences=differences(scores, old) if old is not None else (),
-            indexed=_indexed(lake, run, asked, exact, indexes) if indexes else None,
+            indexed=_indexed(run, asked, exact, indexes) if indexes else None,
         )
         log_figures(run, report)
         if evaluate.report:
             with run.stage("report"):
                 page = write_page(run, asked, exact, report, file=evaluate.report)
             report = replace(report, page=page)
-    finally:
-        storage.remove_folder(folder)
     return report
 
 
 def _indexed(
-    lake: Lake, run: Run, asked: EmbeddedTasks, exact: Sequence[RankedTask], indexes: Indexes
+    run: Run, asked: EmbeddedTasks, exact: Sequence[RankedTask], indexes: Indexes
 ) -> IndexedEvaluation:
     """The same queries once more, through an index of each corpus."""
     depth = asked.suite.settings.evaluate.depth
@@ -90,12 +86,12 @@ def _indexed(
     evaluation = Evaluation(_new_id(), run.run_id, indexes.model_id, indexes.factories)
     scores = [task.score for task in through]
     changed = differences(scores, [task.score for task in exact])
-    return IndexedEvaluation(_record(lake, evaluation, through), summarise(scores), changed)
+    return IndexedEvaluation(_record(run, evaluation, through), summarise(scores), changed)
 
 
-def _record(lake: Lake, evaluation: Evaluation, tasks: Sequence[RankedTask]) -> Evaluation:
+def _record(run: Run, evaluation: Evaluation, tasks: Sequence[RankedTask]) -> Evaluation:
     hits = {task.score.name: task.first_hits for task in tasks}
-    record(lake, evaluation, [task.score for task in tasks], first_hits=hits)
+    record(run, evaluation, [task.score for task in tasks], first_hits=hits)
     return evaluation
 
 

@@ -21,7 +21,6 @@ from jobs.stages.mine.candidates import at_random, nearest
 from jobs.stages.mine.choose import chosen_negatives, count_outcomes, with_negatives
 from jobs.stages.mine.pairs import COLUMNS, candidate_rows, locate_images, read_mined_pairs
 from jobs.stages.search.job import embed_queries
-from udfs import storage
 from udfs.errors import LakeError, SettingsError
 from udfs.training.negatives import NegativesSpec
 
@@ -51,8 +50,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel, settings: Sett
     source = read_mined_pairs(lake, run, mine=mine, evaluate=evaluate)
     run.model = model
     run.begin()
-    staging = lake.folder("staging", run.run_id)
-    try:
+    with lake.staging(run.run_id) as staging:
         with run.stage("stage"), clear_task_errors():
             pairs = _stage_pairs(source, folder=f"{staging}/pairs")
             candidates = candidate_rows(source, mine=mine, evaluate=evaluate)
@@ -80,8 +78,6 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel, settings: Sett
             made = with_negatives(pairs, chosen, candidates)
             writer = made.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
             writer.save(output) if is_path(output) else writer.saveAsTable(table_sql(output))
-    finally:
-        storage.remove_folder(staging)
     run.counts.update(counts)
     run.tags["output"] = output
     return MineReport(output, counts)

@@ -108,7 +108,7 @@ def measure_recall(
         index = Measurable(spec.root, committed)
         measured = measure(lake, index, asked=asked, key=key, points=points)
     found = tuple(figures(measured, groups_of(asked), k=recall.k))
-    append_recalls(lake, run, found, spec=spec, asked=asked, part="all")
+    append_recalls(run, found, spec=spec, asked=asked, part="all")
     run.metrics |= metrics_of(found, _own_point(spec.plan, points))
     files: tuple[Path, ...] = ()
     if recall.report is not None:

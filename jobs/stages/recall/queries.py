@@ -20,7 +20,6 @@ from jobs.settings.settings import Settings
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.search.job import embed_queries
 from jobs.stages.search.queries import query_reading, read_queries, read_raw
-from udfs import storage
 from udfs.errors import IndexDataError, LakeError
 from udfs.recall.query_set import (
     QUERY_SET_OUTPUT,
@@ -55,13 +54,10 @@ def write_queries(
     lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel, settings: Settings
 ) -> AskedQueries:
     """Write the queries of section `recall` as a query set. Raises LakeError where they cannot be used."""
-    staging = lake.folder("staging", run.run_id)
-    try:
-        if settings.recall.queries:
-            return _of_table(run, spec, model, settings, staging)
+    if not settings.recall.queries:
         return _hold_out(lake, spec, settings.recall, settings.source)
-    finally:
-        storage.remove_folder(staging)
+    with lake.staging(run.run_id) as staging:
+        return _of_table(run, spec, model, settings, staging)
 
 
 def recall_folder(lake: Lake) -> str:

@@ -23,7 +23,6 @@ from jobs.settings.settings import Settings
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
-from udfs import storage
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import Manifest
@@ -98,15 +97,12 @@ def open_results(
         )
     run.model = model
     run.tags.update({"index_id": target.index_id, "release_id": str(target.release.release_id)})
-    staging = run.lake.folder("staging", run.run_id)
-    try:
+    with run.lake.staging(run.run_id) as staging:
         with run.stage("embed"):
             embedded = embed_queries(queries, spec, folder=f"{staging}/queries")
         with run.stage("changes since index"):
             how = search_spec(run, settings, target=target, staging=staging)
         yield search_embedded(embedded, spec=how, manifest=target.manifest, settings=settings)
-    finally:
-        storage.remove_folder(staging)
 
 
 def search_embedded(

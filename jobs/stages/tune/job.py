@@ -62,7 +62,7 @@ def tune_index(lake: Lake, run: Run, *, model: ResolvedModel, settings: Settings
     with run.stage("commit"):
         _keep(lake, run, best, points)
         _remove_others(lake, tries, best)
-    append_recalls(lake, run, unseen, spec=best.manifest.spec, asked=trial.asked, part="unseen")
+    append_recalls(run, unseen, spec=best.manifest.spec, asked=trial.asked, part="unseen")
     run.tags["index_id"] = best.manifest.spec.index_id
     run.metrics |= metrics_of(unseen, best.nearest.point)
     run.metrics["target_met"] = float(best.chosen is not None)

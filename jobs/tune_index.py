@@ -19,7 +19,7 @@ def command(context: JobContext) -> Report:
 
     model = context.registry.resolve()
     with context.open_run("tune_index") as run:
-        report = tune_index(context.lake, run, model=model)
+        report = tune_index(context.lake, run, model=model, settings=context.settings)
     return Report(str(report), report.values() | {"run_id": run.run_id}, ok=report.met)
 
 

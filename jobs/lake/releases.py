@@ -19,6 +19,7 @@ from jobs.lake.indexes import (
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry
 from jobs.lake.runs import Run
+from jobs.settings.lake import ReleaseSettings
 from udfs.errors import IndexDataError, LakeError, RegistryError
 from udfs.index.manifest import Manifest
 
@@ -113,11 +114,9 @@ def model_named(lake: Lake, registry: Registry, name: str) -> str:
     wanted: dict[str, int | str | None] = {"alias": name, "version": None}
     if name.isdecimal():
         wanted = {"version": int(name)}
-    settings = registry.settings
-    model = settings.model.model_copy(update=wanted)
     found, said = set(), ""
     try:
-        named = Registry(settings.model_copy(update={"model": model})).resolve()
+        named = registry.resolve(registry.settings.model.model_copy(update=wanted))
         found.add(named.spec.model_id)
     except RegistryError as error:
         said = str(error)
@@ -149,13 +148,19 @@ def require_model_wanted(latest: Release | None, *, model_id: str) -> None:
 
 
 def promote(
-    lake: Lake, run: Run, *, index_id: str, model_id: str | None = None, note: str | None = None
+    lake: Lake,
+    run: Run,
+    *,
+    index_id: str,
+    limits: ReleaseSettings,
+    model_id: str | None = None,
+    note: str | None = None,
 ) -> Release:
     """Make an index, and with it its model and version of `vectors`, what everybody sees.
 
     `model_id` names the model where it is another than the current release's. The index of the current release is not
     released again: that release is returned. Raises LakeError where the index is not committed, of another model than
-    wanted, being removed, or further from `vectors` than section `release` allows; IndexDataError where its files are
+    wanted, being removed, or further from `vectors` than `limits` allow; IndexDataError where its files are
     gone or others than were committed.
     """
     if note is not None and _ROLLBACK_NOTE.fullmatch(note):
@@ -174,7 +179,7 @@ def promote(
         whole_manifest(lake, index)
         log.info("index %s is that of release %d already", index_id, latest.release_id)
         return latest
-    _require_young(lake, index)
+    _require_young(lake, index, limits)
     manifest = _hold_index(lake, run, index_id)
     release = Release(
         release_id=_next_id(latest),
@@ -183,7 +188,7 @@ def promote(
         index_id=index_id,
         note=note,
     )
-    return _append(lake, run, release)
+    return _append(run, release)
 
 
 def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
@@ -210,7 +215,7 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
                 f"cannot roll back to release {target.release_id}: {error}. Or roll back to another with --to"
             ) from error
     note = f"rollback from {latest.release_id} to {target.release_id}"
-    return _append(lake, run, replace(target, release_id=_next_id(latest), note=note))
+    return _append(run, replace(target, release_id=_next_id(latest), note=note))
 
 
 def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
@@ -220,8 +225,8 @@ def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
     return whole_manifest(lake, require_index(lake, index_id))
 
 
-def _require_young(lake: Lake, index: Any) -> None:
-    age, limits = index_age(lake, whole_manifest(lake, index)), lake.settings.release
+def _require_young(lake: Lake, index: Any, limits: ReleaseSettings) -> None:
+    age = index_age(lake, whole_manifest(lake, index))
     found = []
     for rows, of, what, name in (
         (age.missing, age.live, "rows of its model in vectors are not in it", "max_missing"),
@@ -254,9 +259,9 @@ def _earlier(releases: Sequence[Release], *, to: int | None) -> Release:
     return found
 
 
-def _append(lake: Lake, run: Run, release: Release) -> Release:
+def _append(run: Run, release: Release) -> Release:
     values = {**vars(release), "released_at": now(), "by_run": run.run_id}
-    if not lake.insert_new("releases", values, key="release_id"):
+    if not run.insert_new("releases", values, key="release_id"):
         raise LakeError(
             f"another run made release {release.release_id} at the same time; look at gme-lake release list, "
             "then start again if still wanted"

@@ -31,3 +31,7 @@ class Settings(Section):
     ablate: AblateSettings = AblateSettings()
     recall: RecallSettings = RecallSettings()
     tune: TuneSettings = TuneSettings()
+
+    def to_json(self) -> str:
+        """All of them as `runs` keeps them, under the names that users give."""
+        return self.model_dump_json(by_alias=True)

@@ -66,14 +66,16 @@ def _through_spark(folder: Path, checkpoint: Path, rows: int, warm: int) -> dict
     )
     context = JobContext(settings)
     model = context.registry.register(describe_checkpoint(settings.model), alias="champion")
+    told = {"source": settings.source, "embed": settings.embed}
+    told["serving"] = settings.serving.spec()
     _draw(context, table, range(warm), files=2)
     with open_run(context.lake, context.registry, job="warm") as run:
-        embed_table(context.lake, run, model=model)
+        embed_table(context.lake, run, model=model, **told)
     _draw(context, table, range(warm, warm + rows), files=8)
     with ProcessMeter() as meter:
         start = time.perf_counter()
         with open_run(context.lake, context.registry, job="bench") as run:
-            report = embed_table(context.lake, run, model=model)
+            report = embed_table(context.lake, run, model=model, **told)
         wall = time.perf_counter() - start
     assert report.counts["embedded"] >= rows * 0.9, report
     embedded = report.counts["embedded"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jobs.driver.printing import json_line
+from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import IndexDataError, LakeError, SettingsError
 
@@ -169,7 +170,7 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     append_vectors(lake, unit(40, DIM, seed=2), model_id="model-b")
     lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-1_'")
 
-    shown = str(plan_index(lake, model=model_of("model-a", DIM)))
+    shown = str(plan_index(lake, settings_of(lake).index, model=model_of("model-a", DIM)))
     report, run = build(lake, model_of("model-a", DIM))
     # The names of the second hundred are those of the first: twenty rows are gone.
     assert f"90 new rows and 10 gone are added to index {whole.spec.index_id}" in shown

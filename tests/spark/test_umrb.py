@@ -18,6 +18,7 @@ from jobs.stages.evaluate.data.layouts import read_task
 from jobs.stages.evaluate.data.tasks import load_tasks
 from jobs.stages.evaluate.job import evaluate_retrieval
 from jobs.stages.register import describe_checkpoint
+from tests.lake_settings import settings_of
 from tests.spark.conftest import Shop
 from tests.spark.umrb_data import Item, StandIn, write_umrb
 from udfs import storage
@@ -99,10 +100,11 @@ def test_pictures_of_files_lie_where_the_rows_say(stands):
 
 def test_the_table_is_the_papers(shop: Shop, stands: list[StandIn], data: Path, checkpoint: Path):
     lake = shop.lake("evaluate.tasks=umrb.yaml", f"evaluate.data={data}")
-    registry = Registry(lake.settings)
-    model = registry.register(describe_checkpoint(lake.settings.model), alias="champion")
+    settings = settings_of(lake)
+    registry = Registry(settings)
+    model = registry.register(describe_checkpoint(settings.model), alias="champion")
     with open_run(lake, registry, job="evaluate_retrieval") as run:
-        report = evaluate_retrieval(lake, run, model=model)
+        report = evaluate_retrieval(lake, run, model=model, settings=settings)
     lines = {(line.level, line.name): line for line in report.lines}
     counts = {pair: line.datasets for (level, pair), line in lines.items() if level == "pair"}
     assert counts == {

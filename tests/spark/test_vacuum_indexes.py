@@ -20,6 +20,7 @@ from jobs.stages.index import commit
 from jobs.stages.index import vacuum as vacuuming
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.search.target import find_target
+from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
 from udfs.errors import IndexDataError, LakeError
 from udfs.search.searcher import Searcher
@@ -37,7 +38,7 @@ def vacuumed(lake, **options):
 
 
 def done(lake, planned):
-    with record_end(Run(lake, "vacuum_indexes")) as run:
+    with record_end(Run(lake, "vacuum_indexes", "{}")) as run:
         return vacuum(lake, run, planned)
 
 
@@ -170,8 +171,8 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     )
 
     def promoted(index_id=old):
-        with record_end(Run(lake, "release")) as run:
-            promote(lake, run, index_id=index_id)
+        with record_end(Run(lake, "release", "{}")) as run:
+            promote(lake, run, index_id=index_id, limits=settings_of(lake).release)
 
     def is_shown_and_whole():
         assert current_release(lake).index_id == find_target(lake).index_id == old
@@ -197,7 +198,7 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     manifest = read_manifest(lake, find_index(lake, old))
 
     def committed():
-        with record_end(Run(lake, "build_index")) as run:
+        with record_end(Run(lake, "build_index", "{}")) as run:
             commit.commit_index(lake, run, manifest)
 
     def refused():
@@ -258,5 +259,5 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
         promoted()
     assert current_release(lake) == before and find_target(lake).index_id == newest
     # A run that was killed while it held an index holds it for a day.
-    hold(lake, Run(lake, "release"), [newest])
+    hold(lake, Run(lake, "release", "{}"), [newest])
     assert read_marks(lake)[newest].mark == "held"

@@ -34,7 +34,6 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
     Everything between the stages is written to the staging folder first: each is computed once, and the commit
     reads only files.
     """
-    spark = rows.sparkSession
     folder = f"{job.staging}/{name}"
     pinned = job.lake.version("vectors")
     with job.run.stage("hash"):
@@ -52,7 +51,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        if not job.retry_rejected:  # most of those that are tried again are rejected again
+        if not job.settings.rescan:  # most of those that are tried again are rejected again
             counts = job.run.counts
             require_few_rejected(
                 job,
@@ -60,7 +59,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
                 rows=counts["embedded"] + counts["copied"] + total,
                 said="of this run (the last micro-batch was not committed)",
             )
-        commit(job, spark, staged, rows=total, replaces=replaced > 0)
+        commit(job, staged, rows=total, replaces=replaced > 0)
     return Looked(looked_at, total, made, total - made, rejected)
 
 
@@ -78,7 +77,7 @@ def _stage_pending(
     latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
     current = latest.select("id", "newest.content_hash", "newest.row_hash")
     stored = read_contents(job, version=pinned)
-    if job.retry_rejected:
+    if job.settings.rescan:
         stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
     stored = stored.select(
         "id", F.col("content_hash").alias("stored_hash"), F.col("vector_id").alias("replaced_id")

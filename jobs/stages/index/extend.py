@@ -19,7 +19,6 @@ from jobs.settings.index import IndexSettings
 from jobs.stages.index.build import build_shards, check_shards
 from jobs.stages.index.changes import Changes, changes_since, write_gone
 from jobs.stages.index.vectors import indexed_vectors
-from udfs import storage
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec
 from udfs.index.drift import SAMPLE_ROWS, DriftSpec, drift_batches
@@ -90,15 +89,13 @@ def _readable(lake: Lake, row: Any) -> Manifest | None:
 
 def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | None:
     """What is to be added for `version` of `vectors`; None, with the reason logged, where a whole build is better."""
-    folder = lake.folder("staging", f"plan-{uuid.uuid4().hex}")
-    try:
-        changes = changes_since(lake, base, version=version, folder=folder)
-        reason = _too_many(changes, base) or _tell_drift(lake, changes, base, version=version)
-    except IndexDataError as error:  # files of the base: a whole build needs none of them
-        log.warning(_AGAIN, base.spec.index_id, error)
-        return None
-    finally:
-        storage.remove_folder(folder)
+    with lake.staging(f"plan-{uuid.uuid4().hex}") as folder:
+        try:
+            changes = changes_since(lake, base, version=version, folder=folder)
+            reason = _too_many(changes, base) or _tell_drift(lake, changes, base, version=version)
+        except IndexDataError as error:  # files of the base: a whole build needs none of them
+            log.warning(_AGAIN, base.spec.index_id, error)
+            return None
     if reason:
         log.info(_AGAIN, base.spec.index_id, reason)
         if base.points:
@@ -117,8 +114,7 @@ def extend_index(
     """Build and check the files of an index that adds to another, as `build_whole` does for a whole one."""
     base = extension.base
     build = ShardsSpec(spec, base.quantizer, base.spec.root)
-    staging = lake.folder("staging", run.run_id)
-    try:
+    with lake.staging(run.run_id) as staging:
         with run.stage("changes"):
             changes = changes_since(
                 lake, base, version=spec.vectors_version, folder=f"{staging}/changes"
@@ -129,8 +125,6 @@ def extend_index(
             shards, kept = build_shards(fresh, run, build, rows=changes.fresh)
         with run.stage("check"):
             run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
-    finally:
-        storage.remove_folder(staging)
     run.counts.update({"added": changes.fresh, "gone": changes.gone})
     # Operating points say how the quantizer's codes have to be searched, and it is the same.
     manifest = Manifest(

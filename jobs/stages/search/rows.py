@@ -14,6 +14,7 @@ from jobs.lake.lake import Lake, cause
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
 from jobs.settings.embed import SourceSettings
+from jobs.settings.search import SearchSettings
 from jobs.stages.embed.history import source_runs
 from jobs.stages.embed.source import Source
 from jobs.stages.index.vectors import indexed_vectors
@@ -23,34 +24,35 @@ from udfs.search.row_files import write_groups, write_vector_ids
 from udfs.specs import IndexSpec, SearchSpec
 
 
-def find_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
+def find_source(lake: Lake, *, model_id: str, max_image_bytes: int | None = None) -> Source | None:
     """The source table that the model's vectors were made from, as its last run read it; None where that is unknown.
 
-    With `ids_only` its text and pictures are not looked at. Raises LakeError where the table, or a column, is gone.
+    Without `max_image_bytes` its text and pictures are not looked at. Raises LakeError where the table, or a column, is
+    gone.
     """
     runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
     run = runs.select("settings", "source_table").first()
     if run is None:
         return None
     settings = {**json.loads(run.settings)["source"], "table": run.source_table}
-    if ids_only:
+    if max_image_bytes is None:
         settings |= {"text": "", "image": None, "image_uri": None}
     known = {name: settings[name] for name in SourceSettings.model_fields if name in settings}
-    return Source.open(lake, settings=SourceSettings(**known))
+    return Source.open(lake, SourceSettings(**known), max_image_bytes=max_image_bytes or 0)
 
 
 def restrict(
-    lake: Lake, run: Run, spec: SearchSpec, *, index: IndexSpec, staging: str
+    run: Run, spec: SearchSpec, settings: SearchSettings, *, index: IndexSpec, staging: str
 ) -> SearchSpec:
     """`spec` with what `search.filter` and `search.group_by` ask for, as files in the staging folder.
 
     Both are evaluated over the newest version of the source table; `index` names the model and the version of
     `vectors`. Raises LakeError where the source is unknown, or they do not fit its columns.
     """
-    settings = lake.settings.search
     if settings.filter is None and settings.group_by is None:
         return spec
-    source = find_source(lake, model_id=index.model_id, ids_only=True)
+    lake = run.lake
+    source = find_source(lake, model_id=index.model_id)
     if source is None:
         raise LakeError(
             "search.filter and search.group_by are about the source table, but no run of embed-table for model "

@@ -74,9 +74,9 @@ def find_target(lake: Lake) -> Target:
     return Target(release, manifest, str(row.manifest_sha256))
 
 
-def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> SearchSpec:
+def search_spec(run: Run, settings: SearchSettings, *, target: Target, staging: str) -> SearchSpec:
     """How tasks search the target so that they find what `vectors` holds now; files go to the staging folder."""
-    settings, index = lake.settings.search, target.manifest.spec
+    lake, index = run.lake, target.manifest.spec
     nprobe, k_factor = _point(settings, target.manifest)
     spec = SearchSpec(
         root=index.root,
@@ -89,7 +89,8 @@ def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> Search
     )
     version = lake.version("vectors")
     run.inputs.append((lake.name("vectors"), version, "vectors"))
-    spec = restrict(lake, run, spec, index=replace(index, vectors_version=version), staging=staging)
+    newest = replace(index, vectors_version=version)
+    spec = restrict(run, spec, settings, index=newest, staging=staging)
     if version == index.vectors_version:
         return spec
     changes = changes_since(lake, target.manifest, version=version, folder=f"{staging}/changes")

@@ -35,14 +35,14 @@ def corpus_indexes(asked: EmbeddedTasks, run: Run, *, model: ResolvedModel) -> I
 
     Raises SettingsError where the settings do not fit a corpus (too few rows to train on).
     """
-    lake = asked.suite.lake
+    lake, settings = asked.suite.lake, asked.suite.settings.index
     version = lake.version("vectors")
     roots, factories = {}, set()
     for corpus, (rows, rejected) in sorted(asked.counts.documents.items()):
         if rows == rejected:
             continue
         kept = rows - rejected
-        planned = plan_at(lake, lake.settings.index, model=model, version=version, rows=kept)
+        planned = plan_at(lake, settings, model=model, version=version, rows=kept)
         root = f"{asked.folder}/indexes/{corpus}"
         spec = replace(planned.spec, index_id=corpus, root=root)
         good = asked.vectors.where((F.col("corpus") == corpus) & (F.col("status") == "ok"))
@@ -65,7 +65,10 @@ def rank_by_indexes(asked: EmbeddedTasks, indexes: Indexes, *, depth: int) -> Da
         spec = SearchSpec(root, indexes.model_id, k=depth + 1)
         with clear_task_errors():
             hits = search_embedded(
-                rows, spec=spec, manifest=Manifest.read(root), settings=lake.settings.search
+                rows,
+                spec=spec,
+                manifest=Manifest.read(root),
+                settings=asked.suite.settings.search,
             )
         found.append(hits)
     none = lake.spark.createDataFrame([], SEARCH_OUTPUT.ddl)

@@ -18,7 +18,8 @@ from jobs.stages.search.target import find_target, search_spec
 from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import LakeError
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 pytestmark = pytest.mark.spark
 
@@ -56,8 +57,8 @@ def found(lake: Lake, query: np.ndarray) -> list[str]:
         )
     shutil.rmtree(lake.folder("staging"), ignore_errors=True)
     assert (spec.root, spec.manifest_sha256) == (root, target.manifest_sha256)
-    searcher = Searcher.open(root, model_id="model-a", manifest_sha256=spec.manifest_sha256)
-    ids = searcher.search(query, k=5).ids[0].tolist()
+    index = Index.open(root, model_id="model-a", manifest_sha256=spec.manifest_sha256)
+    ids = index.search(query, SearchOptions(5)).ids[0].tolist()
     vector = "array(" + ",".join(f"{value!r}" for value in query[0].tolist()) + ")"
     rows = lake.spark.sql(f"SELECT * FROM vector_search({vector}, 5)").collect()
     assert [row.id for row in sorted(rows, key=lambda row: row.rank)] == ids

@@ -50,16 +50,17 @@ def stored_vectors(lake):
 
 
 def brute_force(spec, lake, names, point):
-    """Recall@10 of held-out rows by numpy and one Searcher."""
-    from udfs.search.searcher import Searcher
+    """Recall@10 of held-out rows by numpy and one opened index."""
+    from udfs.search.index import Index
+    from udfs.specs import SearchOptions
 
     ids, xb, at = stored_vectors(lake)
-    searcher, found = Searcher.open(spec.root), []
+    index, found = Index.open(spec.root), []
     for name in names:
         x, own = xb[at[name]], ids[at[name]]
         scores = np.where(ids == own, -np.inf, xb @ x)
         near = set(ids[np.argsort(-scores)[:10]].tolist())
-        hits = searcher.search(x[None], k=11, nprobe=point.nprobe, k_factor=point.k_factor).I[0]
+        hits = index.search(x[None], SearchOptions(11, point.nprobe, point.k_factor)).I[0]
         found.append(len(near & set([i for i in hits.tolist() if i != own][:10])) / 10)
     return np.mean(found)
 

@@ -23,7 +23,8 @@ from jobs.stages.search.target import find_target
 from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
 from udfs.errors import IndexDataError, LakeError
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 pytestmark = pytest.mark.spark
 
@@ -108,7 +109,8 @@ def test_what_is_released_newest_or_added_to_stays(open_lake, monkeypatch):
     kept = {other, first, third}
     assert index_ids(lake) == index_ids(lake, "index_shards") == on_disk(lake) == kept
     assert second not in read_marks(lake)
-    assert len(Searcher.open(lake.folder("indexes", third)).search(unit(3, DIM), k=5).I) == 3
+    found = Index.open(lake.folder("indexes", third)).search(unit(3, DIM), SearchOptions(5))
+    assert len(found.I) == 3
     with pytest.raises(LakeError, match=f"has index {second}, which is no longer in"):
         released(lake, rollback)
     runs = lake.read("runs").where("job = 'vacuum_indexes'")

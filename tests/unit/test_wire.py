@@ -30,6 +30,7 @@ from udfs.specs import (
     ModelProfile,
     ModelSpec,
     ReadSpec,
+    SearchOptions,
     SearchSpec,
 )
 from udfs.training.negatives import NegativesSpec
@@ -41,8 +42,9 @@ MODEL = ModelSpec(URI, "0123456789abcdef", 3584, "f" * 64, "bfloat16", ModelProf
 PLAN = IndexPlan("OPQ64_256,IVF65536_HNSW32,PQ64x4fs", "ip", 65536, 64, 10**7, "fp16", 64, 10)
 INDEX = IndexSpec("index-0123456789", URI, MODEL.model_id, 3584, 10**6, PLAN)
 FILE = FileRecord("quantizer-" + "f" * 64, "f" * 64, 10**10)
+OPTIONS = SearchOptions(1000, 16384, 1000)
 SEARCH = SearchSpec(
-    URI, MODEL.model_id, 10, 64, 10, URI, URI, URI, URI, URI, max_per=3, min_score=0.123
+    URI, MODEL.model_id, OPTIONS, "f" * 64, URI, URI, URI, URI, URI, max_per=3, min_score=0.123
 )
 TRUTH_KEY = TruthKey("t" * 36, 10**6, MODEL.model_id, "f" * 32, 1000)
 TRUTH = TruthSpec(TRUTH_KEY, URI, URI, 3584)

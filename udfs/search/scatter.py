@@ -17,9 +17,8 @@ from udfs.search.answers import (
     answer_rows,
     rows_wanted,
 )
-from udfs.search.batches import SEARCH_INPUT, open_live, search_batch
+from udfs.search.batches import SEARCH_INPUT, open_search, search_batch
 from udfs.search.hits import Hits, merge_hits
-from udfs.search.live import LiveSearcher
 from udfs.specs import SearchSpec
 from udfs.strings import arrow_strings, python_values
 
@@ -46,17 +45,19 @@ def search_part_batches(
     """
     for batch in batches:
         for run in _runs(batch):
-            live = _open_part(run.column("shards")[0].as_py(), spec)
-            refused, found, asked = search_batch(live, run, spec)
-            status, error = zip(*refused, strict=True)
-            hits = [hits if hits is not None else _NOTHING for hits in found]
+            shards = run.column("shards")[0].as_py()
+            if shards is None:
+                index = open_search(_fresh_part(spec))
+            else:
+                index = open_search(spec, shards=tuple(shards))
+            found = search_batch(index, run, spec)
             yield PART_OUTPUT.batch(
                 run.column("query_id"),
-                asked,
-                status,
-                arrow_strings(error),
-                [h.complete for h in hits],
-                _hit_lists(hits),
+                [query.k for query in found],
+                [query.status for query in found],
+                arrow_strings([query.error for query in found]),
+                [query.hits.complete for query in found],
+                _hit_lists([query.hits for query in found]),
             )
 
 
@@ -71,25 +72,11 @@ def merge_batches(
         answers = []
         columns = (python_values(batch.column(name)) for name in names)
         for row, (query_id, k, status, error, complete) in enumerate(zip(*columns, strict=True)):
-            if status != "ok":
-                answers.append(QueryAnswer(query_id, None, status, error))
-                continue
             hits = _collect_hits(batch.column("parts")[row].values.flatten(), complete=complete)
             best = merge_hits([hits], rows_wanted(k, spec), max_per=spec.max_per)
-            answers.append(answer_query(query_id, best, k, spec))
+            answers.append(answer_query(QueryAnswer(query_id, k, status, error, best), spec))
         if answers:
             yield answer_rows(answers, index_id=index_id, model_id=spec.model_id)
-
-
-_NOTHING = Hits(
-    np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, object), np.empty(0, np.int32)
-)
-
-
-def _open_part(shards: list[int] | None, spec: SearchSpec) -> LiveSearcher:
-    if shards is not None:
-        return open_live(spec, shards=tuple(shards))
-    return open_live(_fresh_part(spec))
 
 
 def _fresh_part(spec: SearchSpec) -> SearchSpec:

@@ -14,7 +14,7 @@ from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.index.job import build_index
 from jobs.stages.index.plan import plan_index
 from jobs.stages.search.job import search_embedded
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -35,7 +35,7 @@ def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: i
     spec = SearchSpec(
         root=index.root,
         model_id=index.model_id,
-        k=depth,
+        options=SearchOptions(depth),
         manifest_sha256=str(row.manifest_sha256),
     )
     hits = search_embedded(embedded, spec=spec, manifest=manifest, settings=settings.search)

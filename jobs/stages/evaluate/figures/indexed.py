@@ -18,7 +18,7 @@ from jobs.stages.index.plan import plan_at
 from jobs.stages.search.job import search_embedded
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def rank_by_indexes(asked: EmbeddedTasks, indexes: Indexes, *, depth: int) -> Da
     for corpus, root in indexes.roots.items():
         mine = queries.where(F.col("corpus") == corpus)
         rows = mine.select(F.col("key").alias("query_id"), *wanted)
-        spec = SearchSpec(root, indexes.model_id, k=depth + 1)
+        spec = SearchSpec(root, indexes.model_id, SearchOptions(depth + 1))
         with clear_task_errors():
             hits = search_embedded(
                 rows,

@@ -20,6 +20,6 @@ def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
     from jobs.settings.load import load_settings
 
     settings = load_settings(files=config, sets=sets)
-    lake = Lake(open_session(settings), settings)
+    lake = Lake(open_session(settings), settings.lake)
     publish_catalog(lake)
     return lake

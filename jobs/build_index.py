@@ -20,7 +20,7 @@ def command(context: JobContext, dry_run: bool) -> Report:
     from jobs.stages.index.plan import plan_index
 
     model = context.registry.resolve()
-    planned = plan_index(context.lake, model=model)
+    planned = plan_index(context.lake, context.settings.index, model=model)
     if dry_run:
         return Report(str(planned), planned.values())
     click.echo(planned)

@@ -26,11 +26,15 @@ def command(context: JobContext, check: bool) -> Report:
     from jobs.stages.embed.job import embed_table
 
     model = context.registry.resolve()
+    settings = context.settings
+    source, embed, serving = settings.source, settings.embed, settings.serving.spec()
     if check:
-        checked = check_rows(context.lake, model=model)
+        checked = check_rows(context.lake, model=model, source=source, embed=embed, serving=serving)
         return Report(functools.partial(print_check, checked), checked.values())
     with context.open_run("embed_table") as run:
-        report = embed_table(context.lake, run, model=model)
+        report = embed_table(
+            context.lake, run, model=model, source=source, embed=embed, serving=serving
+        )
     return Report.of(report, run_id=run.run_id)
 
 

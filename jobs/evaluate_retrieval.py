@@ -21,7 +21,7 @@ def command(context: JobContext) -> Report:
 
     model = context.registry.resolve()
     with context.open_run("evaluate_retrieval") as run:
-        report = evaluate_retrieval(context.lake, run, model=model)
+        report = evaluate_retrieval(context.lake, run, model=model, settings=context.settings)
         if report.page is not None:
             context.registry.log_artifact(str(report.page))
     return Report(functools.partial(print_evaluation, report), report.values())

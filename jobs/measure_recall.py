@@ -17,9 +17,11 @@ def command(context: JobContext) -> Report:
     """
     from jobs.stages.recall.job import index_to_measure, measure_recall
 
-    spec, model = index_to_measure(context.lake, context.registry)
+    settings = context.settings
+    named = settings.recall.index
+    spec, model = index_to_measure(context.lake, context.registry, index_id=named)
     with context.open_run("measure_recall") as run:
-        report = measure_recall(context.lake, run, spec=spec, model=model)
+        report = measure_recall(context.lake, run, spec=spec, model=model, settings=settings)
         for file in report.files:
             context.registry.log_artifact(str(file))
     return Report(

@@ -17,7 +17,7 @@ def command(context: JobContext) -> Report:
 
     model = context.registry.resolve()
     with context.open_run("mine_negatives") as run:
-        report = mine_negatives(context.lake, run, model=model)
+        report = mine_negatives(context.lake, run, model=model, settings=context.settings)
     return Report.of(report, run_id=run.run_id)
 
 

@@ -54,7 +54,15 @@ def promote_command(
                 require_model_wanted(before, model_id=run.model.spec.model_id)
             wanted = run.model.spec.model_id if run.model else str(model_id)
             index_id = newest_index(lake, model_id=wanted)
-        released = promote(lake, run, index_id=index_id, model_id=model_id, note=note, force=force)
+        released = promote(
+            lake,
+            run,
+            index_id=index_id,
+            limits=context.settings.release,
+            model_id=model_id,
+            note=note,
+            force=force,
+        )
         run.tags.update({"index_id": index_id, "release_id": str(released.release_id)})
     if released == before:
         said = f"nothing to release: index {index_id} is that of the current {released}"

@@ -16,7 +16,8 @@ def command(context: JobContext) -> Report:
     """
     from jobs.stages.demo.job import Demo, run_demo
 
-    page = run_demo(Demo(context.lake, context.registry, say=click.echo))
+    demo = Demo(context.lake, context.registry, context.settings, say=click.echo)
+    page = run_demo(demo)
     return Report(f"\nLook at {page}", {"page": page})
 
 

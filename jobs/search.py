@@ -47,8 +47,8 @@ def command(
     query = Query(text, image.read_bytes() if image else None, instruction, k)
     target = find_target(context.lake)
     model = context.registry.find(target.model_id)
-    run = Run(context.lake, "search")
-    result = search_one(run, query, target=target, model=model)
+    run = Run(context.lake, "search", context.settings.to_json())
+    result = search_one(run, query, target=target, model=model, settings=context.settings)
     page = None if html is None else write_page(html, [result], target=target, run=run)
     release = target.release
     hits = [

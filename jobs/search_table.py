@@ -19,10 +19,12 @@ def command(context: JobContext) -> Report:
     from jobs.stages.search.target import find_target
 
     target = find_target(context.lake)
-    model = context.registry.find(target.model_id)
+    model, settings = context.registry.find(target.model_id), context.settings
     with context.open_run("search_table") as run:
-        report = search_table(context.lake, run, target=target, model=model)
-        page = report_table(context.lake, run, target=target, output=report.output)
+        report = search_table(context.lake, run, target=target, model=model, settings=settings)
+        page = report_table(
+            context.lake, run, target=target, output=report.output, settings=settings
+        )
         if page is not None:
             context.registry.log_artifact(str(page))
     return Report.of(report, page=page, run_id=run.run_id)

@@ -19,10 +19,9 @@ def command(context: JobContext) -> Report:
 
     model = context.registry.resolve()
     with context.open_run("tune_index") as run:
-        report = tune_index(context.lake, run, model=model)
-    return Report(
-        str(report), report.values() | {"run_id": run.run_id}, status=0 if report.met else 1
-    )
+        report = tune_index(context.lake, run, model=model, settings=context.settings)
+    status = 0 if report.met else 1
+    return Report(str(report), report.values() | {"run_id": run.run_id}, status=status)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
     from jobs.lake.lake import Lake
     from jobs.lake.sql_catalog import publish_catalog
     from jobs.settings.load import load_settings
+    from tests.lake_settings import lake_of
 
     schema = f"gme_{next(_SCHEMAS)}"
 
@@ -71,7 +72,7 @@ def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
         settings = load_settings(
             sets=[f"lake.root={root or tmp_path / 'lake'}", f"lake.schema={schema}", *sets], env={}
         )
-        lake = Lake(spark, settings)
+        lake = lake_of(spark, settings)
         if published:
             publish_catalog(lake)
         return lake

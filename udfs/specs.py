@@ -135,17 +135,31 @@ class IndexSpec:
 
 
 @dataclass(frozen=True)
+class SearchOptions:
+    """`k` rows from `nprobe` lists, k · `k_factor` candidates re-ranked; None: the plan's (and at least 200 candidates)."""
+
+    k: int
+    nprobe: int | None = None
+    k_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.k, 1 if self.nprobe is None else self.nprobe)
+        if min(*given, 1 if self.k_factor is None else self.k_factor) < 1:
+            raise ValueError(
+                f"k, nprobe and k_factor start at 1; got {self.k}, {self.nprobe} and {self.k_factor}"
+            )
+
+
+@dataclass(frozen=True)
 class SearchSpec:
     """How one search reads an index. `cache_dir` holds verified local copies of shard files by sha-256."""
 
     root: str
     model_id: str
-    k: int
+    options: SearchOptions  # with the k of queries that ask for none
     manifest_sha256: str | None = (
         None  # of the file in root, as it was committed; None: not in a table
     )
-    nprobe: int | None = None  # None: the plan's default
-    k_factor: int | None = None
     cache_dir: str | None = None
     # Files that one task wrote for this search alone; see udfs.search.row_files.
     gone: str | None = None  # vector_ids in the index but no longer in the table

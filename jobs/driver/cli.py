@@ -62,7 +62,7 @@ class JobContext:
         """The open lake; views and functions are published where the catalog keeps them for others."""
         from jobs.lake.lake import Lake
 
-        lake = Lake(self.session, self.settings)
+        lake = Lake(self.session, self.settings.lake)
         if lake.outlives_session:
             from jobs.lake.sql_catalog import publish_catalog
 

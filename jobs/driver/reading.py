@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from jobs.lake.lake import absolute, is_path
 from jobs.lake.sql import table_sql
-from jobs.settings.settings import Settings
+from jobs.settings.embed import SourceSettings
 from udfs import storage
 from udfs.files.places import local_scheme
 from udfs.specs import ReadSpec
@@ -21,23 +21,23 @@ _FILES = {".parquet", ".json", ".jsonl", ".yaml", ".yml"}
 
 def read_spec(
     spark: SparkSession,
-    settings: Settings,
+    source: SourceSettings,
     *tables: str | None,
+    max_bytes: int,
     folders: Iterable[str | None] = (),
 ) -> ReadSpec:
-    """How rows' files are read, as the sections `source` and `embed` say.
+    """How rows' files are read, as section `source` says, pictures of `max_bytes` (`embed.max_image_bytes`) at most.
 
     Where `source.schemes` is not set, rows may name the kinds of storage that `tables` (by name or path),
     `folders` and `source.roots` lie in, https and data.
     """
-    source = settings.source
     schemes = source.schemes
     if schemes is None:
         found = {s for table in tables if table for s in storage_schemes(spark, table)}
         found |= {s for f in (*folders, *source.roots) if f for s in _schemes_of(absolute(f))}
         schemes = [*sorted(found - set(_ALWAYS)), *_ALWAYS]
     return ReadSpec(
-        max_bytes=settings.embed.max_image_bytes,
+        max_bytes=max_bytes,
         schemes=tuple(storage.scheme(f"{name}:") for name in schemes),
         roots=tuple(absolute(root) for root in source.roots),
         connect_seconds=source.connect_seconds,

@@ -92,8 +92,12 @@ class Claim:
 def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
 
-    A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it X
+    A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
+    dead. Raises ActiveRunError where another run holds the claim, ValueError where the run has written something already:
+    what it writes is to be written under the claim.
     """
+    if run.recorded:
+        raise ValueError(f"run {run.run_id} wrote before it took the claim {name}")
     lake = run.lake
     events = _events(lake, name)
     newest = max(events, key=lambda row: row.claim, default=None)

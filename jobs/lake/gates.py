@@ -44,7 +44,7 @@ class Decision:
         return tuple(check.said for check in self.checks if not check.passed)
 
 
-def record_decision(lake: Lake, run: Run, decision: Decision) -> None:
+def record_decision(run: Run, decision: Decision) -> None:
     """Append a decision to `gate_decisions`."""
     row = {
         "run_id": run.run_id,
@@ -56,8 +56,7 @@ def record_decision(lake: Lake, run: Run, decision: Decision) -> None:
         "checks": json.dumps([asdict(check) for check in decision.checks]),
         "note": decision.note,
     }
-    run.begin()
-    lake.append("gate_decisions", [row])
+    run.append("gate_decisions", [row])
 
 
 def newest_decision(lake: Lake, *, model_id: str, index_id: str) -> Decision | None:

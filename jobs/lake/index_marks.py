@@ -55,20 +55,16 @@ def hold(lake: Lake, run: Run, index_ids: Collection[str]) -> None:
 
     Raises LakeError where one of them is being removed.
     """
-    _hold(lake, run.run_id, index_ids)
-    require_not_removing(lake, index_ids)
-
-
-@again_on_conflict
-def _hold(lake: Lake, run_id: str, index_ids: Collection[str]) -> None:
-    lake.spark.sql(
-        f"MERGE INTO {lake.name('index_marks')} t USING (SELECT explode({string_array(index_ids)}) AS index_id) s "
-        "ON t.index_id = s.index_id "
-        "WHEN MATCHED AND t.mark <> 'removing' THEN UPDATE SET mark = 'held', marked_at = current_timestamp(), "
-        f"run_ids = array_union(IF(t.mark = 'held', t.run_ids, {string_array([])}), {string_array([run_id])}) "
+    own = string_array([run.run_id])
+    _merge(
+        run,
+        index_ids,
+        then="WHEN MATCHED AND t.mark <> 'removing' THEN UPDATE SET mark = 'held', marked_at = current_timestamp(), "
+        f"run_ids = array_union(IF(t.mark = 'held', t.run_ids, {string_array([])}), {own}) "
         "WHEN NOT MATCHED THEN INSERT (index_id, mark, marked_at, run_ids) "
-        f"VALUES (s.index_id, 'held', current_timestamp(), {string_array([run_id])})"
+        f"VALUES (s.index_id, 'held', current_timestamp(), {own})",
     )
+    require_not_removing(lake, index_ids)
 
 
 def is_held(mark: Any, *, ended: Collection[str]) -> bool:
@@ -92,24 +88,28 @@ def find_ended_runs(lake: Lake, marks: Iterable[Any]) -> set[str]:
     return {row.run_id for row in rows}
 
 
-@again_on_conflict
-def mark_unused(
-    lake: Lake, run: Run, index_ids: Collection[str], *, ended: Collection[str]
-) -> None:
+def mark_unused(run: Run, index_ids: Collection[str], *, ended: Collection[str]) -> None:
     """Mark indexes unused; those marked before keep the time of that, those held by runs that are not over stay so."""
-    lake.spark.sql(
-        f"MERGE INTO {lake.name('index_marks')} t USING (SELECT explode({string_array(index_ids)}) AS index_id) s "
-        "ON t.index_id = s.index_id "
-        f"WHEN MATCHED AND t.mark = 'held' AND (t.marked_at <= {timestamp_literal(_expiry())} "
+    own = string_array([run.run_id])
+    _merge(
+        run,
+        index_ids,
+        then=f"WHEN MATCHED AND t.mark = 'held' AND (t.marked_at <= {timestamp_literal(_expiry())} "
         f"OR size(array_except(t.run_ids, {string_array(ended)})) = 0) "
-        f"THEN UPDATE SET mark = 'unused', marked_at = current_timestamp(), run_ids = {string_array([run.run_id])} "
+        f"THEN UPDATE SET mark = 'unused', marked_at = current_timestamp(), run_ids = {own} "
         "WHEN NOT MATCHED THEN INSERT (index_id, mark, marked_at, run_ids) "
-        f"VALUES (s.index_id, 'unused', current_timestamp(), {string_array([run.run_id])})"
+        f"VALUES (s.index_id, 'unused', current_timestamp(), {own})",
     )
+
+
+def _merge(run: Run, index_ids: Collection[str], *, then: str) -> None:
+    rows = run.lake.spark.sql(f"SELECT explode({string_array(index_ids)}) AS index_id")
+    run.merge("index_marks", rows, on="t.index_id = s.index_id", then=then)
 
 
 def claim(lake: Lake, run: Run, index_ids: Collection[str], *, unused_since: datetime) -> set[str]:
     """Begin to remove those that are still marked unused and have been since; returns them, and those begun before."""
+    run.begin()
     _claim(lake, run.run_id, index_ids, unused_since=unused_since)
     marks = read_marks(lake)
     return {i for i in index_ids if i in marks and marks[i].mark == "removing"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.lake import Lake
@@ -18,7 +18,6 @@ from udfs import storage
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import MANIFEST_NAME, Manifest
 from udfs.search.batches import indexed_ids
-from udfs.search.row_files import VECTOR_IDS
 
 _SHOWN = 3  # files named in a message
 
@@ -109,8 +108,8 @@ def differing_ids(lake: Lake, manifest: Manifest, *, version: int) -> DataFrame:
     shards = len(manifest.all_shards(spec.root))
     rows = lake.read("vectors", version=version)
     live = rows.where((F.col("model_id") == spec.model_id) & (F.col("status") == "ok"))
-    read = functools.partial(indexed_ids, root=spec.root)
-    indexed = spark.range(shards).repartition(shards).mapInArrow(read, VECTOR_IDS)
+    numbers = spark.range(shards).repartition(shards)
+    indexed = on_executors(numbers, indexed_ids, root=spec.root).frame
     both = live.select("vector_id", F.lit(True).alias("is_live")).join(
         indexed.withColumn("is_indexed", F.lit(True)), "vector_id", "full"
     )

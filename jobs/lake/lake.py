@@ -6,8 +6,8 @@ import logging
 import re
 import threading
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.sql import identifier, literal, name_parts, readable, table_sql
 from jobs.lake.sql import is_path as is_path
 from jobs.lake.tables import TABLES, Table
-from jobs.settings.settings import Settings
+from jobs.settings.lake import LakeSettings
 from udfs import storage
 from udfs.errors import LakeError
 
@@ -41,15 +41,15 @@ _FIRST_COMMIT_SECONDS = 10.0  # a process that makes a table at this moment take
 class Lake:
     """An open lake. A table is made, or made known to the session's catalog, when its name is first asked for.
 
-    `schema` is lake.schema as SQL says it, with backticks where they are needed. Raises LakeError for a name or
-    folder that Spark cannot use.
+    `schema` is lake.schema as SQL says it, with backticks where they are needed; `managed`: the catalog decides where
+    tables lie. Raises LakeError for a name or folder that Spark cannot use.
     """
 
-    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+    def __init__(self, spark: SparkSession, settings: LakeSettings) -> None:
         self.spark = spark
-        self.settings = settings
-        self.schema = readable(*_schema_parts(settings.lake.schema_))
-        self.root = absolute(settings.lake.root)
+        self.schema = readable(*_schema_parts(settings.schema_))
+        self.root = absolute(settings.root)
+        self.managed = settings.managed
         if found := _PATTERN.search(self.root):
             raise LakeError(
                 f"lake.root={self.root}: Spark reads {found[0]} in the path of files as a pattern; give a folder without "
@@ -60,7 +60,7 @@ class Lake:
         self._make_schema()
 
     def _make_schema(self) -> None:
-        schema = readable(*_schema_parts(self.settings.lake.schema_))
+        schema = readable(*name_parts(self.schema))
         try:
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         except AnalysisException as error:
@@ -85,7 +85,7 @@ class Lake:
     @property
     def outlives_session(self) -> bool:
         """Whether the catalog keeps the schema when the session ends, so that others see what is published in it."""
-        in_other_catalog = len(_schema_parts(self.settings.lake.schema_)) > 1
+        in_other_catalog = len(name_parts(self.schema)) > 1
         return in_other_catalog or self.spark.conf.get(_CATALOG, "in-memory") != "in-memory"
 
     def lies_there(self, table: Table) -> bool:
@@ -98,6 +98,15 @@ class Lake:
     def folder(self, *parts: str) -> str:
         """A path under the lake's root; the caller creates what it needs."""
         return "/".join((self.root, *parts))
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[str]:
+        """A folder for the intermediate files of a block, named after a run; removed with the block's end."""
+        folder = self.folder("staging", name)
+        try:
+            yield folder
+        finally:
+            storage.remove_folder(folder)
 
     def relative(self, path: str) -> str:
         """How tables name a path: `./…` from the lake's root where it lies there, so that a lake can be moved and copied."""
@@ -145,31 +154,18 @@ class Lake:
         number already, and raises a conflict (`is_conflict`) where one is made at the same moment: who finds its rows
         in the table was the first.
         """
-        schema = self.row_schema(table)
-        tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
-        frame = self.spark.createDataFrame(tuples, schema).coalesce(1)
-        writer = frame.writeTo(self.name(table))  # a third cheaper than saveAsTable
+        writer = (
+            self.frame_of(table, rows).coalesce(1).writeTo(self.name(table))
+        )  # a third cheaper than saveAsTable
         if txn is not None:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.append()
 
-    @again_on_conflict
-    def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
-        """Append one row unless the table has its key already; returns whether it was inserted.
-
-        One MERGE: unlike an append it conflicts with another run that inserts at the same time, and then looks again.
-        """
+    def frame_of(self, table: str, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+        """Rows given as mappings of column to value with the columns of a lake table."""
         schema = self.row_schema(table)
-        view = f"gme_new_{uuid.uuid4().hex}"  # views are the session's, and two jobs may share one
-        frame = self.spark.createDataFrame([tuple(row.get(f.name) for f in schema.fields)], schema)
-        frame.createOrReplaceTempView(view)
-        column = identifier(key)
-        result = self.spark.sql(
-            f"MERGE INTO {self.name(table)} t USING {identifier(view)} s ON t.{column} = s.{column} "
-            "WHEN NOT MATCHED THEN INSERT *"
-        ).first()
-        self.spark.catalog.dropTempView(view)
-        return result is not None and int(result.num_inserted_rows) > 0
+        tuples = [tuple(row.get(f.name) for f in schema.fields) for row in rows]
+        return self.spark.createDataFrame(tuples, schema)
 
     def row_schema(self, table: str) -> StructType:
         """Columns of a lake table without its identity column."""
@@ -195,7 +191,7 @@ class Lake:
             self._opened.add(table.name)
 
     def _location(self, table: Table) -> str | None:
-        return None if self.settings.lake.managed else self.folder("tables", table.name)
+        return None if self.managed else self.folder("tables", table.name)
 
     def _register(self, table: Table, location: str) -> None:
         name = self.quoted(table.name)

@@ -17,6 +17,7 @@ import numpy as np
 
 from jobs.lake.lake import absolute, is_path
 from jobs.lake.mlflow_store import name_condition, one_at_a_time, require_catalog_name
+from jobs.settings.embed import ModelSettings
 from jobs.settings.load import prepare_environment, tracking_uri_from_environment
 from jobs.settings.settings import Settings
 from udfs import storage
@@ -94,9 +95,12 @@ class Registry:
         """The MLflow client of the tracking server in use."""
         return self._mlflow.MlflowClient()
 
-    def resolve(self) -> ResolvedModel:
-        """The model version that settings name, by version or alias. Raises RegistryError with what exists."""
-        model = self.settings.model
+    def resolve(self, model: ModelSettings | None = None) -> ResolvedModel:
+        """The version that settings name, by version or alias: the registry's own, or other ones.
+
+        Raises RegistryError with what exists.
+        """
+        model = model or self.settings.model
         try:
             if model.version is not None:
                 found = self.client.get_model_version(model.name, str(model.version))

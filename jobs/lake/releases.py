@@ -20,6 +20,7 @@ from jobs.lake.indexes import (
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry
 from jobs.lake.runs import Run
+from jobs.settings.lake import ReleaseSettings
 from udfs.errors import GateError, IndexDataError, LakeError, RegistryError
 from udfs.index.manifest import Manifest
 
@@ -114,11 +115,9 @@ def model_named(lake: Lake, registry: Registry, name: str) -> str:
     wanted: dict[str, int | str | None] = {"alias": name, "version": None}
     if name.isdecimal():
         wanted = {"version": int(name)}
-    settings = registry.settings
-    model = settings.model.model_copy(update=wanted)
     found, said = set(), ""
     try:
-        named = Registry(settings.model_copy(update={"model": model})).resolve()
+        named = registry.resolve(registry.settings.model.model_copy(update=wanted))
         found.add(named.spec.model_id)
     except RegistryError as error:
         said = str(error)
@@ -154,6 +153,7 @@ def promote(
     run: Run,
     *,
     index_id: str,
+    limits: ReleaseSettings,
     model_id: str | None = None,
     note: str | None = None,
     force: bool = False,
@@ -162,8 +162,8 @@ def promote(
 
     `model_id` names the model where it is another than the current release's. The index of the current release is not
     released again: that release is returned. Raises LakeError where the index is not committed, of another model than
-    wanted, being removed, or further from `vectors` than section `release` allows; GateError where the gate has refused
-    it, unless `force`, which is recorded; IndexDataError where its files are gone or others than were committed.
+    wanted, being removed, or further from `vectors` than `limits` allow; GateError where the gate has refused it, unless
+    `force`, which is recorded; IndexDataError where its files are gone or others than were committed.
     """
     if note is not None and _ROLLBACK_NOTE.fullmatch(note):
         raise LakeError(
@@ -181,8 +181,8 @@ def promote(
         whole_manifest(lake, index)
         log.info("index %s is that of release %d already", index_id, latest.release_id)
         return latest
-    _require_passed(lake, run, index, note=note, force=force)
-    _require_young(lake, index)
+    _require_passed(run, index, note=note, force=force)
+    _require_young(lake, index, limits)
     manifest = _hold_index(lake, run, index_id)
     release = Release(
         release_id=_next_id(latest),
@@ -191,7 +191,7 @@ def promote(
         index_id=index_id,
         note=note,
     )
-    return _append(lake, run, release)
+    return _append(run, release)
 
 
 def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
@@ -218,7 +218,7 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
                 f"cannot roll back to release {target.release_id}: {error}. Or roll back to another with --to"
             ) from error
     note = f"rollback from {latest.release_id} to {target.release_id}"
-    return _append(lake, run, replace(target, release_id=_next_id(latest), note=note))
+    return _append(run, replace(target, release_id=_next_id(latest), note=note))
 
 
 def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
@@ -228,9 +228,9 @@ def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:
     return whole_manifest(lake, require_index(lake, index_id))
 
 
-def _require_passed(lake: Lake, run: Run, index: Any, *, note: str | None, force: bool) -> None:
+def _require_passed(run: Run, index: Any, *, note: str | None, force: bool) -> None:
     """Raise GateError where refresh-lake has refused the index, or its model; with `force` that is recorded instead."""
-    decision = newest_decision(lake, model_id=index.model_id, index_id=index.index_id)
+    decision = newest_decision(run.lake, model_id=index.model_id, index_id=index.index_id)
     if decision is None or decision.passed or decision.forced:
         return
     if not force:
@@ -238,12 +238,11 @@ def _require_passed(lake: Lake, run: Run, index: Any, *, note: str | None, force
             f"the gate has refused index {index.index_id}: {'; '.join(decision.reasons)}. Release it all the same with "
             "gme-lake release promote --force --note WHY"
         )
-    forced = replace(decision, index_id=index.index_id, forced=True, note=note)
-    record_decision(lake, run, forced)
+    record_decision(run, replace(decision, index_id=index.index_id, forced=True, note=note))
 
 
-def _require_young(lake: Lake, index: Any) -> None:
-    age, limits = index_age(lake, whole_manifest(lake, index)), lake.settings.release
+def _require_young(lake: Lake, index: Any, limits: ReleaseSettings) -> None:
+    age = index_age(lake, whole_manifest(lake, index))
     found = []
     for rows, of, what, name in (
         (age.missing, age.live, "rows of its model in vectors are not in it", "max_missing"),
@@ -276,9 +275,9 @@ def _earlier(releases: Sequence[Release], *, to: int | None) -> Release:
     return found
 
 
-def _append(lake: Lake, run: Run, release: Release) -> Release:
+def _append(run: Run, release: Release) -> Release:
     values = {**vars(release), "released_at": now(), "by_run": run.run_id}
-    if not lake.insert_new("releases", values, key="release_id"):
+    if not run.insert_new("releases", values, key="release_id"):
         raise LakeError(
             f"another run made release {release.release_id} at the same time; look at gme-lake release list, "
             "then start again if still wanted"

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+
+from pyspark.sql import DataFrame, Row
 
 from jobs.driver.task_errors import failure
+from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry, ResolvedModel
+from jobs.lake.sql import identifier
+from udfs.errors import LakeError
 
 
 @dataclass
 class Run:
-    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks."""
+    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks.
+
+    `settings` are all that the job was given, as JSON: they are recorded, a stage is told its own.
+    """
 
     lake: Lake
     job: str
+    settings: str
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
     started_at: datetime = field(default_factory=now)
     counts: Counter[str] = field(default_factory=Counter)
@@ -56,13 +65,52 @@ class Run:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def begin(self, *, txn: tuple[str, int] | None = None) -> None:
-        """Record the run as running; called before the first write that carries its run_id.
+        """Record the run as running, once: a run that is killed later then still has a row that its vectors join to.
 
-        A run that is killed later then still has a row that its vectors join to. `txn` as of `Lake.append`.
+        Every write does so first. A stage that works long before it writes says it here, for who looks at `runs`; a
+        claim is taken by it, with `txn` as of `Lake.append`.
         """
         if not self.recorded:
             self.lake.append("run_events", [self._row("running")], txn=txn)
             self.recorded = True
+
+    def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a lake table, given as mappings of column to value."""
+        self.begin()
+        self.lake.append(table, rows)
+
+    def insert_new(self, table: str, row: Mapping[str, Any], *, key: str) -> bool:
+        """Append one row unless the table has its key already; returns whether it was inserted.
+
+        Unlike an append it conflicts with another run that inserts at the same time, and then looks again.
+        """
+        column, rows = identifier(key), self.lake.frame_of(table, [row])
+        then = "WHEN NOT MATCHED THEN INSERT *"
+        made = self.merge(table, rows, on=f"t.{column} = s.{column}", then=then)
+        return int(made.num_inserted_rows) > 0
+
+    def merge(self, table: str, rows: DataFrame, *, on: str, then: str) -> Row:
+        """MERGE `rows` (s) into a lake table (t) under the condition `on`; `then` are its WHEN clauses. Delta's counts.
+
+        Made again where another commit came between, so it has to decide by what the table then holds.
+        """
+        self.begin()
+        spark = rows.sparkSession
+        view = f"gme_{table}_{self.run_id}"  # views are the session's, and two runs may share one
+        rows.createOrReplaceTempView(identifier(view))
+        statement = (
+            f"MERGE INTO {self.lake.name(table)} t USING {identifier(view)} s ON {on} {then}"
+        )
+        try:
+            counts = again_on_conflict(spark.sql)(statement).first()
+        finally:
+            spark.catalog.dropTempView(view)
+        if counts is None:
+            raise LakeError(
+                f"a MERGE into {self.lake.name(table)} has told nothing of what it did; run again, which looks at what is "
+                "there"
+            )
+        return counts
 
     def beat(self) -> None:
         """Record that the run still works, and its counts so far."""
@@ -105,7 +153,7 @@ class Run:
             "started_at": self.started_at,
             "ended_at": None if status == "running" else now(),
             "status": status,
-            "settings": json.dumps(self.lake.settings.model_dump(by_alias=True, mode="json")),
+            "settings": self.settings,
             "model_id": model.spec.model_id if model else None,
             "model_name": model.name if model else None,
             "model_version": model.version if model else None,
@@ -126,8 +174,8 @@ class Run:
 
 @contextmanager
 def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
-    """A run that is recorded in `runs` and MLflow however it ends; the block may set status by raising."""
-    run = Run(lake, job)
+    """A run by the registry's settings, recorded in `runs` and MLflow however it ends; the block may set status by raising."""
+    run = Run(lake, job, registry.settings.to_json())
     with registry.open_run(job) as run.mlflow_run_id:
         try:
             with record_end(run):

@@ -63,7 +63,7 @@ def _publish(lake: Lake, statements: list[str], texts: list[str]) -> None:
             lake.open_table(table)
     for statement in statements:
         lake.spark.sql(statement)
-    if not lake.settings.lake.managed:
+    if not lake.managed:
         publish_source_views(lake)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from jobs.settings.section import Names, Section
-from udfs.specs import Dtype, ReadSpec, ServingSpec
+from udfs.specs import Dtype, EmbedSpec, ModelSpec, ReadSpec, ServingSpec
 
 
 class SourceSettings(Section):
@@ -120,6 +120,10 @@ class EmbedSettings(Section):
     replace_source: bool = Field(
         False, description="take another source table's place: ids it lacks lose their vectors"
     )
+
+    def spec(self, model: ModelSpec, serving: ServingSpec, reading: ReadSpec) -> EmbedSpec:
+        """What tasks that embed rows are told; the files that they leave are the caller's."""
+        return EmbedSpec(model, serving, reading, max_row_seconds=self.max_task_seconds_per_row)
 
 
 class ServingSettings(Section):

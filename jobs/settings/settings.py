@@ -35,3 +35,7 @@ class Settings(Section):
     plan: PlanSettings = PlanSettings()
     gate: GateSettings = GateSettings()
     refresh: RefreshSettings = RefreshSettings()
+
+    def to_json(self) -> str:
+        """All of them as `runs` keeps them, under the names that users give."""
+        return self.model_dump_json(by_alias=True)

@@ -120,10 +120,15 @@ def _build_index(lake, dim: int):
     from jobs.lake.registry import Registry, ResolvedModel
     from jobs.lake.runs import open_run
     from jobs.stages.index.job import build_index
+    from jobs.stages.index.plan import plan_index
+    from tests.lake_settings import settings_of
 
+    settings = settings_of(lake)
     model = ResolvedModel("gme", "1", ModelSpec("/nowhere", MODEL_ID, dim, "0" * 64))
-    with open_run(lake, Registry(lake.settings), job="build_index") as run:
-        return build_index(lake, run, model=model), run
+    with open_run(lake, Registry(settings), job="build_index") as run:
+        with run.stage("plan"):
+            planned = plan_index(lake, settings.index, model=model)
+        return build_index(lake, run, model=model, planned=planned), run
 
 
 def _read_columns(lake) -> None:

@@ -66,14 +66,16 @@ def _through_spark(folder: Path, checkpoint: Path, rows: int, warm: int) -> dict
     )
     context = JobContext(settings)
     model = context.registry.register(describe_checkpoint(settings.model), alias="champion")
+    told = {"source": settings.source, "embed": settings.embed}
+    told["serving"] = settings.serving.spec()
     _draw(context, table, range(warm), files=2)
     with open_run(context.lake, context.registry, job="warm") as run:
-        embed_table(context.lake, run, model=model)
+        embed_table(context.lake, run, model=model, **told)
     _draw(context, table, range(warm, warm + rows), files=8)
     with ProcessMeter() as meter:
         start = time.perf_counter()
         with open_run(context.lake, context.registry, job="bench") as run:
-            report = embed_table(context.lake, run, model=model)
+            report = embed_table(context.lake, run, model=model, **told)
         wall = time.perf_counter() - start
     assert report.counts["embedded"] >= rows * 0.9, report
     embedded = report.counts["embedded"]
@@ -82,13 +84,12 @@ def _through_spark(folder: Path, checkpoint: Path, rows: int, warm: int) -> dict
 
 
 def _draw(context, table: Path, numbers: range, *, files: int) -> None:
-    import functools
-
-    from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
+    from jobs.driver.on_executors import on_executors
+    from udfs.drawing import CatalogueSpec, draw_batches
 
     spec = CatalogueSpec(no_picture=0.0, broken=0.0)
     frame = context.lake.spark.range(numbers.start, numbers.stop, 1, files)
-    drawn = frame.mapInArrow(functools.partial(draw_batches, spec=spec), CATALOGUE_OUTPUT)
+    drawn = on_executors(frame, draw_batches, spec=spec).frame
     drawn.write.format("delta").mode("append").save(str(table))
 
 

@@ -60,7 +60,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     start = time.perf_counter()
     settings = _settings(arguments, folder)
     spark = open_session(settings)
-    lake = Lake(spark, settings)
+    lake = Lake(spark, settings.lake)
     registry = Registry(settings)
     model = registry.register(describe_checkpoint(settings.model), alias="champion")
     draw_pairs(spark, settings=settings, overwrite=True)
@@ -118,9 +118,8 @@ def _arm(settings: Settings, folder: Path, arm: str, *, seed: int = 0) -> Settin
 
 
 def _mined(lake: Lake, settings: Settings, registry: Registry, model: ResolvedModel) -> str:
-    own = Lake(lake.spark, settings)
-    with open_run(own, registry, job="mine_negatives") as run:
-        return str(mine_negatives(own, run, model=model))
+    with open_run(lake, registry, job="mine_negatives") as run:
+        return str(mine_negatives(lake, run, model=model, settings=settings))
 
 
 def _trained(lake: Lake, settings: Settings) -> Path:

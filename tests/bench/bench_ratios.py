@@ -25,11 +25,11 @@ from udfs.errors import IndexDataError
 from udfs.index.plan import default_plan, opq_pq_factory
 from udfs.recall.recall import recall_at_k
 from udfs.search.exact import exact_topk
-from udfs.search.live import LiveSearcher
-from udfs.search.searcher import Searcher
-from udfs.specs import IndexPlan
+from udfs.search.index import Index
+from udfs.specs import IndexPlan, SearchOptions
 
 K, NPROBE, K_FACTOR = 10, 32, 20
+OPTIONS = SearchOptions(K, NPROBE, K_FACTOR)
 REPEATS = 3
 
 
@@ -57,11 +57,11 @@ class Bench:
         self.single = self.open(replace(self.plan, shards=1))
         self.sharded = self.open(replace(self.plan, shards=arguments.shards))
 
-    def open(self, plan: IndexPlan) -> Searcher:
+    def open(self, plan: IndexPlan) -> Index:
         """An index of all rows, built and opened."""
         root = self.folder / f"{plan.factory}-{plan.shards}"
         build(root, self.xb, plan, chunk=16_384)
-        return Searcher.open(root)
+        return Index.open(root)
 
     def exact(self, alive: np.ndarray) -> np.ndarray:
         """vector_ids (q, K) of the nearest rows that are `alive`."""
@@ -133,12 +133,11 @@ def _sharding(bench: Bench) -> list[Ratio]:
 def _halves(bench: Bench) -> list[Ratio]:
     """float16 against float32 for the last step, over the same candidates."""
     ours = bench.recall(_search(bench.single, bench))
-    searcher, rows = bench.single, []
-    source = searcher._source
+    index, rows = bench.single, []
+    n = index.count_candidates(OPTIONS)
     for start in range(0, len(bench.xq), 64):
         xq = bench.xq[start : start + 64]
-        n = searcher.candidates(K, K_FACTOR)
-        rows.append(source.candidates(source.rotate(xq), n, NPROBE)[1])
+        rows.append(index.candidates(index.rotate(xq), n, NPROBE)[1])
     I = np.empty((len(bench.xq), K), np.int64)
     for q, mine in enumerate(np.vstack(rows)):
         mine = mine[mine >= 0]  # one shard: local rows are the rows
@@ -158,13 +157,13 @@ def _tombstones(bench: Bench) -> list[Ratio]:
     """A fifth of the rows gone: what masking them costs, and whether one is found."""
     rng = np.random.default_rng(0)
     gone = np.sort(rng.permutation(len(bench.xb))[: len(bench.xb) // 5])
-    masked = LiveSearcher(bench.single, gone=bench.ids[gone])
+    masked = bench.single.restrict(gone=bench.ids[gone])
     alive = np.ones(len(bench.xb), bool)
     alive[gone] = False
     found = _search(masked, bench)
     leaks = int(np.isin(found, bench.ids[gone]).sum())
     recall = recall_at_k(found, bench.exact(alive), K).value
-    cost = _costs(bench, masked, LiveSearcher(bench.single))
+    cost = _costs(bench, masked, bench.single)
     return [
         Ratio("20 % of rows gone: CPU / none gone", "≤ 1.15", f"{cost:.2f}", cost <= 1.15),
         Ratio("20 % of rows gone: found all the same", "0", str(leaks), leaks == 0),
@@ -174,14 +173,14 @@ def _tombstones(bench: Bench) -> list[Ratio]:
 
 def _fresh(bench: Bench) -> list[Ratio]:
     """Rows newer than the index are an exact index beside it: what 1, 5 and 20 % of them cost."""
-    plain, lines = LiveSearcher(bench.single), []
+    plain, lines = bench.single, []
     for share in (0.01, 0.05, 0.2):
         rows = int(share * len(bench.xb))
         xb = clustered(rows, bench.arguments.dim, clusters=bench.arguments.clusters, seed=2)
         root = bench.folder / f"fresh-{rows}"
         flat = default_plan(rows, xb.shape[1], factory="Flat")
         build(root, xb, flat, first=int(bench.ids[-1]) + 1)
-        cost = _costs(bench, LiveSearcher(bench.single, fresh=Searcher.open(root)), plain)
+        cost = _costs(bench, bench.single.restrict(fresh=Index.open(root)), plain)
         what = f"{share:.0%} of rows new ({rows:,}): CPU / none new"
         lines.append(Ratio(what, "-", f"{cost:.2f}", True))
     return lines
@@ -197,7 +196,7 @@ def _added(bench: Bench) -> list[Ratio]:
             xb = clustered(rows, bench.arguments.dim, clusters=bench.arguments.clusters, seed=2)
             root = bench.folder / f"added-{shards}-{rows}"
             extend(base.manifest, root, [], xb, int(bench.ids[-1]) + 1)
-            cost = _costs(bench, Searcher.open(root), base)
+            cost = _costs(bench, Index.open(root), base)
             what = f"{share:.0%} of rows added to {shards} shard(s): CPU / none added"
             lines.append(Ratio(what, "≤ 1.5", f"{cost:.2f}", cost <= 1.5))
     return lines
@@ -217,23 +216,23 @@ def _damages(bench: Bench) -> list[Ratio]:
         else:
             path.write_bytes(whole[:at])
         try:
-            Searcher.open(root)
+            Index.open(root)
         except IndexDataError:
             refused += 1
         path.write_bytes(whole)
-    Searcher.open(root)
+    Index.open(root)
     found, asked = f"{refused} of {bench.arguments.damages}", bench.arguments.damages
     return [Ratio("damaged files found before they are loaded", "all", found, refused == asked)]
 
 
-def _search(searcher: Searcher | LiveSearcher, bench: Bench) -> np.ndarray:
-    return searcher.search(bench.xq, k=K, nprobe=NPROBE, k_factor=K_FACTOR).I
+def _search(index: Index, bench: Bench) -> np.ndarray:
+    return index.search(bench.xq, OPTIONS).I
 
 
-def _costs(bench: Bench, one: Searcher | LiveSearcher, other: Searcher | LiveSearcher) -> float:
+def _costs(bench: Bench, one: Index, other: Index) -> float:
     """Core seconds of `one` over those of `other`, in turns, the fastest of each."""
     seconds: dict[int, list[float]] = {0: [], 1: []}
-    searches: list[Callable[[], object]] = [lambda s=s: _search(s, bench) for s in (one, other)]
+    searches: list[Callable[[], object]] = [lambda i=i: _search(i, bench) for i in (one, other)]
     for _ in range(REPEATS + 1):
         for n, search in enumerate(searches):
             start = time.process_time()

@@ -21,10 +21,11 @@ from rich.table import Table
 from tests.unit.search.indexes import build, clustered, exact
 from udfs.index.plan import default_plan
 from udfs.index.points import Point
-from udfs.recall.measure import CodeOrder
+from udfs.recall.measure import rank_by_codes
 from udfs.recall.recall import recall_by_query
 from udfs.recall.tuning import Measured, cheapest, grid
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 K, SEEN = 10, 200
 TARGETS = tuple(n / 100 for n in range(90, 100))
@@ -71,26 +72,26 @@ def _measured(xb: np.ndarray, xq: np.ndarray) -> list[Measured]:
     found = []
     with tempfile.TemporaryDirectory(prefix="gme-bench-") as folder:
         build(Path(folder), xb, plan, chunk=20_000)
-        order, searcher = CodeOrder.open(folder), Searcher.open(folder)
+        index = Index.open(folder)
         points = grid(plan.nlist, refined=True)
         for nprobe in sorted({p.nprobe for p in points if p.nprobe <= 256}):
             factors = sorted(p.k_factor for p in points if p.nprobe == nprobe)
-            ranked = order.rank_by_codes(xq, K * factors[-1], nprobe)
+            ranked = rank_by_codes(index, xq, K * factors[-1], nprobe)
             for factor in factors:
                 recalls = recall_by_query(ranked[:, : K * factor], I, K, D_exact=D)
-                ms = _milliseconds(searcher, xq, Point(nprobe, factor))
+                ms = _milliseconds(index, xq, Point(nprobe, factor))
                 found.append(Measured(Point(nprobe, factor), recalls, recalls, ms))
             if recalls.mean() >= 0.9995:
                 break
     return found
 
 
-def _milliseconds(searcher: Searcher, xq: np.ndarray, point: Point) -> np.ndarray:
+def _milliseconds(index: Index, xq: np.ndarray, point: Point) -> np.ndarray:
     """The same median for every query: a resplit is about recall."""
     ms = []
     for q in range(0, len(xq), max(1, len(xq) // 100)):
         start = time.perf_counter()
-        searcher.search(xq[q : q + 1], k=K, nprobe=point.nprobe, k_factor=point.k_factor)
+        index.search(xq[q : q + 1], SearchOptions(K, point.nprobe, point.k_factor))
         ms.append((time.perf_counter() - start) * 1e3)
     return np.full(len(xq), np.median(ms))
 

@@ -25,9 +25,8 @@ from udfs.index.train import train_quantizer
 from udfs.index.usage import UsageMeter
 from udfs.search.batches import search_batches
 from udfs.search.exact import exact_topk
-from udfs.search.live import LiveSearcher
-from udfs.search.searcher import Searcher
-from udfs.specs import IndexPlan, SearchSpec
+from udfs.search.index import Index
+from udfs.specs import IndexPlan, SearchOptions, SearchSpec
 
 BLOCK = 16_384
 WARM_QUERIES = 8
@@ -165,18 +164,18 @@ def _parameters(index, nprobe: int):
     return inner
 
 
-def _points(asked: Options) -> dict[str, int]:
-    return {"nprobe": asked.nprobe, "k_factor": asked.k_factor}
+def _options(asked: Options) -> SearchOptions:
+    return SearchOptions(asked.k, asked.nprobe, asked.k_factor)
 
 
 def _ours(folder: Path, asked: Options) -> Search:
-    base = Searcher.open(folder / "ours.index")
-    return lambda xq: base.search(xq, k=asked.k, **_points(asked)).I - FIRST_VECTOR_ID
+    base = Index.open(folder / "ours.index")
+    return lambda xq: base.search(xq, _options(asked)).I - FIRST_VECTOR_ID
 
 
 def _ours_task(folder: Path, asked: Options) -> Search:
     """The function that a Spark task runs, Arrow batches in and out."""
-    spec = SearchSpec(str(folder / "ours.index"), "model-a", asked.k, **_points(asked))
+    spec = SearchSpec(str(folder / "ours.index"), "model-a", _options(asked))
 
     def search(xq: np.ndarray) -> np.ndarray:
         n = len(xq)
@@ -195,8 +194,8 @@ def _ours_task(folder: Path, asked: Options) -> Search:
 
 def _ours_filtered(folder: Path, asked: Options) -> Search:
     rows = np.load(folder / "allowed.npy")
-    live = LiveSearcher(Searcher.open(folder / "ours.index"), allowed=rows + FIRST_VECTOR_ID)
-    return lambda xq: live.search(xq, k=asked.k, **_points(asked)).I - FIRST_VECTOR_ID
+    live = Index.open(folder / "ours.index").restrict(allowed=rows + FIRST_VECTOR_ID)
+    return lambda xq: live.search(xq, _options(asked)).I - FIRST_VECTOR_ID
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def append_parquet(lake, folder: Path) -> None:
 def open_lake(root: Path, *sets: str):
     """A lake in `root` on all cores of this machine, with its MLflow store beside it."""
     from jobs.driver.session import open_session
-    from jobs.lake.lake import Lake
     from jobs.lake.sql_catalog import publish_catalog
     from jobs.settings.load import load_settings
+    from tests.lake_settings import lake_of
 
     settings = load_settings(
         sets=[
@@ -62,6 +62,6 @@ def open_lake(root: Path, *sets: str):
         ],
         env={},
     )
-    lake = Lake(open_session(settings), settings)
+    lake = lake_of(open_session(settings), settings)
     publish_catalog(lake)
     return lake

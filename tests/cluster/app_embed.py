@@ -27,7 +27,7 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         source = spark.read.parquet(settings["source"])
-        found = source.mapInArrow(partial(embed_batches, spec=spec), EMBED_OUTPUT)
+        found = source.mapInArrow(partial(embed_batches, spec=spec), EMBED_OUTPUT.ddl)
         rows = [row.asDict() for row in found.collect()]
         Path(line.strip()).write_text(json.dumps(rows))
         print("done", line.strip(), flush=True)

@@ -65,12 +65,21 @@ class Shop:
         from jobs.lake.runs import open_run
         from jobs.stages.embed.job import embed_table
         from jobs.stages.register import describe_checkpoint
+        from tests.lake_settings import settings_of
 
         lake = self.lake(*sets)
-        registry = Registry(lake.settings)
-        model = registry.register(describe_checkpoint(lake.settings.model), alias="champion")
+        settings = settings_of(lake)
+        registry = Registry(settings)
+        model = registry.register(describe_checkpoint(settings.model), alias="champion")
         with open_run(lake, registry, job="embed_table") as run:
-            report = embed_table(lake, run, model=model)
+            report = embed_table(
+                lake,
+                run,
+                model=model,
+                source=settings.source,
+                embed=settings.embed,
+                serving=settings.serving.spec(),
+            )
         return lake, report
 
     def vectors(self, lake) -> dict[str, Any]:

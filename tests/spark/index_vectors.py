@@ -3,6 +3,7 @@
 import numpy as np
 
 from jobs.lake.registry import ResolvedModel
+from tests.lake_settings import settings_of
 from udfs.specs import ModelSpec
 
 
@@ -40,16 +41,23 @@ def build(lake, model: ResolvedModel):
     from jobs.lake.registry import Registry
     from jobs.lake.runs import open_run
     from jobs.stages.index.job import build_index
+    from jobs.stages.index.plan import plan_index
 
-    with open_run(lake, Registry(lake.settings), job="build_index") as run:
-        report = build_index(lake, run, model=model)
+    settings = settings_of(lake)
+    with open_run(lake, Registry(settings), job="build_index") as run:
+        planned = plan_index(lake, settings.index, model=model)
+        report = build_index(lake, run, model=model, planned=planned)
     return report, run
 
 
 def released(lake, action, **options):
     """A release action in a recorded run."""
     from jobs.lake.registry import Registry
+    from jobs.lake.releases import promote
     from jobs.lake.runs import open_run
 
-    with open_run(lake, Registry(lake.settings), job="release") as run:
+    settings = settings_of(lake)
+    if action is promote:
+        options["limits"] = settings.release
+    with open_run(lake, Registry(settings), job="release") as run:
         return action(lake, run, **options)

@@ -10,6 +10,7 @@ from jobs.lake.registry import Registry
 from jobs.lake.runs import open_run
 from jobs.stages.train.ablate import ablate_training
 from jobs.stages.train.ablation_report import Ablation
+from tests.lake_settings import settings_of
 from tests.spark.test_train_embedder import SMALL
 from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError
@@ -25,9 +26,10 @@ STRATEGIES = {
 
 def run_ablation(open_lake, *sets):
     lake = open_lake(*SMALL, "train.processes=1", "train.steps=3", *sets)
-    registry = Registry(lake.settings)
+    settings = settings_of(lake)
+    registry = Registry(settings)
     with open_run(lake, registry, job="ablate_training") as run:
-        report = ablate_training(lake, run, registry=registry, settings=lake.settings)
+        report = ablate_training(lake, run, registry=registry, settings=settings)
     return lake, registry, run, report
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jobs.driver.printing import json_line
+from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import IndexDataError, LakeError, SettingsError
 
@@ -25,7 +26,8 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     import mlflow
 
     from udfs.search.exact import exact_topk
-    from udfs.search.searcher import Searcher
+    from udfs.search.index import Index
+    from udfs.specs import SearchOptions
 
     lake = open_lake(*IVF_PQ)
     x = unit(ROWS, DIM)
@@ -35,16 +37,16 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     report, run = build(lake, model_of("model-a", DIM))
     stored = lake.read("vectors").where("model_id = 'model-a' AND status = 'ok'").collect()
 
-    searcher = Searcher.open(report.spec.root, model_id="model-a")
+    index = Index.open(report.spec.root, model_id="model-a")
     vector_ids = np.array([row.vector_id for row in stored], np.int64)
     xb = np.array([row.embedding for row in stored], np.float32)
-    parts = [set(shard.vector_ids.tolist()) for shard in searcher.shards]
+    parts = [set(shard.vector_ids.tolist()) for shard in index.shards]
     assert len(parts) == 3 and sum(map(len, parts)) == ROWS
     assert set.union(*parts) == set(vector_ids.tolist())
 
     xq = unit(40, DIM, seed=2)
     D, I = exact_topk(xq, [(vector_ids, xb)], 10)
-    found = searcher.search(xq, k=10, nprobe=8, k_factor=150)
+    found = index.search(xq, SearchOptions(10, nprobe=8, k_factor=150))
     assert np.abs(found.D - D).max() < 1e-3 and (found.I == I).mean() > 0.98
     names = {row.vector_id: row.id for row in stored}
     assert [names[v] for v in found.I.ravel()] == found.ids.ravel().tolist()
@@ -98,20 +100,21 @@ def test_sharded_ivf_pq_holds_every_vector_resumes_and_is_built_once(open_lake):
     assert {s.path: s.sha256 for s in lake.read("index_shards").collect()} == {
         s.path: s.sha256 for s in shards
     }
-    assert Searcher.open(report.spec.root).rows == ROWS
+    assert Index.open(report.spec.root).rows == ROWS
 
 
 def test_few_rows_get_an_exact_index_and_shards_without_rows_are_built(open_lake):
-    from udfs.search.searcher import Searcher
+    from udfs.search.index import Index
+    from udfs.specs import SearchOptions
 
     lake = open_lake("index.shards=4")
     x = unit(2, 16)
     append_vectors(lake, x, model_id="model-a")
     report, _ = build(lake, model_of("model-a", 16))
     assert report.spec.plan.factory == "Flat" and report.spec.plan.refine == "none"
-    rows = [s.rows for s in Searcher.open(report.spec.root).manifest.shards]
+    rows = [s.rows for s in Index.open(report.spec.root).manifest.shards]
     assert len(rows) == 4 and sum(rows) == 2 and 0 in rows
-    found = Searcher.open(report.spec.root).search(x, k=1)
+    found = Index.open(report.spec.root).search(x, SearchOptions(1))
     assert found.ids.ravel().tolist() == ["model-a-0", "model-a-1"]
 
 
@@ -159,7 +162,8 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     from jobs.stages.index.changes import changes_since
     from jobs.stages.index.plan import plan_index
     from udfs.index.manifest import Manifest
-    from udfs.search.searcher import Searcher
+    from udfs.search.index import Index
+    from udfs.specs import SearchOptions
 
     lake = open_lake(*IVF_PQ)
     append_vectors(lake, unit(ROWS, DIM), model_id="model-a")
@@ -169,7 +173,7 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     append_vectors(lake, unit(40, DIM, seed=2), model_id="model-b")
     lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-1_'")
 
-    shown = str(plan_index(lake, model=model_of("model-a", DIM)))
+    shown = str(plan_index(lake, settings_of(lake).index, model=model_of("model-a", DIM)))
     report, run = build(lake, model_of("model-a", DIM))
     # The names of the second hundred are those of the first: twenty rows are gone.
     assert f"90 new rows and 10 gone are added to index {whole.spec.index_id}" in shown
@@ -178,13 +182,13 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     assert files(whole.spec.root) == before and run.counts["checked"] == 50
     assert not {"quantizer.faiss", "shard-00001.faiss"} & set(files(report.spec.root))
 
-    searcher = Searcher.open(report.spec.root, model_id="model-a")
+    index = Index.open(report.spec.root, model_id="model-a")
     xq = unit(30, DIM, seed=5)
     D, I = exact_of(lake, xq, 10)
-    found = searcher.search(xq, k=10, nprobe=8, k_factor=160)
-    assert searcher.rows == ROWS + 80
+    found = index.search(xq, SearchOptions(10, nprobe=8, k_factor=160))
+    assert index.rows == ROWS + 80
     assert np.abs(found.D - D).max() < 1e-3 and (found.I == I).mean() > 0.98
-    changes = changes_since(lake, searcher.manifest, version=lake.version("vectors"))
+    changes = changes_since(lake, index.manifest, version=lake.version("vectors"))
     assert (changes.gone, changes.fresh) == (0, 0)
 
     row = lake.read("indexes").where(f"index_id = '{report.spec.index_id}'").first()
@@ -212,7 +216,7 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     append_vectors(lake, unit(50, DIM, seed=3), model_id="model-a")
     third, _ = build(lake, model_of("model-a", DIM))
     assert (third.extension.fresh, third.extension.gone) == (140, 10)
-    assert Searcher.open(third.spec.root).manifest.base.index_id == whole.spec.index_id
+    assert Index.open(third.spec.root).manifest.base.index_id == whole.spec.index_id
 
     # As it is left by a build that was killed before its commit.
     lake.spark.sql(f"DELETE FROM {lake.name('indexes')} WHERE index_id = '{third.spec.index_id}'")

@@ -142,9 +142,14 @@ def test_what_is_no_source_is_said_to_be_what_it_is(shop, tmp_path):
         (name, ("source.text={titel}",), r"; did you mean title\? It has: id, title"),
         (name, ("embed.vector_column=Price",), "already has a column price"),
     ):
-        lake.settings = load_settings(sets=[f"source.table={table}", *sets], env={})
+        settings = load_settings(sets=[f"source.table={table}", *sets], env={})
         with pytest.raises(LakeError, match=words):
-            Source.open(lake)
+            Source.open(
+                lake,
+                settings.source,
+                max_image_bytes=settings.embed.max_image_bytes,
+                written=settings.embed,
+            )
     assert lake.version("vectors") == 0
     # Names are found whatever their case, as Spark finds them; ids of any plain type.
     again = replace(shop, table=f"`{lake.schema}`.PRODUCTS")

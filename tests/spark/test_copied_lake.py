@@ -15,9 +15,11 @@ from jobs.lake.runs import Run, record_end
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.recall.job import measure_recall, open_spec
 from jobs.stages.search.target import find_target, search_spec
+from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import LakeError
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 pytestmark = pytest.mark.spark
 
@@ -35,7 +37,9 @@ def contents(root: str) -> dict[str, str]:
 
 
 def released(lake: Lake, action, **options):
-    with record_end(Run(lake, "release")) as run:
+    if action is promote:
+        options["limits"] = settings_of(lake).release
+    with record_end(Run(lake, "release", "{}")) as run:
         return action(lake, run, **options)
 
 
@@ -44,12 +48,17 @@ def found(lake: Lake, query: np.ndarray) -> list[str]:
     target = find_target(lake)
     root = target.manifest.spec.root
     assert root == lake.folder("indexes", target.index_id)
-    with record_end(Run(lake, "search")) as run:
-        spec = search_spec(lake, run, target=target, staging=lake.folder("staging", run.run_id))
+    with record_end(Run(lake, "search", "{}")) as run:
+        spec = search_spec(
+            run,
+            settings_of(lake).search,
+            target=target,
+            staging=lake.folder("staging", run.run_id),
+        )
     shutil.rmtree(lake.folder("staging"), ignore_errors=True)
     assert (spec.root, spec.manifest_sha256) == (root, target.manifest_sha256)
-    searcher = Searcher.open(root, model_id="model-a", manifest_sha256=spec.manifest_sha256)
-    ids = searcher.search(query, k=5).ids[0].tolist()
+    index = Index.open(root, model_id="model-a", manifest_sha256=spec.manifest_sha256)
+    ids = index.search(query, SearchOptions(5)).ids[0].tolist()
     vector = "array(" + ",".join(f"{value!r}" for value in query[0].tolist()) + ")"
     rows = lake.spark.sql(f"SELECT * FROM vector_search({vector}, 5)").collect()
     assert [row.id for row in sorted(rows, key=lambda row: row.rank)] == ids
@@ -84,8 +93,11 @@ def test_a_copied_lake_and_a_moved_one_work_and_leave_the_original_alone(
     copy = open_lake(*SETS, other_schema, root=root)
     assert found(copy, query) == wanted
     spec = open_spec(copy, first)
-    with record_end(Run(copy, "measure_recall")) as run:
-        assert measure_recall(copy, run, spec=spec, model=model).spec.root == spec.root
+    with record_end(Run(copy, "measure_recall", "{}")) as run:
+        assert (
+            measure_recall(copy, run, spec=spec, model=model, settings=settings_of(copy)).spec.root
+            == spec.root
+        )
     append_vectors(copy, unit(40, DIM, seed=1), model_id="model-a")
     added, _ = build(copy, model)
     assert added.extension is not None and added.extension.base.spec.root == spec.root
@@ -106,7 +118,7 @@ def test_a_copied_lake_and_a_moved_one_work_and_leave_the_original_alone(
     planned = plan_vacuum(copy, releases=1, retain=timedelta(0))
     assert set(planned.indexes) == {first, added.spec.index_id}
     assert all(folder.startswith(f"{root}/indexes/") for folder in planned.folders)
-    with record_end(Run(copy, "vacuum_indexes")) as run:
+    with record_end(Run(copy, "vacuum_indexes", "{}")) as run:
         assert vacuum(copy, run, planned).indexes == planned.indexes
     assert [path.name for path in (root / "indexes").iterdir()] == [whole.spec.index_id]
     assert contents(lake.root) == before

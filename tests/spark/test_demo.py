@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.lake_settings import settings_of
 from udfs.drawing import held_out
 
 pytestmark = pytest.mark.spark
@@ -32,7 +33,8 @@ def test_demo_runs_every_step(spark, open_lake, tmp_path, tracking_uri):
         root=root,
     )
     said: list[str] = []
-    page = run_demo(Demo(lake, Registry(lake.settings), say=said.append))
+    settings = settings_of(lake)
+    page = run_demo(Demo(lake, Registry(settings), settings, say=said.append))
     spoken = "\n".join(said)
     assert "9 embedded, 0 copied" in spoken and "3 deleted" in spoken
     assert "nothing changed" in spoken
@@ -42,7 +44,7 @@ def test_demo_runs_every_step(spark, open_lake, tmp_path, tracking_uri):
     assert len({hit.query_id for hit in hits}) == 9 and len(hits) == 90
 
     first = {hit.query_id: hit.id for hit in hits if hit.rank == 1}
-    asked = random.Random(f"demo queries {lake.settings.draw.seed}").sample(sorted(held_out()), 9)
+    asked = random.Random(f"demo queries {settings.draw.seed}").sample(sorted(held_out()), 9)
     products = {
         row.id: row for row in spark.read.format("delta").load(f"{root}/products").collect()
     }

@@ -18,6 +18,7 @@ import pytest
 from jobs.lake import claims
 from jobs.lake.lake import now
 from jobs.lake.runs import Run
+from tests.lake_settings import settings_of
 from tests.spark.conftest import picture, source_rows
 from tests.spark.sources import assert_clean, expected_hashes
 from udfs.errors import LakeError
@@ -258,7 +259,7 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
     for number, (holder, wait) in enumerate(
         [(replace(this, pid=2**22 + 1), 60.0), (elsewhere, 2.0)], start=1
     ):
-        dead = Run(lake, "embed_table", started_at=now() - timedelta(seconds=10))
+        dead = Run(lake, "embed_table", "{}", started_at=now() - timedelta(seconds=10))
         row = {**dead._row("running"), "model_id": model_id, "holder": str(holder)}
         lake.append("run_events", [{**row, "claim": newest + number}])
         left = Path(lake.root) / "staging" / dead.run_id
@@ -271,7 +272,7 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
         runs = {r.run_id: r for r in lake.read("runs").collect()}
         assert runs[dead.run_id].status == "killed"
 
-    alive = Run(lake, "embed_table")
+    alive = Run(lake, "embed_table", "{}")
     row = {**alive._row("running"), "model_id": model_id, "holder": str(elsewhere)}
     row["claim"] = newest + 10
     lake.append("run_events", [row])
@@ -305,7 +306,14 @@ def test_a_check_shows_rows_as_the_model_sees_them_and_writes_nothing(shop, caps
     shop.write(rows)
     lake, _ = shop.embed()
     files = sorted(Path(lake.root).rglob("*"))
-    check = check_rows(lake, model=Registry(lake.settings).resolve())
+    settings = settings_of(lake)
+    check = check_rows(
+        lake,
+        model=Registry(settings).resolve(),
+        source=settings.source,
+        embed=settings.embed,
+        serving=settings.serving.spec(),
+    )
     assert sorted(Path(lake.root).rglob("*")) == files
     assert len(check.rows) == 20 and check.table_rows == 31
     good = [row for row in check.rows if row.status == "ok"]

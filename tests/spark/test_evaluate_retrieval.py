@@ -20,6 +20,7 @@ from jobs.stages.evaluate.data.tasks import load_tasks
 from jobs.stages.evaluate.figures.record import load_queries
 from jobs.stages.evaluate.job import evaluate_retrieval
 from jobs.stages.register import describe_checkpoint
+from tests.lake_settings import settings_of
 from tests.shared import shared
 from tests.spark.conftest import picture
 from udfs.drawing import COMBINATIONS, draw_jpeg
@@ -86,10 +87,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(shop, *sets):
     """Register the shop's checkpoint and evaluate it; returns (lake, run, report)."""
     lake = shop.lake(*sets)
-    registry = Registry(lake.settings)
-    model = registry.register(describe_checkpoint(lake.settings.model), alias="champion")
+    settings = settings_of(lake)
+    registry = Registry(settings)
+    model = registry.register(describe_checkpoint(settings.model), alias="champion")
     with open_run(lake, registry, job="evaluate_retrieval") as run:
-        report = evaluate_retrieval(lake, run, model=model)
+        report = evaluate_retrieval(lake, run, model=model, settings=settings)
     return lake, run, report
 
 
@@ -150,7 +152,7 @@ def assert_recorded(lake, run, report):
     assert all(len(found) == 10 for word, found in hits.items() if word != f"{WORDS[-1]}?")
     assert not any(f"{WORDS[0]}/1" in found for found in hits.values()), "a broken document"
 
-    data = Registry(lake.settings).client.get_run(run.mlflow_run_id).data
+    data = Registry(settings_of(lake)).client.get_run(run.mlflow_run_id).data
     line = next(line for line in report.lines if line.name == "same's")
     logged = {
         name: data.metrics[f"task.same_s.recall_at_5{name}"] for name in ("", ".low", ".high")
@@ -178,7 +180,7 @@ def assert_compared(lake, run, new, old):
     metrics = {"words": "ndcg@10", "same's": "recall@5"}
     rows = {(row.level, row.name): row.difference for row in new.differences}
     assert set(rows) == {(line.level, line.name) for line in new.lines}
-    logged = Registry(lake.settings).client.get_run(run.mlflow_run_id).data.metrics
+    logged = Registry(settings_of(lake)).client.get_run(run.mlflow_run_id).data.metrics
     for task, metric in metrics.items():
         changes = [after[key][metric] - before[key][metric] for key in before if key[0] == task]
         change = rows["task", task]
@@ -238,9 +240,12 @@ def test_documents_are_staged_once_and_again_when_their_files_change(shop, folde
     lake = shop.lake(f"evaluate.tasks={copy}")
 
     def staged() -> tuple[int, set[str]]:
-        tasks = load_tasks(lake.settings.evaluate)
+        settings = settings_of(lake)
+        tasks = load_tasks(settings.evaluate)
         suite = Suite.open(
-            lake, [Searched(t.name, t.corpus_key, read_task(lake.spark, t)) for t in tasks]
+            lake,
+            [Searched(t.name, t.corpus_key, read_task(lake.spark, t)) for t in tasks],
+            settings,
         )
         count = suite.stage()
         return count, {row.id.partition("/")[2] for row in suite.documents().collect()}

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.data.tasks import EvaluationTask
 from jobs.stages.evaluate.figures.compare import compare, differences
 from jobs.stages.evaluate.figures.measures import QueryScores
@@ -45,8 +46,9 @@ def test_an_evaluation_is_recorded_read_and_compared(open_lake):
     lake = open_lake()
     old, new = scored(0), scored(1)
     hits = {"words": {"ö'0": ["b", "a"]}}
-    record(lake, Evaluation("e1", "run1", "model1"), old, first_hits=hits)
-    record(lake, Evaluation("e2", "run2", "model2", search="index7"), new, first_hits={})
+    run = Run(lake, "evaluate_retrieval", "{}")
+    record(run, Evaluation("e1", "run1", "model1"), old, first_hits=hits)
+    record(run, Evaluation("e2", "run2", "model2", search="index7"), new, first_hits={})
     assert [lake.version(table) for table in ("evaluations", "evaluated_queries")] == [2, 2]
 
     for found, given in zip(load_scores(lake, "e2"), new, strict=True):

@@ -6,6 +6,7 @@ import pytest
 
 from jobs.lake.lake import Lake
 from jobs.lake.sql_catalog import is_published, publish_catalog
+from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
@@ -42,7 +43,7 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(open_lake, 
     view = lake.name("current_vectors")
     assert lake.spark.table(view).count() == 0
     # Temporary functions are a session's own; another one finds the schema published.
-    other = Lake(lake.spark.newSession(), lake.settings)
+    other = Lake(lake.spark.newSession(), settings_of(lake).lake)
     publish_catalog(other)
     assert other.spark.catalog.functionExists("vector_search")
     # By the mark nothing is made again, unless somebody has dropped it.

@@ -9,6 +9,7 @@ from jobs.lake.runs import open_run
 from jobs.stages.mine.job import mine_negatives
 from jobs.stages.register import describe_checkpoint
 from jobs.stages.train.job import train_embedder
+from tests.lake_settings import settings_of
 from tests.unit.training.conftest import picture
 from udfs.errors import LakeError, SettingsError
 
@@ -32,10 +33,11 @@ def mined(open_lake, checkpoint, tracking_uri, tmp_path):
             "mine.highest=null",
             *sets,
         )
-        registry = Registry(lake.settings)
-        model = registry.register(describe_checkpoint(lake.settings.model), alias="champion")
+        settings = settings_of(lake)
+        registry = Registry(settings)
+        model = registry.register(describe_checkpoint(settings.model), alias="champion")
         with open_run(lake, registry, job="mine_negatives") as run:
-            report = mine_negatives(lake, run, model=model)
+            report = mine_negatives(lake, run, model=model, settings=settings)
         return lake, registry, run, report
 
     return run
@@ -105,20 +107,21 @@ def test_negatives_are_no_right_answers_and_a_training_takes_them(
     assert [i.dataset.name for i in logged.inputs.dataset_inputs] == [f"{tmp_path / 'pairs'}@v0"]
 
     trained = open_lake(
-        f"train.base={lake.settings.model.checkpoint}",
+        f"train.base={settings_of(lake).model.checkpoint}",
         f"train.pairs={tmp_path / 'mined'}",
         f"train.output={tmp_path / 'model'}",
         f"train.image_base={tmp_path}",
         "train.steps=2",
         "train.batch=4",
         "train.precision=float32",
-        f"mlflow.tracking_uri={lake.settings.mlflow.tracking_uri}",
+        f"mlflow.tracking_uri={settings_of(lake).mlflow.tracking_uri}",
         "model.profile=tiny",
         "model.name=second",
     )
-    registry = Registry(trained.settings)
+    settings = settings_of(trained)
+    registry = Registry(settings)
     with open_run(trained, registry, job="train_embedder") as run:
-        assert "2 steps" in train_embedder(spark, run, registry=registry, settings=trained.settings)
+        assert "2 steps" in train_embedder(spark, run, registry=registry, settings=settings)
 
 
 def test_random_ones_own_pictures_and_a_second_run(spark, mined, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.lake_settings import settings_of
 from tests.shared import shared
 from tests.spark.test_search import release, search
 
@@ -74,7 +75,7 @@ def recall_against_exact(lake, found, asked, xb, ids) -> float:
     from udfs.gme import Encoder, Row
 
     rows = asked.collect()
-    encoder = Encoder.load(lake.settings.model.checkpoint, profile=profile_named("tiny"))
+    encoder = Encoder.load(settings_of(lake).model.checkpoint, profile=profile_named("tiny"))
     image = [bytes(row.image) if row.image is not None else None for row in rows]
     batch = encoder.encode(
         [

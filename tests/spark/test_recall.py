@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jobs.driver.printing import json_line
+from tests.lake_settings import settings_of
 from tests.spark.conftest import picture, source_rows
 from tests.spark.index_vectors import append_vectors, build, model_of
 from tests.spark.test_search import release
@@ -24,8 +25,9 @@ def measured(lake, spec, model):
     from jobs.lake.runs import open_run
     from jobs.stages.recall.job import measure_recall
 
-    with open_run(lake, Registry(lake.settings), job="measure_recall") as run:
-        return measure_recall(lake, run, spec=spec, model=model), run
+    settings = settings_of(lake)
+    with open_run(lake, Registry(settings), job="measure_recall") as run:
+        return measure_recall(lake, run, spec=spec, model=model, settings=settings), run
 
 
 def tuned(lake, model):
@@ -33,8 +35,9 @@ def tuned(lake, model):
     from jobs.lake.runs import open_run
     from jobs.stages.tune.job import tune_index
 
-    with open_run(lake, Registry(lake.settings), job="tune_index") as run:
-        return tune_index(lake, run, model=model), run
+    settings = settings_of(lake)
+    with open_run(lake, Registry(settings), job="tune_index") as run:
+        return tune_index(lake, run, model=model, settings=settings), run
 
 
 def stored_vectors(lake):
@@ -47,16 +50,17 @@ def stored_vectors(lake):
 
 
 def brute_force(spec, lake, names, point):
-    """Recall@10 of held-out rows by numpy and one Searcher."""
-    from udfs.search.searcher import Searcher
+    """Recall@10 of held-out rows by numpy and one opened index."""
+    from udfs.search.index import Index
+    from udfs.specs import SearchOptions
 
     ids, xb, at = stored_vectors(lake)
-    searcher, found = Searcher.open(spec.root), []
+    index, found = Index.open(spec.root), []
     for name in names:
         x, own = xb[at[name]], ids[at[name]]
         scores = np.where(ids == own, -np.inf, xb @ x)
         near = set(ids[np.argsort(-scores)[:10]].tolist())
-        hits = searcher.search(x[None], k=11, nprobe=point.nprobe, k_factor=point.k_factor).I[0]
+        hits = index.search(x[None], SearchOptions(11, point.nprobe, point.k_factor)).I[0]
         found.append(len(near & set([i for i in hits.tolist() if i != own][:10])) / 10)
     return np.mean(found)
 
@@ -159,12 +163,18 @@ def search_by_recall(open_lake, lake, run, point):
     from jobs.lake.runs import Run
     from jobs.stages.search.target import find_target, search_spec
 
-    promote(lake, run, index_id=newest_index(lake, model_id="model-a"))
+    index_id = newest_index(lake, model_id="model-a")
+    promote(lake, run, index_id=index_id, limits=settings_of(lake).release)
 
     def spec(*sets):
         searching = open_lake(*sets)
         target = find_target(searching)
-        return search_spec(searching, Run(searching, "search"), target=target, staging="/nowhere")
+        return search_spec(
+            Run(searching, "search", "{}"),
+            settings_of(searching).search,
+            target=target,
+            staging="/nowhere",
+        )
 
     found = spec("search.recall=0.93")
     assert (found.nprobe, found.k_factor) == (point.nprobe, point.k_factor)
@@ -231,7 +241,7 @@ def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(shop, tmp_pa
         asked, "query_id string, text string, image binary, shelf string"
     )
     frame.write.format("delta").save(queries)
-    spec, model = index_to_measure(lake, Registry(lake.settings))
+    spec, model = index_to_measure(lake, Registry(settings_of(lake)), index_id=None)
     report, run = measured(lake, spec, model)
     assert run.counts["queries"] == 9 and run.counts["queries_refused"] == 1
     assert dict(zip(report.asked.query_ids, report.asked.kinds, strict=True)) == {
@@ -257,7 +267,9 @@ def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(shop, tmp_pa
     ):
         broken = shop.lake(*sets)
         with pytest.raises(LakeError, match=words):
-            measured(broken, *index_to_measure(broken, Registry(broken.settings)))
+            measured(
+                broken, *index_to_measure(broken, Registry(settings_of(broken)), index_id=None)
+            )
     of_source = shop.lake("recall.queries=", "recall.segments=title", "recall.held_out=5")
     held, _ = measured(of_source, spec, model)
     assert {s["title"] for s in held.asked.segments} == {

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.lake_settings import settings_of
 from tests.spark.conftest import source_rows
 
 
@@ -218,7 +219,7 @@ def test_a_runs_vectors_and_its_mlflow_run_are_one_query_apart(shop):
     lake, _ = shop.embed()
     row = shop.spark.sql(f"SELECT * FROM {lake.name('vector_lineage')} WHERE id = 'p1'").first()
     assert row.source_table == shop.table and row.source_version == 0
-    run = Registry(lake.settings).client.get_run(row.mlflow_run_id)
+    run = Registry(settings_of(lake)).client.get_run(row.mlflow_run_id)
     assert run.data.tags["run_id"] == row.run_id and run.data.tags["model_id"] == row.model_id
     assert run.data.params["source.table"] == shop.table
     assert run.data.metrics["rows.embedded"] == 3 and run.data.metrics["seconds.embed"] > 0

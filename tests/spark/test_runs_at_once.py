@@ -1,14 +1,18 @@
 """Runs of one lake that commit at the same moment: none of them fails for it, and nothing is written twice."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from pyspark.sql import DataFrame
 
+from jobs.lake.claims import claim
 from jobs.lake.lake import Lake, now
 from jobs.lake.releases import Release
 from jobs.lake.runs import Run
 from jobs.stages.embed.commit import commit
+from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
@@ -23,7 +27,7 @@ def at_once(work, arguments) -> list:
 
 def sessions(lake: Lake) -> list[Lake]:
     """The lake as several jobs have it open: each with temporary views of its own."""
-    return [Lake(lake.spark.newSession(), lake.settings) for _ in range(AT_ONCE)]
+    return [Lake(lake.spark.newSession(), settings_of(lake).lake) for _ in range(AT_ONCE)]
 
 
 def row_of(release_id: int, run_id: str) -> dict:
@@ -33,7 +37,7 @@ def row_of(release_id: int, run_id: str) -> dict:
 
 def test_runs_that_end_at_once_are_all_recorded(open_lake):
     lake = open_lake()
-    runs = [Run(lake, "search_table") for _ in range(2 * AT_ONCE)]
+    runs = [Run(lake, "search_table", "{}") for _ in range(2 * AT_ONCE)]
     at_once(lambda run: run.begin(), runs[:AT_ONCE])
     assert {row.status for row in lake.read("runs").collect()} == {"running"}
     at_once(lambda run: run.end("succeeded"), runs)
@@ -42,20 +46,33 @@ def test_runs_that_end_at_once_are_all_recorded(open_lake):
     assert len(rows) == len(runs)
 
 
+def test_a_run_that_has_written_takes_no_claim(open_lake):
+    run = Run(open_lake(published=False), "vacuum_indexes", "{}")
+    assert run.insert_new("releases", row_of(1, run.run_id), key="release_id")
+    with (
+        pytest.raises(ValueError, match="wrote before it took the claim"),
+        claim(run, name="vacuum_indexes", timeout=1),
+    ):
+        pytest.fail("held")
+
+
 def test_rows_inserted_at_once_are_all_there_and_one_key_once(open_lake):
     lake = open_lake()
     lakes = sessions(lake)
 
     def insert(asked: tuple[Lake, int, str]) -> bool:
         where, release_id, run_id = asked
-        return where.insert_new("releases", row_of(release_id, run_id), key="release_id")
+        run = Run(where, "release", "{}", run_id=run_id)
+        return run.insert_new("releases", row_of(release_id, run_id), key="release_id")
 
     others = [(where, number, f"other-{number}") for number, where in enumerate(lakes)]
     assert at_once(insert, others) == [True] * AT_ONCE
     same = [(where, 10, f"same-{number}") for number, where in enumerate(lakes)]
     assert sorted(at_once(insert, same)) == [False] * (AT_ONCE - 1) + [True]
-    ids = [row.release_id for row in lake.read("releases").collect()]
-    assert sorted(ids) == [*range(AT_ONCE), 10]
+    rows = lake.read("releases").collect()
+    assert sorted(row.release_id for row in rows) == [*range(AT_ONCE), 10]
+    begun = {row.run_id for row in lake.read("runs").where("status = 'running'").collect()}
+    assert {row.by_run for row in rows} < begun, "a run begins with its first write"
 
 
 def embedded(
@@ -74,12 +91,12 @@ def embedded(
     job = SimpleNamespace(
         lake=where,
         model_id=model_id,
-        run=SimpleNamespace(run_id=run_id),
+        run=Run(where, "embed_table", "{}", run_id=run_id),
         source=SimpleNamespace(table="products"),
         claim=SimpleNamespace(require=lambda: None),
     )
     replaces = replaced != (None, None)
-    commit(job, where.spark, staged, rows=2, replaces=replaces)
+    commit(job, staged, rows=2, replaces=replaces)
 
 
 def test_vectors_of_several_models_are_committed_at_once(open_lake):
@@ -91,6 +108,28 @@ def test_vectors_of_several_models_are_committed_at_once(open_lake):
         (f"model-{n}", f"row-{m}") for n in range(AT_ONCE) for m in range(2)
     ]
     assert len({row.vector_id for row in rows}) == len(rows)
+
+
+def test_two_runs_in_one_session_commit_their_own_rows(open_lake, monkeypatch):
+    """Both have made the view of their rows before either reads its own."""
+    lake = open_lake()
+    both, kind = threading.Barrier(2, timeout=60), type(lake.spark.range(1))
+    make = kind.createOrReplaceTempView
+
+    def make_and_wait(frame: DataFrame, name: str) -> None:
+        make(frame, name)
+        both.wait()
+
+    lake.name("vectors"), lake.name("run_events")
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "createOrReplaceTempView", make_and_wait)
+        at_once(lambda n: embedded(lake, f"model-{n}", f"run-{n}"), range(2))
+    rows = lake.read("vectors").collect()
+    assert sorted((row.model_id, row.id, row.content_hash, row.run_id) for row in rows) == [
+        (f"model-{n}", f"row-{m}", f"run-{n}", f"run-{n}") for n in range(2) for m in range(2)
+    ]
+    left = [table.name for table in lake.spark.catalog.listTables() if table.isTemporary]
+    assert not [name for name in left if name.startswith("gme_vectors_")], "views are dropped"
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["new rows", "a changed row"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.lake_settings import settings_of
 from tests.spark.conftest import picture, source_rows
 from udfs.errors import IndexDataError, LakeError
 
@@ -23,11 +24,15 @@ def release(lake):
     from jobs.lake.releases import promote
     from jobs.lake.runs import open_run
     from jobs.stages.index.job import build_index
+    from jobs.stages.index.plan import plan_index
 
-    registry = Registry(lake.settings)
+    settings = settings_of(lake)
+    registry = Registry(settings)
+    model = registry.resolve()
     with open_run(lake, registry, job="build_index") as run:
-        built = build_index(lake, run, model=registry.resolve())
-        return promote(lake, run, index_id=built.spec.index_id)
+        planned = plan_index(lake, settings.index, model=model)
+        built = build_index(lake, run, model=model, planned=planned)
+        return promote(lake, run, index_id=built.spec.index_id, limits=settings.release)
 
 
 def search(lake):
@@ -38,11 +43,13 @@ def search(lake):
     from jobs.stages.search.report import report_table
     from jobs.stages.search.target import find_target
 
-    registry = Registry(lake.settings)
+    settings = settings_of(lake)
+    registry = Registry(settings)
     target = find_target(lake)
     with open_run(lake, registry, job="search_table") as run:
-        report = search_table(lake, run, target=target, model=registry.find(target.model_id))
-        page = report_table(lake, run, target=target, output=report.output)
+        model = registry.find(target.model_id)
+        report = search_table(lake, run, target=target, model=model, settings=settings)
+        page = report_table(lake, run, target=target, output=report.output, settings=settings)
     results: dict[str, list] = {}
     rows = lake.spark.read.format("delta").load(report.output)
     for row in rows.orderBy("query_id", "rank").collect():
@@ -246,7 +253,8 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
     lake, x = open_lake(), unit(700, 16)
     append_vectors(lake, x, model_id="model-a")
     report, _ = build(lake, model_of("model-a", 16))
-    promote(lake, Run(lake, "release"), index_id=report.spec.index_id)
+    limits = settings_of(lake).release
+    promote(lake, Run(lake, "release", "{}"), index_id=report.spec.index_id, limits=limits)
     nearest = np.argsort(-(x @ x[0]))
     names = ",".join(f"'model-a-{n}'" for n in nearest[:300])
     lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id IN ({names})")
@@ -276,7 +284,8 @@ def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_la
     append_vectors(lake, x[600:620], model_id="model-a")
     report, _ = build(lake, model_of("model-a", 16))
     assert (report.extension.fresh, report.extension.gone) == (20, 60)
-    promote(lake, Run(lake, "release"), index_id=report.spec.index_id)
+    limits = settings_of(lake).release
+    promote(lake, Run(lake, "release", "{}"), index_id=report.spec.index_id, limits=limits)
 
     def literal(row):
         return "array(" + ",".join(f"{value!r}" for value in x[row].tolist()) + ")"

@@ -8,6 +8,7 @@ import pytest
 from jobs.lake.registry import Registry
 from jobs.lake.runs import open_run
 from jobs.stages.train.job import train_embedder
+from tests.lake_settings import settings_of
 from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError
 from udfs.gme import Encoder, Row
@@ -33,9 +34,10 @@ SMALL = (
 
 def run_training(open_lake, *sets, root=None):
     lake = open_lake(*SMALL, *sets, root=root)
-    registry = Registry(lake.settings)
+    settings = settings_of(lake)
+    registry = Registry(settings)
     with open_run(lake, registry, job="train_embedder") as run:
-        report = train_embedder(lake.spark, run, registry=registry, settings=lake.settings)
+        report = train_embedder(lake.spark, run, registry=registry, settings=settings)
     return lake, registry, run, report
 
 

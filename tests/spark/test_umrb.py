@@ -15,12 +15,14 @@ from jobs.lake.runs import open_run
 from jobs.settings.conf import profile_named
 from jobs.settings.evaluate import EvaluateSettings
 from jobs.stages.evaluate.data.layouts import read_task
-from jobs.stages.evaluate.data.tasks import DOCUMENTS, JUDGEMENTS, QUERIES, load_tasks
+from jobs.stages.evaluate.data.tasks import load_tasks
 from jobs.stages.evaluate.job import evaluate_retrieval
 from jobs.stages.register import describe_checkpoint
+from tests.lake_settings import settings_of
 from tests.spark.conftest import Shop
 from tests.spark.umrb_data import Item, StandIn, write_umrb
 from udfs import storage
+from udfs.drawing.tasks import DOCUMENTS, JUDGEMENTS, QUERIES
 from udfs.gme import Encoder, Row
 
 
@@ -60,9 +62,9 @@ def given(row, key: str) -> tuple:
 def test_every_dataset_is_read_as_it_was_written(spark, stands):
     read = {stand.task.name: read_task(spark, stand.task) for stand in stands}
     for task in read.values():
-        assert task.documents.dtypes == columns(DOCUMENTS)
-        assert task.queries.dtypes == columns(QUERIES)
-        assert task.judgements.dtypes == columns(JUDGEMENTS)
+        assert task.documents.dtypes == columns(DOCUMENTS.ddl)
+        assert task.queries.dtypes == columns(QUERIES.ddl)
+        assert task.judgements.dtypes == columns(JUDGEMENTS.ddl)
 
     documents = everything([(name, task.documents) for name, task in read.items()])
     expected = [seen(stand, item) for stand in stands for item in stand.documents]
@@ -98,10 +100,11 @@ def test_pictures_of_files_lie_where_the_rows_say(stands):
 
 def test_the_table_is_the_papers(shop: Shop, stands: list[StandIn], data: Path, checkpoint: Path):
     lake = shop.lake("evaluate.tasks=umrb.yaml", f"evaluate.data={data}")
-    registry = Registry(lake.settings)
-    model = registry.register(describe_checkpoint(lake.settings.model), alias="champion")
+    settings = settings_of(lake)
+    registry = Registry(settings)
+    model = registry.register(describe_checkpoint(settings.model), alias="champion")
     with open_run(lake, registry, job="evaluate_retrieval") as run:
-        report = evaluate_retrieval(lake, run, model=model)
+        report = evaluate_retrieval(lake, run, model=model, settings=settings)
     lines = {(line.level, line.name): line for line in report.lines}
     counts = {pair: line.datasets for (level, pair), line in lines.items() if level == "pair"}
     assert counts == {

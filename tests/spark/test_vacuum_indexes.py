@@ -23,9 +23,11 @@ from jobs.stages.index import commit
 from jobs.stages.index import vacuum as vacuuming
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.search.target import find_target
+from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
 from udfs.errors import ActiveRunError, IndexDataError, LakeError
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 pytestmark = pytest.mark.spark
 
@@ -40,7 +42,7 @@ def vacuumed(lake, **options):
 
 
 def done(lake, planned):
-    with record_end(Run(lake, "vacuum_indexes")) as run:
+    with record_end(Run(lake, "vacuum_indexes", "{}")) as run:
         return vacuum(lake, run, planned)
 
 
@@ -110,7 +112,8 @@ def test_what_is_released_newest_or_added_to_stays(open_lake, monkeypatch):
     kept = {other, first, third}
     assert index_ids(lake) == index_ids(lake, "index_shards") == on_disk(lake) == kept
     assert second not in read_marks(lake)
-    assert len(Searcher.open(lake.folder("indexes", third)).search(unit(3, DIM), k=5).I) == 3
+    found = Index.open(lake.folder("indexes", third)).search(unit(3, DIM), SearchOptions(5))
+    assert len(found.I) == 3
     with pytest.raises(LakeError, match=f"has index {second}, which is no longer in"):
         released(lake, rollback)
     runs = lake.read("runs").where("job = 'vacuum_indexes'")
@@ -173,8 +176,8 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     )
 
     def promoted(index_id=old):
-        with record_end(Run(lake, "release")) as run:
-            promote(lake, run, index_id=index_id)
+        with record_end(Run(lake, "release", "{}")) as run:
+            promote(lake, run, index_id=index_id, limits=settings_of(lake).release)
 
     def is_shown_and_whole():
         assert current_release(lake).index_id == find_target(lake).index_id == old
@@ -200,7 +203,7 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     manifest = read_manifest(lake, find_index(lake, old))
 
     def committed():
-        with record_end(Run(lake, "build_index")) as run:
+        with record_end(Run(lake, "build_index", "{}")) as run:
             commit.commit_index(lake, run, manifest)
 
     def refused():
@@ -261,7 +264,7 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
         promoted()
     assert current_release(lake) == before and find_target(lake).index_id == newest
     # A run that was killed while it held an index holds it for a day.
-    hold(lake, Run(lake, "release"), [newest])
+    hold(lake, Run(lake, "release", "{}"), [newest])
     assert read_marks(lake)[newest].mark == "held"
 
 
@@ -269,7 +272,7 @@ def test_the_command_takes_its_claim_and_is_recorded(spark, open_lake, tracking_
     lake = open_lake(f"mlflow.tracking_uri={tracking_uri}")
     append_vectors(lake, unit(30, DIM), model_id="model-a")
     build(lake, model_of("model-a", DIM))
-    context = JobContext(lake.settings)
+    context = JobContext(settings_of(lake))
     context.__dict__["session"] = spark
     command = vacuum_indexes.command.callback.__wrapped__
     for _ in range(2):  # the second finds the claim of the first ended

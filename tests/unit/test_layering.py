@@ -198,27 +198,21 @@ def one_line_docstring_opens_a_module(module: Module, _: list[Module]) -> Iterat
         yield "has no docstring"
 
 
+def only_on_executors_hands_functions_to_spark(module: Module, _: list[Module]) -> Iterator[str]:
+    if module.path != "jobs/driver/on_executors.py":
+        for node in module.attributes():
+            if node.attr in TO_SPARK:
+                yield f"line {node.lineno}: .{node.attr}"
+
+
 def spark_gets_top_level_functions_of_udfs(module: Module, _: list[Module]) -> Iterator[str]:
-    """`partial(function, spec=...)` or `function`, imported from udfs: workers find it by name, and keep its caches."""
+    """`on_executors(rows, function, …)`, imported from udfs: workers find it by name, and keep its caches."""
     known = {s for i in module.imports if i.top == "udfs" for s in i.symbols}
-    partials: dict[str, list[ast.expr]] = {}
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            partials.setdefault(node.targets[0].id, []).append(_function_of(node.value))
-    for node in ast.walk(module.tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
-            continue
-        given = _function_of(node.args[0])
-        names = partials.get(given.id, [given]) if isinstance(given, ast.Name) else [given]
-        by_name = all(isinstance(name, ast.Name) and name.id in known for name in names)
-        if node.func.attr in TO_SPARK and not by_name:
-            yield f"line {node.lineno}: {node.func.attr}({ast.unparse(given):.60})"
-
-
-def _function_of(given: ast.expr) -> ast.expr:
-    """`function` of `partial(function, …)`, or what was given."""
-    is_partial = isinstance(given, ast.Call) and ast.unparse(given.func).endswith("partial")
-    return given.args[0] if is_partial else given
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("on_executors"):
+            given = ast.unparse(node.args[1])
+            if given not in known:
+                yield f"line {node.lineno}: on_executors({given:.60})"
 
 
 Rule = Callable[[Module, list[Module]], Iterator[str]]
@@ -282,7 +276,7 @@ RULES: list[tuple[Rule, tuple[str, str], tuple[str, str]]] = [
     (
         no_rdd_api,
         ("jobs/driver/a.py", "frame.rdd.map(len)"),
-        ("jobs/driver/a.py", "frame.mapInArrow(f, s)"),
+        ("jobs/driver/a.py", "on_executors(frame, f)"),
     ),
     (absolute_imports, ("udfs/gme/a.py", "from . import b"), ("udfs/gme/a.py", "import udfs")),
     (no_drawer_modules, ("udfs/utils.py", ""), ("udfs/utilisation.py", "")),
@@ -292,9 +286,14 @@ RULES: list[tuple[Rule, tuple[str, str], tuple[str, str]]] = [
         ("udfs/a.py", '"""What it is for."""'),
     ),
     (
+        only_on_executors_hands_functions_to_spark,
+        ("jobs/a.py", "from udfs.b import f\nframe.mapInArrow(f, 'a int')"),
+        ("jobs/driver/on_executors.py", "frame.mapInArrow(f, 'a int')"),
+    ),
+    (
         spark_gets_top_level_functions_of_udfs,
-        ("jobs/a.py", "from udfs.b import f\nframe.mapInArrow(lambda b: f(b), 'a int')"),
-        ("jobs/a.py", "from udfs.b import f\nframe.mapInArrow(partial(f, spec=s), 'a int')"),
+        ("jobs/a.py", "from udfs.b import f\non_executors(frame, lambda b: f(b), spec=s)"),
+        ("jobs/a.py", "from udfs.b import f\non_executors(frame, f, spec=s)"),
     ),
 ]
 NEIGHBOURS = [Module("udfs/b.py", "import torch"), Module("jobs/b.py", "")]

@@ -93,6 +93,8 @@ class Linted:
             yield from (bad for part in parts for bad in self._unsafe(part, function, seen))
         elif isinstance(node, ast.Name) and node.id in seen:
             return  # a name made of itself: its other values tell
+        elif isinstance(node, ast.Name) and node.id in _sql_parameters(function):
+            return  # a method that takes SQL: what its callers hand over is looked at there
         elif isinstance(node, ast.Name):
             seen |= {node.id}
             values = self._values(node.id, function)
@@ -131,6 +133,13 @@ def _assigned(name: str, scope: ast.AST) -> Iterator[ast.expr]:
             yield node.iter
         elif _is_method(node, _ADDING) and _names(node.func.value) == [name]:
             yield from node.args[-1:]
+
+
+def _sql_parameters(function: ast.AST) -> set[str]:
+    """Names of the SQL that a method of a name in TAKES_SQL is given: by name alone, so that callers say which it is."""
+    if isinstance(function, ast.FunctionDef) and function.name in TAKES_SQL:
+        return {argument.arg for argument in function.args.kwonlyargs}
+    return set()
 
 
 _ADDING = {"append", "insert", "extend"}
@@ -214,6 +223,10 @@ def test_all_that_gets_into_sql_is_quoted():
         'spark.sql(f"SELECT * FROM {other.name(1)}")',
         'for c in columns:\n    spark.sql(f"ALTER TABLE t DROP COLUMN {c}")',
         'table = literal(1)\ndef f(table):\n    table = g()\n    spark.sql(f"DROP TABLE {table}")',
+        'run.merge("t", rows, on=f"t.id = {row_id}")',
+        'then = f"WHEN MATCHED AND t.id = {row_id} THEN DELETE"\nrun.merge("t", rows, then=then)',
+        'def merge(self, name, *, on):\n    spark.sql(f"MERGE INTO {name} t USING s ON {on}")',
+        'def match(self, *, on):\n    spark.sql(f"MERGE INTO t USING s ON {on}")',
     ],
 )
 def test_a_violation_is_seen(source):
@@ -238,6 +251,8 @@ def test_a_violation_is_seen(source):
         "def f(spark, text):\n    spark.sql(text)",
         'parts = [identifier(a)]\nparts.append(f"{identifier(b)} STRING")\nrows.where(", ".join(parts))',
         "path.joinpath(name).format(other)",
+        'def merge(self, *, on, then):\n    spark.sql(f"MERGE INTO t USING s ON {on} {then}")',
+        'run.merge("t", rows, on=f"t.id = {literal(row_id)}", then="WHEN MATCHED THEN DELETE")',
     ],
 )
 def test_what_is_quoted_is_let_pass(source):

@@ -4,11 +4,13 @@ import ast
 import functools
 import importlib
 import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark import cloudpickle
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from udfs.drawing import CatalogueSpec
 from udfs.drawing.tasks import DrawnTaskSpec
@@ -28,6 +30,7 @@ from udfs.specs import (
     ModelProfile,
     ModelSpec,
     ReadSpec,
+    SearchOptions,
     SearchSpec,
 )
 from udfs.training.negatives import NegativesSpec
@@ -39,8 +42,9 @@ MODEL = ModelSpec(URI, "0123456789abcdef", 3584, "f" * 64, "bfloat16", ModelProf
 PLAN = IndexPlan("OPQ64_256,IVF65536_HNSW32,PQ64x4fs", "ip", 65536, 64, 10**7, "fp16", 64, 10)
 INDEX = IndexSpec("index-0123456789", URI, MODEL.model_id, 3584, 10**6, PLAN)
 FILE = FileRecord("quantizer-" + "f" * 64, "f" * 64, 10**10)
+OPTIONS = SearchOptions(1000, 16384, 1000)
 SEARCH = SearchSpec(
-    URI, MODEL.model_id, 10, 64, 10, URI, URI, URI, URI, URI, max_per=3, min_score=0.123
+    URI, MODEL.model_id, OPTIONS, "f" * 64, URI, URI, URI, URI, URI, max_per=3, min_score=0.123
 )
 TRUTH_KEY = TruthKey("t" * 36, 10**6, MODEL.model_id, "f" * 32, 1000)
 TRUTH = TruthSpec(TRUTH_KEY, URI, URI, 3584)
@@ -79,7 +83,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def _handed_to_spark() -> set[str]:
-    """Every name imported from udfs that stands in a call of mapInArrow, or in a partial, in `jobs`."""
+    """Every function of udfs that a call of `on_executors` names in `jobs`."""
     found = set()
     for path in (ROOT / "jobs").rglob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))
@@ -89,11 +93,9 @@ def _handed_to_spark() -> set[str]:
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("udfs")
             for alias in node.names
         }
-        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args):
-            called = ast.unparse(call.func).rpartition(".")[2]
-            given = call.args[0]
-            name = given.id if isinstance(given, ast.Name) else ""
-            if called in {"mapInArrow", "partial"} and name in modules:
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            if ast.unparse(call.func) == "on_executors":
+                name = ast.unparse(call.args[1])
                 found.add(f"{modules[name]}.{name}")
     return found
 
@@ -121,6 +123,14 @@ def test_functions_cross_the_wire_small_and_by_reference(name: str) -> None:
     again = cloudpickle.loads(pickled)
     assert again.func is function.func
     assert again.keywords == function.keywords
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_functions_give_the_same_columns_to_spark_and_in_arrow(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    columns = getattr(importlib.import_module(module), attribute).gives
+    written = re.sub(r"(\w):? (\w)", r"\1:\2", columns.ddl).replace(", ", ",")
+    assert from_arrow_schema(columns.arrow).simpleString() == f"struct<{written}>"
 
 
 def test_a_closure_is_seen_as_pickled_by_value() -> None:

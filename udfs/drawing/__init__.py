@@ -3,7 +3,6 @@
 from udfs.drawing.catalogue import (
     CATALOGUE_INPUT,
     CATALOGUE_OUTPUT,
-    CATALOGUE_SCHEMA,
     CatalogueSpec,
     catalogue_row,
     catalogue_rows,
@@ -15,7 +14,6 @@ from udfs.drawing.splits import COMBINATIONS, Combination, held_out, split_of
 __all__ = [
     "CATALOGUE_INPUT",
     "CATALOGUE_OUTPUT",
-    "CATALOGUE_SCHEMA",
     "COLOURS",
     "COMBINATIONS",
     "KINDS",

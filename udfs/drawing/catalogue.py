@@ -10,26 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.drawing.broken import FAULTS, Fault, break_picture
 from udfs.drawing.scenes import draw_jpeg
 from udfs.drawing.splits import COMBINATIONS, HELD_OUT_SEED, Combination, split_of
 from udfs.drawing.words import description, title
 
-CATALOGUE_INPUT = "number bigint"
-CATALOGUE_OUTPUT = (
+CATALOGUE_INPUT = Columns("number bigint")
+CATALOGUE_OUTPUT = Columns(
     "id string, title string, description string, kind string, colour string, pattern string, "
     "price double, split string, image binary"
-)
-CATALOGUE_SCHEMA = pa.schema(
-    [
-        *(
-            (name, pa.string())
-            for name in ("id", "title", "description", "kind", "colour", "pattern")
-        ),
-        ("price", pa.float64()),
-        ("split", pa.string()),
-        ("image", pa.binary()),
-    ]
 )
 _BATCH_ROWS = 256  # about 3 MB of JPEG in one Arrow batch
 
@@ -89,7 +79,7 @@ def _shuffle(seed: int) -> list[Combination]:
 
 
 def catalogue_row(number: int, *, spec: CatalogueSpec) -> dict[str, Any]:
-    """Row `number` with the columns of `CATALOGUE_SCHEMA`; `id` depends on the number alone, so a new seed changes a row."""
+    """Row `number` with the columns of `CATALOGUE_OUTPUT`; `id` depends on the number alone, so a new seed changes a row."""
     facts = product(number, spec=spec)
     image: bytes | None = None
     if facts.has_picture:
@@ -112,6 +102,7 @@ def catalogue_rows(n: int, *, seed: int) -> Iterator[dict[str, Any]]:
     return (catalogue_row(number, spec=spec) for number in range(n))
 
 
+@gives(CATALOGUE_OUTPUT)
 def draw_batches(
     batches: Iterator[pa.RecordBatch], *, spec: CatalogueSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -120,4 +111,4 @@ def draw_batches(
         numbers = batch.column(0).to_pylist()
         for start in range(0, len(numbers), _BATCH_ROWS):
             rows = [catalogue_row(n, spec=spec) for n in numbers[start : start + _BATCH_ROWS]]
-            yield pa.RecordBatch.from_pylist(rows, schema=CATALOGUE_SCHEMA)
+            yield pa.RecordBatch.from_pylist(rows, schema=CATALOGUE_OUTPUT.arrow)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.drawing.scenes import COLOURS, KINDS, PATTERN_NAMES, draw_jpeg
 from udfs.drawing.splits import COMBINATIONS, HELD_OUT_SEED, Combination, held_out
 from udfs.drawing.words import change_text, query_text
@@ -27,27 +28,12 @@ SIZE = 224  # pixels, as in the catalogue
 VIEWS = 6  # documents of each held-out product
 _TEXTS = 2  # text queries of each
 
-_DOCUMENT_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("image", pa.binary()),
-        ("image_uri", pa.string()),
-    ]
+DOCUMENTS = Columns("id string, text string, image binary, image_uri string")
+QUERIES = Columns(
+    "query_id string, text string, image binary, image_uri string, instruction string, "
+    "self_id string"
 )
-_QUERY_SCHEMA = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("text", pa.string()),
-        ("image", pa.binary()),
-        ("image_uri", pa.string()),
-        ("instruction", pa.string()),
-        ("self_id", pa.string()),
-    ]
-)
-_JUDGEMENT_SCHEMA = pa.schema(
-    [("query_id", pa.string()), ("id", pa.string()), ("score", pa.int32())]
-)
+JUDGEMENTS = Columns("query_id string, id string, score int")
 
 
 @dataclass(frozen=True)
@@ -84,6 +70,7 @@ def query_count(spec: DrawnTaskSpec) -> int:
     return len(draw_queries(spec.pair, spec.seed))
 
 
+@gives(DOCUMENTS)
 def document_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DrawnTaskSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -94,9 +81,10 @@ def document_batches(
             {"id": name, "image": draw_view(shown, f"corpus/{view}", seed=spec.seed)}
             for name, shown, view in rows
         ]
-        yield pa.RecordBatch.from_pylist(drawn, schema=_DOCUMENT_SCHEMA)
+        yield pa.RecordBatch.from_pylist(drawn, schema=DOCUMENTS.arrow)
 
 
+@gives(QUERIES)
 def query_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DrawnTaskSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -114,9 +102,10 @@ def query_batches(
             }
             for query in queries
         ]
-        yield pa.RecordBatch.from_pylist(rows, schema=_QUERY_SCHEMA)
+        yield pa.RecordBatch.from_pylist(rows, schema=QUERIES.arrow)
 
 
+@gives(JUDGEMENTS)
 def judgement_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DrawnTaskSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -131,7 +120,7 @@ def judgement_batches(
             for query in queries
             for name in by_product[query.wanted]
         ]
-        yield pa.RecordBatch.from_pylist(rows, schema=_JUDGEMENT_SCHEMA)
+        yield pa.RecordBatch.from_pylist(rows, schema=JUDGEMENTS.arrow)
 
 
 @cache

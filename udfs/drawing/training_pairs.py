@@ -10,19 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.drawing import Combination, draw_jpeg
 from udfs.drawing.tasks import ATTRIBUTES, SIZE, VALUES, Attribute
 from udfs.drawing.training_rows import INSTRUCTIONS
 from udfs.drawing.words import change_text, query_text
-from udfs.training.data import PAIRS_SCHEMA
 from udfs.training.pictures import train_combinations
 from udfs.training.spec import DrawnSpec
 
-DRAWN_PAIRS_OUTPUT = (
+DRAWN_PAIRS_OUTPUT = Columns(
     "direction string, instruction string, query_text string, query_image binary, positive_image binary, "
     "positive_id string"
 )
-_SCHEMA = pa.schema([PAIRS_SCHEMA.field(c.split()[0]) for c in DRAWN_PAIRS_OUTPUT.split(", ")])
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,14 @@ def draw_pair(number: int, *, spec: DrawnPairsSpec) -> dict[str, Any]:
     }
 
 
+@gives(DRAWN_PAIRS_OUTPUT)
 def draw_pair_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DrawnPairsSpec
 ) -> Iterator[pa.RecordBatch]:
     """DRAWN_PAIRS_OUTPUT rows of the numbers in the first column."""
     for batch in batches:
         rows = [draw_pair(number, spec=spec) for number in batch.column(0).to_pylist()]
-        yield pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
+        yield pa.RecordBatch.from_pylist(rows, schema=DRAWN_PAIRS_OUTPUT.arrow)
 
 
 @cache

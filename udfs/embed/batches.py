@@ -11,6 +11,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.embed.row_watch import RowWatch
 from udfs.embed.rows_done import RowsDone
 from udfs.errors import RowRejected
@@ -24,28 +25,17 @@ from udfs.serving.wire import REQUEST_BYTES, REQUEST_ROWS, EncodeReply
 from udfs.specs import EmbedSpec, ModelProfile
 from udfs.strings import python_values, require_utf8
 
-EMBED_INPUT = (
+EMBED_INPUT = Columns(
     "key string, text string, image binary, image_uri string, instruction string, is_query boolean"
 )
-EMBED_OUTPUT = (
+EMBED_OUTPUT = Columns(
     "key string, status string, error string, embedding array<float>, server string, tokens int, "
     "prepare_seconds double, model_seconds double"
-)
-EMBED_OUTPUT_ARROW = pa.schema(
-    [
-        ("key", pa.string()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("embedding", pa.list_(pa.float32())),
-        ("server", pa.string()),
-        ("tokens", pa.int32()),
-        ("prepare_seconds", pa.float64()),
-        ("model_seconds", pa.float64()),
-    ]
 )
 _WORDS = {"text": "text", "image_uri": "image path", "instruction": "instruction"}
 
 
+@gives(EMBED_OUTPUT)
 def embed_batches(
     batches: Iterator[pa.RecordBatch], *, spec: EmbedSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -111,7 +101,7 @@ class _Work:
     def take_finished(self) -> Iterator[pa.RecordBatch]:
         """Complete batches, as long as none before them is incomplete."""
         while self._open and self._open[0].complete:
-            yield self._open.popleft().to_arrow(EMBED_OUTPUT_ARROW)
+            yield self._open.popleft().to_arrow(EMBED_OUTPUT.arrow)
 
     def _send(self, results: BatchResults, rows: dict[int, Prepared]) -> list[Prepared]:
         results.unanswered += 1

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.errors import ImageRejected, RowRejected
 from udfs.files.image_files import read_image
 from udfs.gme.images import decode_image
 from udfs.specs import ReadSpec
 from udfs.strings import python_values
 
-PREVIEW_INPUT = "id string, text string, image binary, image_uri string"
-PREVIEW_OUTPUT = "id string, text string, image binary"
+PREVIEW_INPUT = Columns("id string, text string, image binary, image_uri string")
+PREVIEW_OUTPUT = Columns("id string, text string, image binary")
 PREVIEW_SIDE = 320  # pixels of the longer side, at most
-_OUTPUT = pa.schema([("id", pa.string()), ("text", pa.string()), ("image", pa.binary())])
 
 
+@gives(PREVIEW_OUTPUT)
 def preview_batches(
     batches: Iterator[pa.RecordBatch], *, spec: ReadSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -29,8 +30,7 @@ def preview_batches(
     for batch in batches:
         columns = (batch.column("image").to_pylist(), python_values(batch.column("image_uri")))
         images = [_small(image, uri, spec) for image, uri in zip(*columns, strict=True)]
-        made = [batch.column("id"), batch.column("text"), pa.array(images, pa.binary())]
-        yield pa.RecordBatch.from_arrays(made, schema=_OUTPUT)
+        yield PREVIEW_OUTPUT.batch(batch.column("id"), batch.column("text"), images)
 
 
 def _small(image: bytes | None, uri: str | None, spec: ReadSpec) -> bytes | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from udfs.columns import Columns, gives
+from udfs.files.image_files import stamp_images_of
 from udfs.specs import ReadSpec
+from udfs.strings import arrow_strings, python_values
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-STAMP_OUTPUT = "id STRING, row_hash STRING, commit_version BIGINT, image_stamp STRING"
+STAMP_OUTPUT = Columns("id string, row_hash string, commit_version bigint, image_stamp string")
 
 
+@gives(STAMP_OUTPUT)
 def stamp_images(batches: Iterator[pa.RecordBatch], *, spec: ReadSpec) -> Iterator[pa.RecordBatch]:
     """Batches of (id, row_hash, commit_version, image_uri) to (…, image_stamp).
 
@@ -20,16 +22,8 @@ def stamp_images(batches: Iterator[pa.RecordBatch], *, spec: ReadSpec) -> Iterat
     seen as a change), `uri|reason` where it cannot be looked at, and null where the row names no file. Ids pass
     as they are: they need not be UTF-8.
     """
-    import pyarrow as pa
-
-    from udfs.files.image_files import stamp_images_of
-    from udfs.strings import arrow_strings, python_values
-
     for batch in batches:
         uris = python_values(batch["image_uri"])
         made = stamp_images_of((uri for uri in uris if uri is not None), spec=spec)
         stamps = arrow_strings([None if uri is None else next(made) for uri in uris])
-        columns = [batch["id"], batch["row_hash"], batch["commit_version"], stamps]
-        yield pa.RecordBatch.from_arrays(
-            columns, ["id", "row_hash", "commit_version", "image_stamp"]
-        )
+        yield STAMP_OUTPUT.batch(batch["id"], batch["row_hash"], batch["commit_version"], stamps)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
 from udfs.index.drift import quantizer_error
 from udfs.index.files import FileRecord, fetch_verified
@@ -24,23 +25,10 @@ from udfs.index.usage import UsageMeter
 from udfs.index.vectors import Floats, Ints, floats_of
 from udfs.specs import IndexSpec
 
-TRAIN_INPUT = "embedding array<float>"
-TRAIN_OUTPUT = "record string, seconds double, peak_bytes bigint"
-SHARD_INPUT = "shard int, vector_id bigint, id string, embedding array<float>"
-SHARD_OUTPUT = "shard int, rows bigint, record string, seconds double, peak_bytes bigint"
-
-_TRAIN_ARROW = pa.schema(
-    [("record", pa.string()), ("seconds", pa.float64()), ("peak_bytes", pa.int64())]
-)
-_SHARD_ARROW = pa.schema(
-    [
-        ("shard", pa.int32()),
-        ("rows", pa.int64()),
-        ("record", pa.string()),
-        ("seconds", pa.float64()),
-        ("peak_bytes", pa.int64()),
-    ]
-)
+TRAIN_INPUT = Columns("embedding array<float>")
+TRAIN_OUTPUT = Columns("record string, seconds double, peak_bytes bigint")
+SHARD_INPUT = Columns("shard int, vector_id bigint, id string, embedding array<float>")
+SHARD_OUTPUT = Columns("shard int, rows bigint, record string, seconds double, peak_bytes bigint")
 
 
 @dataclass(frozen=True)
@@ -52,6 +40,7 @@ class ShardsSpec:
     quantizer_root: str
 
 
+@gives(TRAIN_OUTPUT)
 def train_batches(
     batches: Iterator[pa.RecordBatch], *, spec: IndexSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -74,10 +63,10 @@ def train_batches(
     with faiss_threads(1):
         error = quantizer_error(data, xt[:rows])
     record = publish_quantizer(data, spec.root, rows=rows, error=error)
-    values = [json.dumps(asdict(record)), meter.core_seconds, meter.peak_bytes]
-    yield pa.record_batch([[value] for value in values], schema=_TRAIN_ARROW)
+    yield TRAIN_OUTPUT.batch([json.dumps(asdict(record))], [meter.core_seconds], [meter.peak_bytes])
 
 
+@gives(SHARD_OUTPUT)
 def build_batches(
     batches: Iterator[pa.RecordBatch], *, spec: ShardsSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -143,8 +132,7 @@ def _finish(writer: ShardWriter, meter: UsageMeter) -> pa.RecordBatch:
     record: ShardRecord = writer.finish()
     values = [record.shard, record.rows, json.dumps(asdict(record))]
     values += [meter.core_seconds, meter.peak_bytes]
-    columns = [pa.array([v], field.type) for v, field in zip(values, _SHARD_ARROW, strict=True)]
-    return pa.record_batch(columns, schema=_SHARD_ARROW)
+    return SHARD_OUTPUT.batch(*([value] for value in values))
 
 
 def _what(spec: IndexSpec) -> str:

@@ -10,15 +10,15 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.files import FileRecord, fetch_verified
 from udfs.index.plan import inner_index, transforms
 from udfs.index.threads import faiss_threads
 from udfs.index.vectors import Floats, floats_of
 
 SAMPLE_ROWS = 4096  # the mean of as many squared errors is known to about a hundredth
-DRIFT_INPUT = "embedding array<float>"
-DRIFT_OUTPUT = "error double"
-_DRIFT_ARROW = pa.schema([("error", pa.float64())])
+DRIFT_INPUT = Columns("embedding array<float>")
+DRIFT_OUTPUT = Columns("error double")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def quantizer_error(quantizer: bytes, x: Floats) -> float | None:
     return float((outside + np.einsum("ij,ij->i", rest, rest)).mean(dtype=np.float64))
 
 
+@gives(DRIFT_OUTPUT)
 def drift_batches(
     batches: Iterator[pa.RecordBatch], *, spec: DriftSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -64,4 +65,4 @@ def drift_batches(
     with faiss_threads(1):
         error = quantizer_error(data, x)
     if error is not None:
-        yield pa.record_batch([[error]], schema=_DRIFT_ARROW)
+        yield DRIFT_OUTPUT.batch([error])

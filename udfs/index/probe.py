@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.plan import (
     build_empty,
     inner_index,
@@ -28,8 +29,7 @@ from udfs.index.usage import resident_bytes
 from udfs.index.vectors import Floats
 from udfs.specs import IndexPlan, IndexSpec
 
-PROBE_OUTPUT = "speed string"
-_PROBE_ARROW = pa.schema([("speed", pa.string())])
+PROBE_OUTPUT = Columns("speed string")
 _PRODUCTS = 4e9  # of one timed step: some .05 s of a core, long enough for its clock
 _ROWS = (512, 4096)
 _SAMPLE_PER_CENTROID = 256  # faiss trains codes on no more rows for each of their centroids
@@ -54,6 +54,7 @@ class Speed:
         return self.rotation_seconds + self.codes_seconds + kmeans
 
 
+@gives(PROBE_OUTPUT)
 def probe_batches(
     batches: Iterator[pa.RecordBatch], *, spec: IndexSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -61,7 +62,7 @@ def probe_batches(
     for _ in batches:
         pass
     speed = probe(spec.plan, spec.dim)
-    yield pa.record_batch([[json.dumps(asdict(speed))]], schema=_PROBE_ARROW)
+    yield PROBE_OUTPUT.batch([json.dumps(asdict(speed))])
 
 
 def probe(plan: IndexPlan, dim: int) -> Speed:

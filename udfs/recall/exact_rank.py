@@ -8,18 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.vectors import Floats, Ints, floats_of
 from udfs.search.exact import MISSING, exact_topk
 
-RANK_OUTPUT = "task string, query_id string, vector_id bigint, score double"
-_RANK_SCHEMA = pa.schema(
-    [
-        ("task", pa.string()),
-        ("query_id", pa.string()),
-        ("vector_id", pa.int64()),
-        ("score", pa.float64()),
-    ]
-)
+RANK_OUTPUT = Columns("task string, query_id string, vector_id bigint, score double")
 _QUERIES = 1024  # of one matrix product
 _ROWS = 16_384
 
@@ -32,6 +25,7 @@ class RankSpec:
     dim: int
 
 
+@gives(RANK_OUTPUT)
 def rank_block(queries: pa.Table, vectors: pa.Table, *, spec: RankSpec) -> pa.Table:
     """The spec.k best of `vectors` (vector_id, embedding) for each of `queries` (task, query_id, embedding).
 
@@ -47,8 +41,8 @@ def rank_block(queries: pa.Table, vectors: pa.Table, *, spec: RankSpec) -> pa.Ta
         taken = pa.array(rows)
         values = [part["task"].take(taken), part["query_id"].take(taken)]
         values += [pa.array(I[rows, columns]), pa.array(D[rows, columns].astype(np.float64))]
-        found.append(pa.Table.from_arrays(values, schema=_RANK_SCHEMA))
-    return pa.concat_tables(found) if found else _RANK_SCHEMA.empty_table()
+        found.append(pa.Table.from_arrays(values, schema=RANK_OUTPUT.arrow))
+    return pa.concat_tables(found) if found else RANK_OUTPUT.arrow.empty_table()
 
 
 def _blocks(vectors: pa.Table, dim: int) -> Iterator[tuple[Ints, Floats]]:

@@ -5,32 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.points import Point
 from udfs.index.vectors import Floats, Ints
 from udfs.recall.query_set import QuerySet, read_query_set
 from udfs.recall.recall import Shares, recall_by_query
 from udfs.recall.truth import Truth, TruthKey, read_truth
 from udfs.search.exact import MISSING
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
-MEASURE_OUTPUT = "query int, nprobe int, k_factor int, recall double, first double, ms double"
-PRICE_OUTPUT = "query int, nprobe int, k_factor int, recall double"
-_MEASURE_ARROW = pa.schema(
-    [
-        ("query", pa.int32()),
-        ("nprobe", pa.int32()),
-        ("k_factor", pa.int32()),
-        ("recall", pa.float64()),
-        ("first", pa.float64()),
-        ("ms", pa.float64()),
-    ]
-)
-_PRICE_ARROW = pa.schema(list(_MEASURE_ARROW)[:4])
+PRICE_OUTPUT = Columns("query int, nprobe int, k_factor int, recall double")
+MEASURE_OUTPUT = Columns(f"{PRICE_OUTPUT.ddl}, first double, ms double")
 ENOUGH = 0.9995  # mean recall beyond which more lists are not priced
 _BLOCK_QUERIES = 64
 
@@ -47,19 +37,16 @@ class MeasureSpec:
     manifest_sha256: str | None = None  # as `SearchSpec` has it
 
 
-class CodeOrder(Searcher):
-    """A searcher that also tells in which order its codes alone put the rows."""
-
-    def rank_by_codes(self, xq: Floats, n: int, nprobe: int) -> Ints:
-        """vector_ids int64 (q, n) of the best rows by their codes in `nprobe` lists; -1 where those hold fewer."""
-        rows = np.full((len(xq), n), MISSING, np.int64)
-        for start in range(0, len(xq), _BLOCK_QUERIES):
-            at = slice(start, start + _BLOCK_QUERIES)
-            xr = self._source.rotate(xq[at])
-            rows[at] = self._source.candidates(xr, n, nprobe, self.alive)[1]
-        return np.where(rows == MISSING, MISSING, self._vector_ids(rows))
+def rank_by_codes(index: Index, xq: Floats, n: int, nprobe: int) -> Ints:
+    """vector_ids int64 (q, n) of the best rows by their codes in `nprobe` lists; -1 where those hold fewer."""
+    rows = np.full((len(xq), n), MISSING, np.int64)
+    for start in range(0, len(xq), _BLOCK_QUERIES):
+        at = slice(start, start + _BLOCK_QUERIES)
+        rows[at] = index.candidates(index.rotate(xq[at]), n, nprobe)[1]
+    return index.vector_ids(rows)
 
 
+@gives(MEASURE_OUTPUT)
 def measure_batches(
     batches: Iterator[pa.RecordBatch], *, spec: MeasureSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -72,19 +59,18 @@ def measure_batches(
         pass
     queries, truth = read_query_set(spec.queries), read_truth(spec.truth, spec.key)
     k = spec.key.k
-    searcher = Searcher.open(
-        spec.root, model_id=spec.key.model_id, manifest_sha256=spec.manifest_sha256
-    )
+    index = Index.open(spec.root, model_id=spec.key.model_id, manifest_sha256=spec.manifest_sha256)
     widest = max(spec.points, key=lambda p: (p.nprobe, p.k_factor))
-    searcher.search(queries.xq, k=k, nprobe=widest.nprobe, k_factor=widest.k_factor)
+    index.search(queries.xq, SearchOptions(k, widest.nprobe, widest.k_factor))
     for point in spec.points:
-        I, ms = _time_searches(searcher, queries, k, point)
+        I, ms = _time_searches(index, queries, k, point)
         recall = recall_by_query(I, truth.I, k, D_exact=truth.D)
         first = recall_by_query(I, truth.I, 1, D_exact=truth.D)
         columns = _point_columns(len(I), point) | {"recall": recall, "first": first, "ms": ms}
-        yield pa.record_batch(list(columns.values()), schema=_MEASURE_ARROW)
+        yield MEASURE_OUTPUT.batch(*columns.values())
 
 
+@gives(PRICE_OUTPUT)
 def price_batches(
     batches: Iterator[pa.RecordBatch], *, spec: MeasureSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -96,22 +82,19 @@ def price_batches(
     for _ in batches:
         pass
     queries, truth = read_query_set(spec.queries), read_truth(spec.truth, spec.key)
-    opened = CodeOrder.open(
-        spec.root, model_id=spec.key.model_id, manifest_sha256=spec.manifest_sha256
-    )
-    searcher = cast(CodeOrder, opened)
+    index = Index.open(spec.root, model_id=spec.key.model_id, manifest_sha256=spec.manifest_sha256)
     for nprobe in sorted({point.nprobe for point in spec.points}):
         factors = sorted(p.k_factor for p in spec.points if p.nprobe == nprobe)
-        priced = _price(searcher, (queries, truth), spec.key.k, nprobe, factors)
+        priced = _price(index, (queries, truth), spec.key.k, nprobe, factors)
         for k_factor, recall in zip(factors, priced, strict=True):
             columns = _point_columns(len(recall), Point(nprobe, k_factor)) | {"recall": recall}
-            yield pa.record_batch(list(columns.values()), schema=_PRICE_ARROW)
+            yield PRICE_OUTPUT.batch(*columns.values())
         if priced[-1].mean() >= ENOUGH:
             return
 
 
 def _price(
-    searcher: CodeOrder,
+    index: Index,
     asked: tuple[QuerySet, Truth],
     k: int,
     nprobe: int,
@@ -119,21 +102,19 @@ def _price(
 ) -> list[Shares]:
     """Recall of each query, float64 (q,), for each factor in ascending order."""
     queries, truth = asked
-    n = min(k * factors[-1] + 1, searcher.rows)
-    I = _without_own(searcher.rank_by_codes(queries.xq, n, nprobe), queries.own)
+    n = min(k * factors[-1] + 1, index.rows)
+    I = _without_own(rank_by_codes(index, queries.xq, n, nprobe), queries.own)
     return [recall_by_query(I[:, : k * factor], truth.I, k, D_exact=truth.D) for factor in factors]
 
 
-def _time_searches(
-    searcher: Searcher, queries: QuerySet, k: int, point: Point
-) -> tuple[Ints, Shares]:
+def _time_searches(index: Index, queries: QuerySet, k: int, point: Point) -> tuple[Ints, Shares]:
     """Results without the query's own row, int64 (q, k), and milliseconds (q,)."""
     I = np.full((len(queries.xq), k), MISSING, np.int64)
     ms = np.empty(len(I), np.float64)
     for q, own in enumerate(queries.own):
         fetch, xq = k + int(own != MISSING), queries.xq[q : q + 1]
         start = time.perf_counter()
-        found = searcher.search(xq, k=fetch, nprobe=point.nprobe, k_factor=point.k_factor)
+        found = index.search(xq, SearchOptions(fetch, point.nprobe, point.k_factor))
         ms[q] = (time.perf_counter() - start) * 1e3
         mine = found.I[0][found.I[0] != own][:k]
         I[q, : len(mine)] = mine

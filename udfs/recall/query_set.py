@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from udfs import storage
+from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
 from udfs.index.manifest import publish_bytes
 from udfs.index.vectors import Floats, Ints, floats_of, unit_vectors
 from udfs.search.exact import MISSING
 from udfs.strings import arrow_strings, python_values
 
-QUERY_SET_INPUT = "query_id string, own bigint, embedding array<float>"
-QUERY_SET_OUTPUT = "query_set string, query_ids array<string>"
-_OUTPUT_ARROW = pa.schema([("query_set", pa.string()), ("query_ids", pa.list_(pa.string()))])
+QUERY_SET_INPUT = Columns("query_id string, own bigint, embedding array<float>")
+QUERY_SET_OUTPUT = Columns("query_set string, query_ids array<string>")
 _MAX_BYTES = 8 << 30
 
 
@@ -49,6 +49,7 @@ def query_set_path(folder: str, query_set: str) -> str:
     return storage.join(folder, f"{query_set}.queries.arrow")
 
 
+@gives(QUERY_SET_OUTPUT)
 def write_query_set(
     batches: Iterator[pa.RecordBatch], *, spec: QuerySetSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -70,7 +71,7 @@ def write_query_set(
     publish_bytes(_encode(queries), spec.folder, f"{name}.queries.arrow")
     ends = pa.array([0, len(queries.query_ids)], pa.int32())
     names = pa.ListArray.from_arrays(ends, arrow_strings(queries.query_ids))
-    yield pa.record_batch([pa.array([name]), names], schema=_OUTPUT_ARROW)
+    yield QUERY_SET_OUTPUT.batch([name], names)
 
 
 def read_query_set(path: str) -> QuerySet:

@@ -13,23 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from udfs import storage
+from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
 from udfs.index.manifest import publish_bytes
 from udfs.index.vectors import Floats, Ints, floats_of
 from udfs.recall.query_set import read_query_set
 from udfs.search.exact import MISSING, exact_topk, merge_topk, top_order
 
-NEAREST_INPUT = "vector_id bigint, embedding array<float>"
-NEAREST_OUTPUT = "query int, vector_ids array<bigint>, scores array<float>"
-TRUTH_OUTPUT = "queries bigint"
+NEAREST_INPUT = Columns("vector_id bigint, embedding array<float>")
+NEAREST_OUTPUT = Columns("query int, vector_ids array<bigint>, scores array<float>")
+TRUTH_OUTPUT = Columns("queries bigint")
 TIES = 32  # rows kept beyond k, so that rows which tie with the k-th are known
-_NEAREST_ARROW = pa.schema(
-    [
-        ("query", pa.int32()),
-        ("vector_ids", pa.list_(pa.int64())),
-        ("scores", pa.list_(pa.float32())),
-    ]
-)
 _BLOCK_SCORES = 4_000_000  # (query, row) pairs scored at a time
 _MAX_BYTES = 8 << 30
 
@@ -77,6 +71,7 @@ class TruthSpec:
         return self.key.k + TIES
 
 
+@gives(NEAREST_OUTPUT)
 def nearest_batches(
     batches: Iterator[pa.RecordBatch], *, spec: TruthSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -92,16 +87,13 @@ def nearest_batches(
     I = np.where((queries.own[:, None] == I), MISSING, I)
     order = top_order(D, I, spec.depth, keep_max=True)
     D, I = np.take_along_axis(D, order, axis=1), np.take_along_axis(I, order, axis=1)
-    yield pa.record_batch(
-        [
-            pa.array(np.arange(len(D), dtype=np.int32)),
-            _lists(I, pa.int64()),
-            _lists(np.where(I == MISSING, -np.inf, D).astype(np.float32), pa.float32()),
-        ],
-        schema=_NEAREST_ARROW,
+    scores = np.where(I == MISSING, -np.inf, D).astype(np.float32)
+    yield NEAREST_OUTPUT.batch(
+        np.arange(len(D)), _lists(I, pa.int64()), _lists(scores, pa.float32())
     )
 
 
+@gives(TRUTH_OUTPUT)
 def merge_nearest(
     batches: Iterator[pa.RecordBatch], *, spec: TruthSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -120,7 +112,7 @@ def merge_nearest(
             q = numbers[at]
             D[q], I[q] = merge_topk([D[q], new_D[at]], [I[q], new_I[at]], depth, keep_max=True)
     publish_bytes(_encode(Truth(D, I), spec.key), spec.folder, truth_name(spec.key))
-    yield pa.record_batch([pa.array([queries], pa.int64())], ["queries"])
+    yield TRUTH_OUTPUT.batch([queries])
 
 
 def truth_name(key: TruthKey) -> str:

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec, work_dir
 from udfs.index.files import fetch_verified
 from udfs.index.manifest import Manifest, ShardRecord
-from udfs.index.plan import factory_traits, inner_index
+from udfs.index.plan import factory_traits
 from udfs.index.vectors import Floats, Ints, floats_of
-from udfs.search.opened import ShardFiles, mapping_flags, open_shard, read_faiss
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.search.opened import ShardFiles
+from udfs.specs import SearchOptions
 
-CHECK_OUTPUT = "shard int, checked bigint"
-_CHECK_ARROW = pa.schema([("shard", pa.int32()), ("checked", pa.int64())])
+CHECK_OUTPUT = Columns("shard int, checked bigint")
 SELF_SCORE = 0.999  # float16 keeps the inner product of a unit vector with itself to about 1e-4
 NEIGHBOURS = 10
 
@@ -32,6 +33,7 @@ class CheckSpec:
     shards: tuple[ShardRecord, ...]
 
 
+@gives(CHECK_OUTPUT)
 def check_batches(
     batches: Iterator[pa.RecordBatch], *, spec: CheckSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -47,8 +49,7 @@ def check_batches(
             vector_ids = rows.column("vector_id").to_numpy(zero_copy_only=False).astype(np.int64)
             xq = floats_of(rows.column("embedding"), spec.build.index.dim, what="sampled vectors")
             check_shard(spec, int(shard), vector_ids=vector_ids, xq=xq)
-            columns = [pa.array([shard], pa.int32()), pa.array([len(xq)], pa.int64())]
-            yield pa.record_batch(columns, schema=_CHECK_ARROW)
+            yield CHECK_OUTPUT.batch([shard], [len(xq)])
 
 
 def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) -> None:
@@ -58,10 +59,10 @@ def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) ->
     same content have the same vector. Where only lossy codes are kept nothing can be asked of the scores.
     """
     with tempfile.TemporaryDirectory(dir=work_dir()) as folder:
-        searcher = _open_alone(spec, shard, cache_dir=folder)
+        alone = _open_alone(spec, shard, cache_dir=folder)
         if not len(xq):
             return
-        found = searcher.search(xq, k=NEIGHBOURS)
+        found = alone.search(xq, SearchOptions(NEIGHBOURS))
         plan = spec.build.index.plan
         if plan.refine == "none" and not factory_traits(plan.factory, xq.shape[1]).lossless:
             return
@@ -75,14 +76,10 @@ def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) ->
             )
 
 
-def _open_alone(spec: CheckSpec, shard: int, *, cache_dir: str) -> Searcher:
+def _open_alone(spec: CheckSpec, shard: int, *, cache_dir: str) -> Index:
     """One shard as an index of its own."""
     index, record = spec.build.index, spec.shards[shard]
     alone = replace(index, plan=replace(index.plan, shards=1))
     manifest = Manifest(alone, spec.build.quantizer, (replace(record, shard=0),))
     path = fetch_verified(spec.build.quantizer_root, spec.build.quantizer, cache_dir=cache_dir)
-    quantizer = read_faiss(path, spec.build.quantizer, flags=0)
-    flags = mapping_flags(inner_index(quantizer))
-    files = ShardFiles(record, index.root, cache_dir)
-    opened = open_shard(files, dim=index.dim, first=0, flags=flags)
-    return Searcher(manifest, quantizer, [opened], threads=1)
+    return Index.of_files(manifest, path, [ShardFiles(record, index.root, cache_dir)])

@@ -51,10 +51,12 @@ def merge_topk(
 
 
 def top_order(D: Floats, I: Ints, k: int, *, keep_max: bool) -> NDArray[np.intp]:
-    """Positions (q, min(k, n)) of the best values in each row; equal values by smaller id, missing last."""
+    """Positions (…, min(k, n)) of the best values of D and I (q, n) in each row, or of (n,); equal values by smaller id,
+    missing last.
+    """
     key = np.where(I == MISSING, np.float32(np.inf), -D if keep_max else D)
-    if not 0 < k < D.shape[1]:
-        return np.lexsort((I, key, I == MISSING), axis=-1)[:, :k]
+    if D.ndim == 1 or not 0 < k < D.shape[1]:
+        return np.lexsort((I, key, I == MISSING), axis=-1)[..., :k]
     # Sorting k of each row is far cheaper than sorting them all, and right where no value ties with the last one.
     order = np.argpartition(key, k - 1, axis=1)[:, :k]
     best, ids = np.take_along_axis(key, order, axis=1), np.take_along_axis(I, order, axis=1)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs.index.vectors import Ints
-from udfs.search.opened import OpenShard
 
 NO_GROUP = -1  # of a row that stands for itself: there may be any number of such
 
@@ -33,10 +32,6 @@ class Groups:
             return np.full(vector_ids.shape, NO_GROUP, np.int32)
         at = np.minimum(np.searchsorted(self.vector_ids, vector_ids), len(self.vector_ids) - 1)
         return np.where(self.vector_ids[at] == vector_ids, self.codes[at], np.int32(NO_GROUP))
-
-    def of_shards(self, shards: Sequence[OpenShard]) -> list[NDArray[np.int32]]:
-        """The group of every row of every shard."""
-        return [self.of(shard.vector_ids) for shard in shards]
 
     def members(
         self, of_rows: Sequence[NDArray[np.int32]], groups: NDArray[np.int32]

@@ -8,19 +8,21 @@ import numpy as np
 import pyarrow as pa
 
 from udfs import storage
+from udfs.columns import Columns, gives
 from udfs.index.manifest import publish_bytes
 from udfs.index.vectors import Ints
 from udfs.search.groups import Groups
 from udfs.strings import python_values
 
-VECTOR_IDS = "vector_id bigint"
-GROUPED_IDS = "vector_id bigint, value string"
-WRITTEN_IDS = "rows bigint, sha256 string"
+VECTOR_IDS = Columns("vector_id bigint")
+GROUPED_IDS = Columns("vector_id bigint, value string")
+WRITTEN_IDS = Columns("rows bigint, sha256 string")
 _ID_DTYPE = np.dtype("<i8")
 _CODE_DTYPE = np.dtype("<i4")
 _MAX_BYTES = 16 << 30
 
 
+@gives(WRITTEN_IDS)
 def write_vector_ids(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa.RecordBatch]:
     """Write VECTOR_IDS batches to one file, ascending; one row says how many there were, and the file's sha-256."""
     columns = [np.asarray(batch.column(0), dtype=_ID_DTYPE) for batch in batches]
@@ -34,6 +36,7 @@ def read_vector_ids(path: str) -> Ints:
     return np.frombuffer(data, _ID_DTYPE).astype(np.int64)
 
 
+@gives(WRITTEN_IDS)
 def write_groups(batches: Iterator[pa.RecordBatch], *, path: str) -> Iterator[pa.RecordBatch]:
     """Write GROUPED_IDS batches to one file: equal values are one group; one row says how many rows have one, and
     the file's sha-256.
@@ -65,4 +68,4 @@ def read_groups(path: str) -> Groups:
 
 def _publish(data: bytes, path: str, *, rows: int) -> pa.RecordBatch:
     record = publish_bytes(data, *path.rsplit("/", 1))
-    return pa.RecordBatch.from_pydict({"rows": [rows], "sha256": [record.sha256]})
+    return WRITTEN_IDS.batch([rows], [record.sha256])

@@ -8,37 +8,34 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.index.manifest import Manifest
-from udfs.search.answers import QueryAnswer, answer_query, answer_rows, rows_wanted
-from udfs.search.batches import SEARCH_INPUT, open_live, search_batch
+from udfs.search.answers import (
+    SEARCH_OUTPUT,
+    QueryAnswer,
+    answer_query,
+    answer_rows,
+    rows_wanted,
+)
+from udfs.search.batches import SEARCH_INPUT, open_search, search_batch
 from udfs.search.hits import Hits, merge_hits
-from udfs.search.live import LiveSearcher
 from udfs.specs import SearchSpec
 from udfs.strings import arrow_strings, python_values
 
 # `shards` names the part: the numbers of its shards, or null for the rows that are new since the index was built.
-PART_INPUT = f"{SEARCH_INPUT}, part int, shards array<int>"
+PART_INPUT = Columns(f"{SEARCH_INPUT.ddl}, part int, shards array<int>")
 _HITS = "array<struct<vector_id: bigint, score: float, id: string, code: int>>"
-PART_OUTPUT = f"query_id string, k int, status string, error string, complete boolean, hits {_HITS}"
+PART_OUTPUT = Columns(
+    f"query_id string, k int, status string, error string, complete boolean, hits {_HITS}"
+)
 # PART_OUTPUT grouped by query: k, status and error are the same in all parts.
-MERGE_INPUT = (
+MERGE_INPUT = Columns(
     f"query_id string, k int, status string, error string, complete boolean, parts array<{_HITS}>"
 )
-_HIT_ARROW = pa.struct(
-    [("vector_id", pa.int64()), ("score", pa.float32()), ("id", pa.string()), ("code", pa.int32())]
-)
-_PART_ARROW = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("k", pa.int32()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("complete", pa.bool_()),
-        ("hits", pa.list_(_HIT_ARROW)),
-    ]
-)
+_HIT = PART_OUTPUT.arrow.field("hits").type.value_type
 
 
+@gives(PART_OUTPUT)
 def search_part_batches(
     batches: Iterator[pa.RecordBatch], *, spec: SearchSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -48,23 +45,23 @@ def search_part_batches(
     """
     for batch in batches:
         for run in _runs(batch):
-            live = _open_part(run.column("shards")[0].as_py(), spec)
-            refused, found, asked = search_batch(live, run, spec)
-            status, error = zip(*refused, strict=True)
-            hits = [hits if hits is not None else _NOTHING for hits in found]
-            yield pa.RecordBatch.from_arrays(
-                [
-                    run.column("query_id"),
-                    pa.array(asked, pa.int32()),
-                    pa.array(status, pa.string()),
-                    arrow_strings(error),
-                    pa.array([h.complete for h in hits]),
-                    _hit_lists(hits),
-                ],
-                schema=_PART_ARROW,
+            shards = run.column("shards")[0].as_py()
+            if shards is None:
+                index = open_search(_fresh_part(spec))
+            else:
+                index = open_search(spec, shards=tuple(shards))
+            found = search_batch(index, run, spec)
+            yield PART_OUTPUT.batch(
+                run.column("query_id"),
+                [query.k for query in found],
+                [query.status for query in found],
+                arrow_strings([query.error for query in found]),
+                [query.hits.complete for query in found],
+                _hit_lists([query.hits for query in found]),
             )
 
 
+@gives(SEARCH_OUTPUT)
 def merge_batches(
     batches: Iterator[pa.RecordBatch], *, spec: SearchSpec
 ) -> Iterator[pa.RecordBatch]:
@@ -75,25 +72,11 @@ def merge_batches(
         answers = []
         columns = (python_values(batch.column(name)) for name in names)
         for row, (query_id, k, status, error, complete) in enumerate(zip(*columns, strict=True)):
-            if status != "ok":
-                answers.append(QueryAnswer(query_id, None, status, error))
-                continue
             hits = _collect_hits(batch.column("parts")[row].values.flatten(), complete=complete)
             best = merge_hits([hits], rows_wanted(k, spec), max_per=spec.max_per)
-            answers.append(answer_query(query_id, best, k, spec))
+            answers.append(answer_query(QueryAnswer(query_id, k, status, error, best), spec))
         if answers:
             yield answer_rows(answers, index_id=index_id, model_id=spec.model_id)
-
-
-_NOTHING = Hits(
-    np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, object), np.empty(0, np.int32)
-)
-
-
-def _open_part(shards: list[int] | None, spec: SearchSpec) -> LiveSearcher:
-    if shards is not None:
-        return open_live(spec, shards=tuple(shards))
-    return open_live(_fresh_part(spec))
 
 
 def _fresh_part(spec: SearchSpec) -> SearchSpec:
@@ -119,7 +102,7 @@ def _hit_lists(hits: list[Hits]) -> pa.ListArray:
         arrow_strings(np.concatenate([h.ids for h in hits]).tolist()),
         pa.array(np.concatenate([h.groups for h in hits])),
     ]
-    values = pa.StructArray.from_arrays(columns, fields=list(_HIT_ARROW))
+    values = pa.StructArray.from_arrays(columns, fields=list(_HIT))
     return pa.ListArray.from_arrays(offsets, values)
 
 

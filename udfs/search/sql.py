@@ -9,6 +9,7 @@ import numpy as np
 
 from udfs.errors import GmeLakeError
 from udfs.search.batches import open_index
+from udfs.specs import SearchOptions
 from udfs.strings import printable
 
 K_FACTOR = 2
@@ -28,11 +29,11 @@ class IndexFacts:
             yield 0, -1, "no index is released; run gme-lake release promote"
             return
         try:
-            searcher = open_index(root, model_id=model_id, manifest_sha256=manifest_sha256)
+            index = open_index(root, model_id=model_id, manifest_sha256=manifest_sha256)
         except GmeLakeError as error:
             yield 0, -1, str(error)
             return
-        yield searcher.rows, searcher.last_vector_id, None
+        yield index.rows, index.last_vector_id, None
 
 
 class IndexHits:
@@ -53,10 +54,10 @@ class IndexHits:
             yield None, None, None, "the query has NULL in it"
             return
         try:
-            searcher = open_index(root, model_id=model_id, manifest_sha256=manifest_sha256)
+            index = open_index(root, model_id=model_id, manifest_sha256=manifest_sha256)
             # More rows are asked for than wanted, in case some are gone: a few more than those are enough candidates.
             xq = np.array([query], dtype=np.float32)
-            found = searcher.search(xq, k=k, k_factor=K_FACTOR)
+            found = index.search(xq, SearchOptions(k, k_factor=K_FACTOR))
         except GmeLakeError as error:
             yield None, None, None, str(error)
             return

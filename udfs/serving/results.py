@@ -51,7 +51,7 @@ class BatchResults:
         return self
 
     def to_arrow(self, schema: pa.Schema) -> pa.RecordBatch:
-        """The batch under `schema` (EMBED_OUTPUT_ARROW): embedding null where the status is not "ok"."""
+        """The batch under `schema` (of EMBED_OUTPUT): embedding null where the status is not "ok"."""
         good = np.array([status == "ok" for status in self._status], dtype=bool)
         vectors = self._vectors if good.all() else self._vectors[good]
         ends = np.cumsum(good) * vectors.shape[1]

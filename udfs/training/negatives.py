@@ -8,26 +8,18 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from udfs.columns import Columns, gives
 from udfs.strings import python_rows
 
 # `right_keys`, `right_ids`: contents and positive_ids of all right answers of the query. `found`: best first.
-NEGATIVES_INPUT = (
+NEGATIVES_INPUT = Columns(
     "pair bigint, status string, query_key string, own_key string, own_ids array<string>, "
     "right_keys array<string>, right_ids array<string>, positive_score double, "
     "found array<struct<rank: int, key: string, score: double, ids: array<string>>>"
 )
-NEGATIVES_OUTPUT = (
+NEGATIVES_OUTPUT = Columns(
     "pair bigint, status string, keys array<string>, positive int, own int, skipped int, too_high int, "
     "alike int, fewer boolean"
-)
-_OUTPUT = pa.schema(
-    [
-        ("pair", pa.int64()),
-        ("status", pa.string()),
-        ("keys", pa.list_(pa.string())),
-        *((name, pa.int32()) for name in ("positive", "own", "skipped", "too_high", "alike")),
-        ("fewer", pa.bool_()),
-    ]
 )
 
 
@@ -114,13 +106,14 @@ def choose_negatives(found: list[Found], *, asked: MinedQuery, spec: NegativesSp
     return Chosen(keys + alike[:missing], **left_out, alike=len(alike[missing:]))
 
 
+@gives(NEGATIVES_OUTPUT)
 def choose_batches(
     batches: Iterator[pa.RecordBatch], *, spec: NegativesSpec
 ) -> Iterator[pa.RecordBatch]:
     """`choose_negatives` for NEGATIVES_INPUT batches; NEGATIVES_OUTPUT rows. None for a pair whose status is not ok."""
     for batch in batches:
         rows = [_chosen_row(row, spec) for row in python_rows(batch)]
-        yield pa.RecordBatch.from_pylist(rows, schema=_OUTPUT)
+        yield pa.RecordBatch.from_pylist(rows, schema=NEGATIVES_OUTPUT.arrow)
 
 
 def _chosen_row(row: dict[str, Any], spec: NegativesSpec) -> dict[str, Any]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import is_path, table_given
 from jobs.lake.sql import table_sql
 from jobs.settings.settings import Settings
-from udfs.drawing import CATALOGUE_OUTPUT, CatalogueSpec, draw_batches
-from udfs.drawing.training_pairs import DRAWN_PAIRS_OUTPUT, DrawnPairsSpec, draw_pair_batches
+from udfs.drawing import CatalogueSpec, draw_batches
+from udfs.drawing.training_pairs import DrawnPairsSpec, draw_pair_batches
 from udfs.errors import LakeError, SettingsError
 
 
@@ -21,20 +20,16 @@ def draw_catalogue(spark: SparkSession, *, settings: Settings, overwrite: bool =
     Raises SettingsError without source.table, LakeError where the table exists and `overwrite` is false.
     """
     table = _new_table(spark, settings, overwrite=overwrite)
-    rows = _numbers(spark, settings).mapInArrow(
-        partial(draw_batches, spec=CatalogueSpec(seed=settings.draw.seed)), CATALOGUE_OUTPUT
-    )
-    return _written(rows, table)
+    spec = CatalogueSpec(seed=settings.draw.seed)
+    return _written(on_executors(_numbers(spark, settings), draw_batches, spec=spec).frame, table)
 
 
 def draw_pairs(spark: SparkSession, *, settings: Settings, overwrite: bool = False) -> str:
     """Write `draw.rows` training pairs of the drawn catalogue's train split; else as `draw_catalogue`."""
     table = _new_table(spark, settings, overwrite=overwrite)
-    rows = _numbers(spark, settings).mapInArrow(
-        partial(draw_pair_batches, spec=DrawnPairsSpec(seed=settings.draw.seed)),
-        DRAWN_PAIRS_OUTPUT,
-    )
-    return _written(rows, table)
+    spec = DrawnPairsSpec(seed=settings.draw.seed)
+    rows = on_executors(_numbers(spark, settings), draw_pair_batches, spec=spec)
+    return _written(rows.frame, table)
 
 
 def _numbers(spark: SparkSession, settings: Settings) -> DataFrame:

@@ -22,7 +22,7 @@ from jobs.stages.index.job import build_index
 from jobs.stages.index.plan import plan_index
 from jobs.stages.register import describe_checkpoint
 from jobs.stages.search.job import search_table
-from jobs.stages.search.queries import read_queries
+from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.report import query_results
 from jobs.stages.search.target import find_target
 from udfs.drawing import COLOURS, CatalogueSpec, Combination, draw_jpeg, held_out
@@ -44,17 +44,13 @@ NOTE = (
 
 @dataclass
 class Demo:
-    """The demo's open lake, and how it talks. `say` prints a line."""
+    """The demo's open lake, its settings (of conf/demo.yaml), and how it talks. `say` prints a line."""
 
     lake: Lake
     registry: Registry
+    settings: Settings
     say: Callable[[str], None]
     facts: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of the demo, from conf/demo.yaml."""
-        return self.lake.settings
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -99,7 +95,15 @@ def _register(demo: Demo) -> ResolvedModel:
 
 def _embed(demo: Demo, model: ResolvedModel, *, fact: str | None = "embedded") -> None:
     with open_run(demo.lake, demo.registry, job="embed_table") as run:
-        report = embed_table(demo.lake, run, model=model)
+        settings = demo.settings
+        report = embed_table(
+            demo.lake,
+            run,
+            model=model,
+            source=settings.source,
+            embed=settings.embed,
+            serving=settings.serving.spec(),
+        )
     demo.say(f"   {report}")
     if fact:
         demo.facts[fact] = str(report)
@@ -109,7 +113,7 @@ def _embed(demo: Demo, model: ResolvedModel, *, fact: str | None = "embedded") -
 
 
 def _release(demo: Demo, model: ResolvedModel) -> None:
-    planned = plan_index(demo.lake, model=model)
+    planned = plan_index(demo.lake, demo.settings.index, model=model)
     demo.say(f"   {planned}")
     with open_run(demo.lake, demo.registry, job="build_index") as run:
         report = build_index(demo.lake, run, model=model, planned=planned)
@@ -117,6 +121,7 @@ def _release(demo: Demo, model: ResolvedModel) -> None:
             demo.lake,
             run,
             index_id=planned.spec.index_id,
+            limits=demo.settings.release,
             model_id=model.spec.model_id,
             note="demo",
         )
@@ -132,17 +137,21 @@ def _search(demo: Demo, model: ResolvedModel) -> list[QueryResult]:
     frame.coalesce(1).write.format("delta").mode("overwrite").save(table)
     target = find_target(demo.lake)
     with open_run(demo.lake, demo.registry, job="search_table") as run:
-        report = search_table(demo.lake, run, target=target, model=model)
+        report = search_table(demo.lake, run, target=target, model=model, settings=demo.settings)
         results = _shown_queries(demo, run, model, output=report.output)
     demo.say(f"   {report}")
     return results
 
 
 def _shown_queries(demo: Demo, run: Run, model: ResolvedModel, *, output: str) -> list[QueryResult]:
+    search = demo.settings.search
     with run.stage("report"):
-        queries = read_queries(demo.lake.spark, demo.settings.search)
-        hits = read_table(demo.lake.spark, output).collect()
-        return query_results(demo.lake, queries, hits, model_id=model.spec.model_id)
+        spark, table, base = demo.lake.spark, search.queries, search.image_base
+        queries = read_queries(spark, table, image_base=base)
+        reading = query_reading(spark, demo.settings, table, image_base=base)
+        hits = read_table(spark, output).collect()
+        model_id = model.spec.model_id
+        return query_results(demo.lake, queries, hits, model_id=model_id, reading=reading)
 
 
 def _change_rows(demo: Demo) -> None:

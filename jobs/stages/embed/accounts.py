@@ -82,7 +82,7 @@ def compare_ids(job: Embedding, ids: SourceIds) -> Accounts:
 
 def require_few_rejected(job: Embedding, *, rejected: int, rows: int, said: str) -> None:
     """Raise RowsError where a larger share of rows is rejected than `embed.max_rejected` allows."""
-    allowed = job.lake.settings.embed.max_rejected
+    allowed = job.settings.max_rejected
     if rows > FEW_ROWS and rejected > allowed * rows:
         raise RowsError(
             f"{rejected:,} of {rows:,} rows {said} were rejected ({rejected / rows:.1%}); embed.max_rejected={allowed:g} "
@@ -93,7 +93,7 @@ def require_few_rejected(job: Embedding, *, rejected: int, rows: int, said: str)
 
 def require_few_gone(job: Embedding, accounts: Accounts) -> None:
     """Raise RowsError where more vectors would be deleted than `embed.max_deleted` allows."""
-    allowed = job.lake.settings.embed.max_deleted
+    allowed = job.settings.max_deleted
     stored = accounts.gone + accounts.ok + accounts.rejected
     if accounts.gone > allowed * stored:
         raise RowsError(

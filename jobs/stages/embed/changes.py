@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
 from jobs.stages.embed.pending import model_inputs, newest_contents
 from jobs.stages.embed.reuse import LostContents, stage_reused
 from jobs.stages.embed.work import Embedding, read_contents
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import embed_batches
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
     Everything between the stages is written to the staging folder first: each is computed once, and the commit
     reads only files.
     """
-    spark = rows.sparkSession
     folder = f"{job.staging}/{name}"
     pinned = job.lake.version("vectors")
     with job.run.stage("hash"):
@@ -53,7 +52,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
         rejected = staged.where("status <> 'ok'").count()
-        if not job.retry_rejected:  # most of those that are tried again are rejected again
+        if not job.settings.rescan:  # most of those that are tried again are rejected again
             counts = job.run.counts
             require_few_rejected(
                 job,
@@ -61,7 +60,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
                 rows=counts["embedded"] + counts["copied"] + total,
                 said="of this run (the last micro-batch was not committed)",
             )
-        commit(job, spark, staged, rows=total, replaces=replaced > 0)
+        commit(job, staged, rows=total, replaces=replaced > 0)
     return Looked(looked_at, total, made, total - made, rejected)
 
 
@@ -76,7 +75,7 @@ def _stage_pending(
     contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
     current = newest_contents(contents)
     stored = read_contents(job, version=pinned)
-    if job.retry_rejected:
+    if job.settings.rescan:
         stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
     stored = stored.select(
         "id", F.col("content_hash").alias("stored_hash"), F.col("vector_id").alias("replaced_id")
@@ -107,12 +106,9 @@ def _stage_embedded(
     chosen = chosen.select("row.id", "row.row_hash", "content_hash")
     scan = job.source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
     told = f"{folder}/progress"
-    embed = functools.partial(embed_batches, spec=replace(job.spec, progress=told))
+    made = on_executors(model_inputs(scan), embed_batches, spec=replace(job.spec, progress=told))
     with rows_from_executors(job.progress, told):
-        model_inputs(scan).mapInArrow(embed, EMBED_OUTPUT).write.mode("overwrite").parquet(
-            f"{folder}/embedded"
-        )
-    embedded = rows.sparkSession.read.parquet(f"{folder}/embedded")
+        embedded = made.write(f"{folder}/embedded")
     # The same row twice in one micro-batch was embedded twice; both vectors are the same.
     return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])
 

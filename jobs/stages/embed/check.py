@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import tempfile
 from dataclasses import asdict, dataclass
@@ -14,14 +13,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.reports.previews import previews
 from jobs.reports.terminal import open_console
+from jobs.settings.embed import EmbedSettings, SourceSettings
 from jobs.stages.embed.source import Source
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
-from udfs.specs import EmbedSpec
+from udfs.embed.batches import embed_batches
+from udfs.specs import ServingSpec
 
 CHECKED_ROWS = 20
 _TEXT_SHOWN = 60  # characters
@@ -57,24 +57,25 @@ class Check:
         return asdict(self)
 
 
-def check_rows(lake: Lake, *, model: ResolvedModel) -> Check:
+def check_rows(
+    lake: Lake,
+    *,
+    model: ResolvedModel,
+    source: SourceSettings,
+    embed: EmbedSettings,
+    serving: ServingSpec,
+) -> Check:
     """Take some rows of the source through template, picture, tokens and model; small pictures go to a new folder.
 
     Raises LakeError for a source that embed_table would refuse.
     """
-    settings = lake.settings
-    source = Source.open(lake)
-    snapshot = source.read(lake.spark, version=source.version)
+    opened = Source.open(lake, source, max_image_bytes=embed.max_image_bytes, written=embed)
+    snapshot = opened.read(lake.spark, version=opened.version)
     total = snapshot.count()
     # Collected, so that every step sees the same rows: a limit may give others each time.
-    chosen = source.rows(snapshot).where("id IS NOT NULL").limit(CHECKED_ROWS).collect()
-    frame = lake.spark.createDataFrame(chosen, source.rows(snapshot).schema).cache()
-    spec = EmbedSpec(
-        model.spec,
-        settings.serving.spec(),
-        source.reading,
-        max_row_seconds=settings.embed.max_task_seconds_per_row,
-    )
+    chosen = opened.rows(snapshot).where("id IS NOT NULL").limit(CHECKED_ROWS).collect()
+    frame = lake.spark.createDataFrame(chosen, opened.rows(snapshot).schema).cache()
+    spec = embed.spec(model.spec, serving, opened.reading)
     nothing = F.lit(None).cast("string").alias("instruction")
     inputs = frame.select(
         F.col("id").alias("key"),
@@ -84,10 +85,8 @@ def check_rows(lake: Lake, *, model: ResolvedModel) -> Check:
         nothing,
         F.lit(False).alias("is_query"),
     )
-    with clear_task_errors():
-        embed = functools.partial(embed_batches, spec=spec)
-        made = {row.key: row for row in inputs.mapInArrow(embed, EMBED_OUTPUT).collect()}
-        shown = previews(frame, reading=source.reading)
+    made = {row.key: row for row in on_executors(inputs, embed_batches, spec=spec).rows()}
+    shown = previews(frame, reading=opened.reading)
     frame.unpersist()
     folder = Path(tempfile.mkdtemp(prefix="gme-lake-check-"))
     rows = []
@@ -111,8 +110,8 @@ def check_rows(lake: Lake, *, model: ResolvedModel) -> Check:
         )
     per_row = total / len(rows) if rows else 0.0
     return Check(
-        source.table,
-        source.version,
+        opened.table,
+        opened.version,
         rows,
         total,
         sum(row.model_seconds for row in made.values()) * per_row,

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.lake.conflicts import again_on_conflict, is_conflict
-from jobs.lake.sql import identifier, literal
+from jobs.lake.conflicts import is_conflict
+from jobs.lake.sql import literal
 from jobs.stages.embed.work import Embedding
 from udfs.errors import LakeError
 
 _OTHER_ROW = "the row to be replaced is not the one that was looked at"
 
 
-def commit(
-    job: Embedding, spark: SparkSession, staged: DataFrame, *, rows: int, replaces: bool
-) -> None:
+def commit(job: Embedding, staged: DataFrame, *, rows: int, replaces: bool) -> None:
     """MERGE staged rows (id, content_hash, replaced_id, status, error, embedding) into `vectors`.
 
     `rows` is how many there are, `replaces` whether any of them replaces an older vector row, `replaced_id`.
@@ -41,14 +39,8 @@ def commit(
         changes = changes.unionByName(gone, allowMissingColumns=True)
         looked_at = f"IF(t.vector_id = s.replaced_id, true, raise_error({literal(_OTHER_ROW)}))"
         delete = f"WHEN MATCHED AND s.op = 'delete' AND {looked_at} THEN DELETE"
-    # Views are the session's: two runs in it must not take each other's rows.
-    view = identifier(f"gme_changes_{job.run.run_id}")
-    changes.createOrReplaceTempView(view)
     model, run = literal(job.model_id), literal(job.run.run_id)
-    statement = f"""
-        MERGE INTO {job.lake.name("vectors")} t USING {view} s
-        ON t.model_id = {model} AND t.id = s.merge_key
-        {delete}
+    insert = f"""
         WHEN NOT MATCHED AND s.op = 'insert' THEN
           INSERT (model_id, id, content_hash, status, error, embedding, run_id, embedded_at)
           VALUES ({model}, s.id, s.content_hash, s.status, s.error, s.embedding, {run}, current_timestamp())
@@ -58,45 +50,35 @@ def commit(
         "nothing was written twice. Let one run finish, then start again"
     )
     try:
-        inserted = _merge(spark, statement).num_inserted_rows
+        made = job.run.merge(
+            "vectors",
+            changes,
+            on=f"t.model_id = {model} AND t.id = s.merge_key",
+            then=f"{delete} {insert}",
+        )
     except Exception as error:
         if _OTHER_ROW in str(error):
             raise written from error
         raise
-    finally:
-        spark.catalog.dropTempView(f"gme_changes_{job.run.run_id}")
-    if int(inserted) != rows:
+    if int(made.num_inserted_rows) != rows:
         raise written
 
 
 def remove_gone(job: Embedding, gone: DataFrame, *, rows: int) -> None:
     """Delete the vector rows of `gone` (vector_id), of which there are `rows`. Raises LakeError where fewer were there."""
     job.claim.require()
-    view = f"gme_gone_{job.run.run_id}"
-    gone.createOrReplaceTempView(view)
-    try:
-        deleted = _merge(
-            job.lake.spark,
-            f"MERGE INTO {job.lake.name('vectors')} t USING {identifier(view)} s "
-            f"ON t.model_id = {literal(job.model_id)} AND t.vector_id = s.vector_id WHEN MATCHED THEN DELETE",
-        ).num_deleted_rows
-    finally:
-        job.lake.spark.catalog.dropTempView(view)
-    if int(deleted) != rows:
+    made = job.run.merge(
+        "vectors",
+        gone,
+        on=f"t.model_id = {literal(job.model_id)} AND t.vector_id = s.vector_id",
+        then="WHEN MATCHED THEN DELETE",
+    )
+    deleted = int(made.num_deleted_rows)
+    if deleted != rows:
         raise LakeError(
-            f"{rows:,} vector rows were to be deleted and {int(deleted):,} were: another run has written vectors of "
+            f"{rows:,} vector rows were to be deleted and {deleted:,} were: another run has written vectors of "
             f"{job.source.table} meanwhile. Let one run finish, then start again"
         )
-
-
-def _merge(spark: SparkSession, statement: str) -> Row:
-    """Make a MERGE, again where another commit came between; its row of counts."""
-    counts = again_on_conflict(spark.sql)(statement).first()
-    if counts is None:
-        raise LakeError(
-            "a MERGE into vectors has told nothing of what it did; run again to compare every row"
-        )
-    return counts
 
 
 @contextmanager

@@ -168,8 +168,8 @@ def read_proof(
     return Proof(int(last.source_version), repeated=(last.counts or {}).get("duplicates", 0))
 
 
-def require_own_vectors(lake: Lake, source: Source, *, model_id: str) -> bool:
-    """Whether the source takes another table's place, as `embed.replace_source` allows.
+def require_own_vectors(lake: Lake, source: Source, *, model_id: str, replace: bool) -> bool:
+    """Whether the source takes another table's place, which `replace` (embed.replace_source) allows.
 
     Raises LakeError where the model's vectors in this lake are another table's and the setting does not say that this is
     wanted, as ids that a source lacks lose their vectors.
@@ -181,7 +181,7 @@ def require_own_vectors(lake: Lake, source: Source, *, model_id: str) -> bool:
     vectors = lake.read("vectors").where(F.col("model_id") == model_id)
     if not vectors.head(1):
         return False
-    if lake.settings.embed.replace_source:
+    if replace:
         return True
     raise LakeError(
         f"{lake.name('vectors')} holds vectors of {newest.table} made by model {model_id}; embedding {source.table} "

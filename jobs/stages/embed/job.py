@@ -16,6 +16,7 @@ from jobs.lake.claims import claim, mark_killed_runs
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
+from jobs.settings.embed import EmbedSettings, SourceSettings
 from jobs.stages.embed.accounts import (
     Accounts,
     SourceIds,
@@ -41,7 +42,7 @@ from jobs.stages.embed.work import Embedding
 from jobs.stages.embed.write_back import write_back
 from udfs import storage
 from udfs.errors import LakeError
-from udfs.specs import EmbedSpec
+from udfs.specs import ServingSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -63,57 +64,60 @@ class EmbedReport:
         return f"source version {self.source_version}: {shown}"
 
 
-def embed_table(lake: Lake, run: Run, *, model: ResolvedModel) -> EmbedReport:
+def embed_table(
+    lake: Lake,
+    run: Run,
+    *,
+    model: ResolvedModel,
+    source: SourceSettings,
+    embed: EmbedSettings,
+    serving: ServingSpec,
+) -> EmbedReport:
     """Bring the model's vectors up to date with the source table, exactly once.
 
     Killed at any point and run again, `vectors` is what one clean run would have written. It returns only when every row
     of the source is accounted for. Raises LakeError for a source that cannot be read, another run of the model in this
     lake, vectors of another source table, and more deleted or rejected rows than settings allow.
     """
-    settings = lake.settings
     run.model = model
-    source, state = _open_source(lake)
+    opened, state = _open_source(lake, source, embed)
     model_id = model.spec.model_id
-    replaces = require_own_vectors(lake, source, model_id=model_id)
-    rescan = settings.embed.rescan or (settings.source.recheck_files and source.has_files)
-    proof = _identify(run, source, state=state)
+    replaces = require_own_vectors(lake, opened, model_id=model_id, replace=embed.replace_source)
+    rescan = embed.rescan or (source.recheck_files and opened.has_files)
+    proof = _identify(run, opened, embed, state=state)
     if proof.version == state.version and not rescan:
         run.counts.update({"duplicates": proof.repeated} if proof.repeated else {})
-        return EmbedReport(True, source.version, {})
+        return EmbedReport(True, opened.version, {})
     name = f"{run.job}/{model_id}"
-    staging = lake.folder("staging", run.run_id)
-    spec = EmbedSpec(
-        model.spec,
-        settings.serving.spec(),
-        source.reading,
-        max_row_seconds=settings.embed.max_task_seconds_per_row,
-        notes=f"{staging}/slow-rows",
-    )
-    with claim(run, name=name, timeout=settings.embed.claim_seconds) as held:
+    spec = embed.spec(model.spec, serving, opened.reading)
+    with claim(run, name=name, timeout=embed.claim_seconds) as held:
         for dead in mark_killed_runs(lake, name, but=run.run_id):
             storage.remove_folder(lake.folder("staging", dead))
-        job = Embedding(lake, run, source, spec, staging, held, settings.embed.rescan)
-        try:
-            with clear_conflicts(source.table), clear_task_errors():
-                _bring_up_to_date(job, rescan=rescan, replaces=replaces)
-                with run.stage("write back"):
-                    write_back(job)
-        finally:
-            storage.remove_folder(staging)
+        with (
+            lake.staging(run.run_id) as staging,
+            clear_conflicts(opened.table),
+            clear_task_errors(),
+        ):
+            spec = replace(spec, notes=f"{staging}/slow-rows")
+            job = Embedding(lake, run, opened, embed, spec, staging, held)
+            _bring_up_to_date(job, rescan=rescan, replaces=replaces)
+            with run.stage("write back"):
+                write_back(job)
     return EmbedReport(False, run.source_version or 0, dict(run.counts))
 
 
-def _open_source(lake: Lake) -> tuple[Source, TableState]:
-    source = Source.open(lake)
-    state = TableState.read(lake.spark, source.table)
-    return replace(source, version=state.version), state
+def _open_source(
+    lake: Lake, source: SourceSettings, embed: EmbedSettings
+) -> tuple[Source, TableState]:
+    opened = Source.open(lake, source, max_image_bytes=embed.max_image_bytes, written=embed)
+    state = TableState.read(lake.spark, opened.table)
+    return replace(opened, version=state.version), state
 
 
-def _identify(run: Run, source: Source, *, state: TableState) -> Proof:
+def _identify(run: Run, source: Source, embed: EmbedSettings, *, state: TableState) -> Proof:
     """Record in the run what it reads; what earlier runs prove of it."""
     lake, model = run.lake, run.model
     vectors = TableState.read(lake.spark, lake.name("vectors"))
-    embed = lake.settings.embed
     run.source_table = source.table
     run.source_key = source_key(source, state=state, vectors=vectors, embed=embed)
     _record_version(run, state, state.version)
@@ -135,9 +139,9 @@ def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
     """Look at a window of the source, and account for all of it; where the accounts are open, compare every row."""
     lake, run = job.lake, job.run
     # Read again under the claim: another run may have ended between.
-    source, state = _open_source(lake)
+    source, state = _open_source(lake, job.source.settings, job.settings)
     job = replace(job, source=source)
-    proof = _identify(run, source, state=state)
+    proof = _identify(run, source, job.settings, state=state)
     key = run.source_key or ""
     window, rows = choose_window(job, proof, key=key, state=state, rescan=rescan)
     for last in (False, True):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.reading import read_spec
 from jobs.lake.lake import (
     Lake,
@@ -19,10 +19,9 @@ from jobs.lake.lake import (
     table_version,
 )
 from jobs.lake.sql import identifier, table_sql
-from jobs.settings.embed import SourceSettings
-from jobs.settings.settings import Settings
+from jobs.settings.embed import EmbedSettings, SourceSettings
 from jobs.stages.embed.source_checks import (
-    Columns,
+    SourceColumns,
     check_contents,
     check_id,
     check_written,
@@ -34,7 +33,7 @@ from jobs.stages.embed.template import (
     text_expression,
     timestamp_columns,
 )
-from udfs.embed.stamp import STAMP_OUTPUT, stamp_images
+from udfs.embed.stamp import stamp_images
 from udfs.errors import LakeError
 from udfs.specs import ReadSpec
 
@@ -54,29 +53,38 @@ class Source:
     reading: ReadSpec
 
     @classmethod
-    def open(cls, lake: Lake, *, settings: SourceSettings | None = None) -> Source:
-        """Check the table and its columns; without `settings`, of the lake's settings, all that embedding it needs.
+    def open(
+        cls,
+        lake: Lake,
+        settings: SourceSettings,
+        *,
+        max_image_bytes: int,
+        written: EmbedSettings | None = None,
+    ) -> Source:
+        """Check the table and its columns; with `written`, by which its vectors will be written, all that this needs too.
 
-        With the `settings` that an earlier run had the table is only read: nothing of what a run writes is checked.
         Raises LakeError with the columns that exist.
         """
-        to_embed, settings = settings is None, settings or lake.settings.source
         if not settings.table:
             raise LakeError("source.table is not set: give the name or path of the table to embed")
         table = table_given(settings.table)
         version = table_version(lake.spark, table)
         properties = table_properties(lake, table)
-        columns = Columns.read(lake, table)
+        columns = SourceColumns.read(lake, table)
         for column in (settings.id, *template_columns(settings.text)):
             columns.type_of(column)
         kind = image_kind(settings, columns)
-        if to_embed:
+        if written is not None:
             check_id(columns, settings.id)
             check_contents(columns, settings)
-            check_written(columns, lake.settings.embed, settings, properties)
+            check_written(columns, written, settings, properties)
         has_cdf = properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
         reading = read_spec(
-            lake.spark, _with(lake.settings, settings), table, folders=[settings.image_base]
+            lake.spark,
+            settings,
+            table,
+            max_bytes=max_image_bytes,
+            folders=[settings.image_base],
         )
         return cls(table, settings, kind, has_cdf, version, reading)
 
@@ -174,8 +182,8 @@ class Source:
         columns = ["id", "row_hash", "commit_version"]
         if not self.has_files:
             return hashed.select(*columns, F.col("row_hash").alias("content_hash"))
-        stamp = functools.partial(stamp_images, spec=self.reading)
-        stamped = hashed.select(*columns, "image_uri").mapInArrow(stamp, STAMP_OUTPUT)
+        named = hashed.select(*columns, "image_uri")
+        stamped = on_executors(named, stamp_images, spec=self.reading).frame
         both = F.concat_ws("|", "row_hash", F.coalesce("image_stamp", F.lit("-")))
         return stamped.select(*columns, F.sha2(both, 256).alias("content_hash"))
 
@@ -188,7 +196,3 @@ def row_hash(image: Column) -> Column:
     """sha-256 over a row's text and its image's digest (or path), null and empty told apart."""
     text = F.coalesce(F.sha2(F.col("text"), 256), F.lit("-"))
     return F.sha2(F.concat_ws("|", text, F.coalesce(image, F.lit("-"))), 256)
-
-
-def _with(settings: Settings, source: SourceSettings) -> Settings:
-    return settings.model_copy(update={"source": source})

@@ -22,7 +22,7 @@ _OF_CHANGES = ("_change_type", "_commit_version", "_commit_timestamp")
 
 
 @dataclass(frozen=True)
-class Columns:
+class SourceColumns:
     """The columns of a source table, found as Spark finds them: whatever the case, unless it is told otherwise.
 
     `lake` is asked what has become of a column that is missing.
@@ -34,7 +34,7 @@ class Columns:
     lake: Lake | None = None
 
     @classmethod
-    def read(cls, lake: Lake, table: str) -> Columns:
+    def read(cls, lake: Lake, table: str) -> SourceColumns:
         """The columns of a Delta table by name or path."""
         types = dict(read_table(lake.spark, table).dtypes)
         exact = lake.spark.conf.get("spark.sql.caseSensitive", "false") == "true"
@@ -80,7 +80,7 @@ def table_properties(lake: Lake, table: str) -> dict[str, str]:
     return dict(row[0] or {}) if row else {}
 
 
-def check_id(columns: Columns, row_id: str) -> None:
+def check_id(columns: SourceColumns, row_id: str) -> None:
     """Refuse ids of a type that has no one spelling as a string. Raises LakeError."""
     kind = columns.type_of(row_id)
     if kind.startswith(_NO_IDS):
@@ -90,7 +90,7 @@ def check_id(columns: Columns, row_id: str) -> None:
         )
 
 
-def check_contents(columns: Columns, settings: SourceSettings) -> None:
+def check_contents(columns: SourceColumns, settings: SourceSettings) -> None:
     """Refuse a template that is the same text for every row, and nothing to embed at all. Raises LakeError."""
     text = settings.text
     if text.strip() and not template_columns(text):
@@ -104,7 +104,10 @@ def check_contents(columns: Columns, settings: SourceSettings) -> None:
 
 
 def check_written(
-    columns: Columns, embed: EmbedSettings, settings: SourceSettings, properties: dict[str, str]
+    columns: SourceColumns,
+    embed: EmbedSettings,
+    settings: SourceSettings,
+    properties: dict[str, str],
 ) -> None:
     """Refuse what would let the run fail when its work is done, or change the user's own columns. Raises LakeError."""
     if reserved := [name for name in _OF_CHANGES if columns.find(name)]:
@@ -150,7 +153,9 @@ def _refuse_taken(table: str, embed: EmbedSettings, taken: dict[str, str]) -> No
     )
 
 
-def _check_possible(columns: Columns, embed: EmbedSettings, properties: dict[str, str]) -> None:
+def _check_possible(
+    columns: SourceColumns, embed: EmbedSettings, properties: dict[str, str]
+) -> None:
     """`write_back=columns`: refuse names that Delta cannot add to the table, or cannot write to."""
     table, other = columns.table, "set embed.vector_column and embed.model_column to other names"
     odd = [n for n in (embed.vector_column, embed.model_column) if set(n) & _NEEDS_MAPPING]
@@ -169,7 +174,7 @@ def _check_possible(columns: Columns, embed: EmbedSettings, properties: dict[str
 
 
 def _check_own(
-    columns: Columns, embed: EmbedSettings, settings: SourceSettings, taken: dict[str, str]
+    columns: SourceColumns, embed: EmbedSettings, settings: SourceSettings, taken: dict[str, str]
 ) -> None:
     """`write_back=columns`: columns of these names must be those that an earlier run has made."""
     table, other = columns.table, "set embed.vector_column and embed.model_column to other names"
@@ -194,7 +199,7 @@ def _check_own(
         )
 
 
-def image_kind(settings: SourceSettings, columns: Columns) -> str:
+def image_kind(settings: SourceSettings, columns: SourceColumns) -> str:
     """bytes, uri, both or none, by the types of the image columns. Raises LakeError for any other type."""
     column = settings.image
     if settings.image_uri is not None:

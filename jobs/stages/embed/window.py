@@ -200,7 +200,7 @@ class WindowStream:
                 # Spark looks through its text with a regular expression that overflows the JVM's stack on a long one.
                 raise RuntimeError("the micro-batch failed") from None
 
-        job, settings = self._job, self._job.lake.settings.embed
+        job, settings = self._job, self._job.settings
         try:
             stream = job.source.stream(
                 job.lake.spark,

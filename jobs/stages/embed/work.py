@@ -11,6 +11,7 @@ from jobs.driver.progress import RowProgress
 from jobs.lake.claims import Claim
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
+from jobs.settings.embed import EmbedSettings
 from jobs.stages.embed.source import Source
 from udfs.specs import EmbedSpec
 
@@ -22,10 +23,10 @@ class Embedding:
     lake: Lake
     run: Run
     source: Source
+    settings: EmbedSettings
     spec: EmbedSpec
     staging: str
     claim: Claim
-    retry_rejected: bool = False
     progress: RowProgress | None = None
 
     @property

@@ -14,11 +14,10 @@ def write_back(job: Embedding) -> None:
 
     A catalog that forgets its views with the session, and in which nobody has opened the lake for SQL, gets none.
     """
-    kind = job.lake.settings.embed.write_back
+    kind = job.settings.write_back
     if kind == "view" and is_published(job.lake):
-        settings = job.lake.settings.model_dump_json(by_alias=True)
         time = job.run.started_at.timestamp()
-        run = SourceRuns(job.source.table, job.model_id, settings, time, time)
+        run = SourceRuns(job.source.table, job.model_id, job.run.settings, time, time)
         refresh_source_views(job.lake, run)
     elif kind == "columns":
         job.run.counts["written_back"] = _merge_columns(job)
@@ -29,7 +28,7 @@ def _merge_columns(job: Embedding) -> int:
 
     The commit changes no text or image, so the next run finds the same content and embeds nothing.
     """
-    spark, embed = job.lake.spark, job.lake.settings.embed
+    spark, embed = job.lake.spark, job.settings
     table, row_id = table_sql(job.source.table), identifier("s", job.source.settings.id)
     vector, model = identifier("s", embed.vector_column), identifier("s", embed.model_column)
     _add_columns(job)
@@ -48,7 +47,7 @@ def _merge_columns(job: Embedding) -> int:
 
 def _add_columns(job: Embedding) -> None:
     """Add the two columns where they are not there yet; that they can be was checked when the source was opened."""
-    embed = job.lake.settings.embed
+    embed = job.settings
     have = {name.lower() for name in read_table(job.lake.spark, job.source.table).columns}
     vector, model = identifier(embed.vector_column), identifier(embed.model_column)
     missing = []

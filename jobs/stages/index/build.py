@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -11,19 +10,13 @@ import pydantic
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.runs import Run
 from udfs.errors import IndexDataError
-from udfs.index.build import (
-    SHARD_OUTPUT,
-    TRAIN_OUTPUT,
-    ShardsSpec,
-    build_batches,
-    train_batches,
-)
+from udfs.index.build import ShardsSpec, build_batches, train_batches
 from udfs.index.manifest import ShardRecord
 from udfs.index.resume import QuantizerRecord, find_quantizer, find_shard
-from udfs.search.check import CHECK_OUTPUT, CheckSpec, check_batches
+from udfs.search.check import CheckSpec, check_batches
 from udfs.specs import IndexPlan, IndexSpec
 
 log = logging.getLogger("gme_lake")
@@ -39,11 +32,8 @@ def train_in_task(vectors: DataFrame, run: Run, spec: IndexSpec, *, rows: int) -
         log.info("index %s: quantizer is there already, kept", spec.index_id)
         return kept
     sample = _sample(vectors, spec.plan, rows=rows).select("embedding")
-    train = functools.partial(train_batches, spec=spec)
-    with clear_task_errors():
-        row = sample.mapInArrow(train, TRAIN_OUTPUT).first()
-    if row is None:
-        raise IndexDataError(f"index {spec.index_id}: training found no rows; run it again")
+    missing = IndexDataError(f"index {spec.index_id}: training found no rows; run it again")
+    row = on_executors(sample, train_batches, spec=spec).one_row(missing)
     run.add_seconds("tasks.train", row.seconds)
     run.counts["train_peak_bytes"] = max(run.counts["train_peak_bytes"], row.peak_bytes)
     return pydantic.TypeAdapter(QuantizerRecord).validate_json(row.record)
@@ -67,11 +57,7 @@ def build_shards(
         log.info("index %s: kept shards %s, to build %s", spec.index_id, kept, pending)
     if pending:
         placed = by_shard(vectors, spec, shards=pending)
-        with clear_task_errors():
-            built = placed.mapInArrow(
-                functools.partial(build_batches, spec=build), SHARD_OUTPUT
-            ).collect()
-        for row in built:
+        for row in on_executors(placed, build_batches, spec=build).rows():
             records[row.shard] = pydantic.TypeAdapter(ShardRecord).validate_json(row.record)
             run.add_seconds("tasks.encode", row.seconds)
             run.counts["encode_peak_bytes"] = max(run.counts["encode_peak_bytes"], row.peak_bytes)
@@ -96,10 +82,8 @@ def check_shards(vectors: DataFrame, spec: CheckSpec) -> int:
     names = vectors.select("vector_id").orderBy(*order).head(CHECKED_VECTORS)
     sampled = vectors.where(F.col("vector_id").isin([row.vector_id for row in names]))
     asked = by_shard(sampled, index, shards=range(index.plan.shards))
-    check = functools.partial(check_batches, spec=spec)
     try:
-        with clear_task_errors():
-            checked = asked.mapInArrow(check, CHECK_OUTPUT).collect()
+        checked = on_executors(asked, check_batches, spec=spec).rows()
     except IndexDataError as error:
         raise IndexDataError(
             f"{error}. The index was not committed; remove {index.root} and build it again"

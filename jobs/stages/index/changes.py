@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.indexes import differing_ids
 from jobs.lake.lake import Lake
 from udfs import storage
 from udfs.index.files import FileRecord
 from udfs.index.manifest import VECTOR_ID_BYTES, Manifest
-from udfs.search.row_files import WRITTEN_IDS, write_vector_ids
+from udfs.search.row_files import write_vector_ids
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ def write_gone(changes: Changes, *, root: str, name: str) -> FileRecord | None:
     """Let one task write the vector_ids that are gone into the folder `root`; None where there are none."""
     if not changes.gone:
         return None
-    write = functools.partial(write_vector_ids, path=storage.join(root, name))
     gone = changes.rows.where("NOT is_new").select("vector_id").repartition(1)
-    with clear_task_errors():
-        (row,) = gone.mapInArrow(write, WRITTEN_IDS).collect()
+    (row,) = on_executors(gone, write_vector_ids, path=storage.join(root, name)).rows()
     return FileRecord(name, row.sha256, row.rows * VECTOR_ID_BYTES)

@@ -46,7 +46,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     if stale.head(1):
         delete_rows(lake, "index_shards", [spec.index_id])
     files = [file | {"path": lake.relative(file["path"])} for file in _files(manifest)]
-    lake.append("index_shards", files)
+    run.append("index_shards", files)
     row = {
         "index_id": spec.index_id,
         "model_id": spec.model_id,
@@ -63,7 +63,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
         "run_id": run.run_id,
         "built_at": now(),
     }
-    if lake.insert_new("indexes", row, key="index_id"):
+    if run.insert_new("indexes", row, key="index_id"):
         return True
     # The same index, committed by another run since we looked; but the manifest that lies there now is ours.
     committed = str(require_index(lake, spec.index_id).manifest_sha256)

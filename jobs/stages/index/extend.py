@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import uuid
@@ -12,7 +11,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.indexes import index_folder, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
@@ -20,10 +19,9 @@ from jobs.settings.index import IndexSettings
 from jobs.stages.index.build import build_shards, check_shards
 from jobs.stages.index.changes import Changes, changes_since, write_gone
 from jobs.stages.index.vectors import indexed_vectors
-from udfs import storage
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec
-from udfs.index.drift import DRIFT_OUTPUT, SAMPLE_ROWS, DriftSpec, drift_batches
+from udfs.index.drift import SAMPLE_ROWS, DriftSpec, drift_batches
 from udfs.index.manifest import GONE_NAME, Base, Manifest
 from udfs.search.check import CheckSpec
 from udfs.specs import IndexSpec
@@ -91,15 +89,13 @@ def _readable(lake: Lake, row: Any) -> Manifest | None:
 
 def extension_of(lake: Lake, base: Manifest, *, version: int) -> Extension | None:
     """What is to be added for `version` of `vectors`; None, with the reason logged, where a whole build is better."""
-    folder = lake.folder("staging", f"plan-{uuid.uuid4().hex}")
-    try:
-        changes = changes_since(lake, base, version=version, folder=folder)
-        reason = _too_many(changes, base) or _tell_drift(lake, changes, base, version=version)
-    except IndexDataError as error:  # files of the base: a whole build needs none of them
-        log.warning(_AGAIN, base.spec.index_id, error)
-        return None
-    finally:
-        storage.remove_folder(folder)
+    with lake.staging(f"plan-{uuid.uuid4().hex}") as folder:
+        try:
+            changes = changes_since(lake, base, version=version, folder=folder)
+            reason = _too_many(changes, base) or _tell_drift(lake, changes, base, version=version)
+        except IndexDataError as error:  # files of the base: a whole build needs none of them
+            log.warning(_AGAIN, base.spec.index_id, error)
+            return None
     if reason:
         log.info(_AGAIN, base.spec.index_id, reason)
         if base.points:
@@ -118,8 +114,7 @@ def extend_index(
     """Build and check the files of an index that adds to another, as `build_whole` does for a whole one."""
     base = extension.base
     build = ShardsSpec(spec, base.quantizer, base.spec.root)
-    staging = lake.folder("staging", run.run_id)
-    try:
+    with lake.staging(run.run_id) as staging:
         with run.stage("changes"):
             changes = changes_since(
                 lake, base, version=spec.vectors_version, folder=f"{staging}/changes"
@@ -130,8 +125,6 @@ def extend_index(
             shards, kept = build_shards(fresh, run, build, rows=changes.fresh)
         with run.stage("check"):
             run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
-    finally:
-        storage.remove_folder(staging)
     run.counts.update({"added": changes.fresh, "gone": changes.gone})
     # Operating points say how the quantizer's codes have to be searched, and it is the same.
     manifest = Manifest(
@@ -159,13 +152,10 @@ def _tell_drift(lake: Lake, changes: Changes, base: Manifest, *, version: int) -
     spec = replace(base.spec, vectors_version=version)
     hashed = F.xxhash64("vector_id", F.lit(spec.plan.seed))
     sample = changes.new_of(indexed_vectors(lake, spec)).orderBy(hashed).limit(SAMPLE_ROWS)
-    drift = functools.partial(
-        drift_batches, spec=DriftSpec(spec.root, base.quantizer, dim=spec.dim)
-    )
-    with clear_task_errors():
-        row = sample.select("embedding").repartition(1).mapInArrow(drift, DRIFT_OUTPUT).first()
-    if row is None:
-        raise IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    rows = sample.select("embedding").repartition(1)
+    drift = DriftSpec(spec.root, base.quantizer, dim=spec.dim)
+    missing = IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    row = on_executors(rows, drift_batches, spec=drift).one_row(missing)
     if row.error <= MAX_ERROR * base.error:
         return None
     return (

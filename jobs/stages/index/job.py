@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
@@ -15,15 +14,13 @@ from jobs.lake.runs import Run
 from jobs.stages.index.build import build_shards, check_shards, train_in_task
 from jobs.stages.index.commit import commit_index, total_bytes
 from jobs.stages.index.extend import Extension, extend_index
-from jobs.stages.index.plan import PlannedIndex, plan_index
+from jobs.stages.index.plan import PlannedIndex
 from jobs.stages.index.predict import Prediction, compare_cost
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.index.build import ShardsSpec
 from udfs.index.manifest import Manifest
 from udfs.search.check import CheckSpec
 from udfs.specs import IndexSpec
-
-log = logging.getLogger("gme_lake")
 
 
 @dataclass(frozen=True)
@@ -66,18 +63,13 @@ class IndexReport:
 
 
 def build_index(
-    lake: Lake, run: Run, *, model: ResolvedModel, planned: PlannedIndex | None = None
+    lake: Lake, run: Run, *, model: ResolvedModel, planned: PlannedIndex
 ) -> IndexReport:
-    """Build the index of the model's vectors, or add to one, and commit it; one that exists is left alone.
+    """Build the index that `plan_index` has planned, or add to one, and commit it; one that exists is left alone.
 
     Killed at any point and run again over the same version of `vectors`, it keeps the quantizer and the shards that
-    were finished. `planned` is what `plan_index` said, where the caller has shown it. Raises LakeError,
-    SettingsError or IndexDataError; then nothing is committed.
+    were finished. Raises LakeError or IndexDataError; then nothing is committed.
     """
-    if planned is None:
-        with run.stage("plan"):
-            planned = plan_index(lake, model=model)
-        log.info("%s", planned)
     spec = planned.spec
     run.model = model
     run.tags["index_id"] = spec.index_id

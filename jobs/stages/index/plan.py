@@ -59,15 +59,14 @@ class PlannedIndex:
         }
 
 
-def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
+def plan_index(lake: Lake, settings: IndexSettings, *, model: ResolvedModel) -> PlannedIndex:
     """Plan the index of the model's vectors at the newest version of `vectors`, with its cost unless it exists.
 
-    Where `index.extend` allows it and little has changed, it adds to the newest whole index. Commits nothing. Raises
-    LakeError where the model has no vectors, SettingsError where the settings of `index` do not fit them.
+    Where `settings.extend` allows it and little has changed, it adds to the newest whole index. Commits nothing. Raises
+    LakeError where the model has no vectors, SettingsError where the settings do not fit them.
     """
     version = lake.version("vectors")
     rows = count_vectors(lake, model.spec.model_id, version=version)
-    settings = lake.settings.index
     planned = plan_at(lake, settings, model=model, version=version, rows=rows)
     committed = read_indexes(lake, model_id=model.spec.model_id)
     if existing := committed.get(planned.spec.index_id):
@@ -78,7 +77,7 @@ def plan_index(lake: Lake, *, model: ResolvedModel) -> PlannedIndex:
     bases = [row for index_id, row in committed.items() if index_id not in going]
     base = newest_base(lake, bases, planned.spec, settings=settings)
     if base is not None:
-        spec = _add_to(base, planned.spec, lake=lake)
+        spec = _add_to(base, planned.spec, settings, lake=lake)
         existing = committed.get(spec.index_id)
         if existing and _is_whole(lake, existing):
             return replace(planned, spec=spec, existing=existing, broken=False)
@@ -96,12 +95,12 @@ def _is_whole(lake: Lake, row: Any) -> bool:
     return True
 
 
-def _add_to(base: Manifest, spec: IndexSpec, *, lake: Lake) -> IndexSpec:
+def _add_to(base: Manifest, spec: IndexSpec, settings: IndexSettings, *, lake: Lake) -> IndexSpec:
     """`spec` as an index that adds to `base`: with its quantizer, searched as it is where the settings do not say how.
 
     What is added is few rows: in as many shards as the base has they would make searches slower.
     """
-    settings, plan = lake.settings.index, base.spec.plan
+    plan = base.spec.plan
     plan = replace(
         plan,
         shards=max(1, math.ceil(MAX_SHARE * base.rows / ROWS_PER_SHARD)),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import pydantic
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from udfs.errors import IndexDataError
 from udfs.index.cost import CostEstimate, estimate, format_bytes, format_seconds
-from udfs.index.probe import PROBE_OUTPUT, Speed, probe_batches
+from udfs.index.probe import Speed, probe_batches
 from udfs.specs import IndexSpec
 
 
@@ -35,11 +34,8 @@ class Prediction:
 
 def predict_cost(lake: Lake, spec: IndexSpec, *, rows: int) -> CostEstimate:
     """The cost of an index of `rows` vectors: every step is tried for a moment in one task, on an executor's machine."""
-    trial = functools.partial(probe_batches, spec=spec)
-    with clear_task_errors():
-        row = lake.spark.range(0, 1, 1, 1).mapInArrow(trial, PROBE_OUTPUT).first()
-    if row is None:
-        raise IndexDataError("the trial of this machine's speed gave no figures; run it again")
+    missing = IndexDataError("the trial of this machine's speed gave no figures; run it again")
+    row = on_executors(lake.spark.range(0, 1, 1, 1), probe_batches, spec=spec).one_row(missing)
     speed = pydantic.TypeAdapter(Speed).validate_json(row.speed)
     return estimate(spec.plan, rows, spec.dim, speed=speed)
 

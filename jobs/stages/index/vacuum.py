@@ -123,11 +123,9 @@ def plan_vacuum(lake: Lake, *, releases: int, retain: timedelta) -> Vacuum:
 def vacuum(lake: Lake, run: Run, planned: Vacuum) -> Vacuum:
     """Do what `plan_vacuum` found, and say what was done: what a run has begun to use meanwhile stays."""
     due, folders = {*planned.indexes, *planned.left}, set(planned.folders)
-    if due or planned.marked or planned.kept:
-        run.begin()
     if due or planned.marked:
         ended = find_ended_runs(lake, read_marks(lake).values())
-        mark_unused(lake, run, {*due, *planned.marked}, ended=ended)
+        mark_unused(run, {*due, *planned.marked}, ended=ended)
     if planned.kept:
         forget(lake, planned.kept, marks=("unused", "removing"))
     claimed = _claim(lake, run, due, planned) if due else set()

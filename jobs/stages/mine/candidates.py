@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -10,8 +12,11 @@ from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run, record_end
 from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.index.job import build_index
+from jobs.stages.index.plan import plan_index
 from jobs.stages.search.job import search_embedded
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
+
+log = logging.getLogger("gme_lake")
 
 
 def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: int) -> DataFrame:
@@ -19,18 +24,21 @@ def nearest(suite: Suite, embedded: DataFrame, model: ResolvedModel, *, depth: i
 
     `embedded`: SEARCH_INPUT rows. Candidates are the documents of the suite, which has one corpus.
     """
-    lake = suite.lake
-    with record_end(Run(lake, "build_index")) as run:
-        index = build_index(lake, run, model=model).spec
+    lake, settings = suite.lake, suite.settings
+    with record_end(Run(lake, "build_index", settings.to_json())) as run:
+        with run.stage("plan"):
+            planned = plan_index(lake, settings.index, model=model)
+        log.info("%s", planned)
+        index = build_index(lake, run, model=model, planned=planned).spec
     row = require_index(lake, index.index_id)
     manifest = read_manifest(lake, row)
     spec = SearchSpec(
         root=index.root,
         model_id=index.model_id,
-        k=depth,
+        options=SearchOptions(depth),
         manifest_sha256=str(row.manifest_sha256),
     )
-    hits = search_embedded(embedded, spec=spec, manifest=manifest, settings=lake.settings.search)
+    hits = search_embedded(embedded, spec=spec, manifest=manifest, settings=settings.search)
     key = F.expr("substring(id, instr(id, '/') + 1)").alias("key")
     return hits.where("rank IS NOT NULL").select("query_id", "rank", key, "score")
 

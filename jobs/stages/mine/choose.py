@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from typing import cast
-
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.stages.mine.pairs import COLUMNS
-from udfs.training.negatives import (
-    NEGATIVES_INPUT,
-    NEGATIVES_OUTPUT,
-    NegativesSpec,
-    choose_batches,
-)
+from udfs.training.negatives import NEGATIVES_INPUT, NegativesSpec, choose_batches
 
 _GUARDS = ("positive", "own", "skipped", "too_high", "alike")
 
@@ -39,11 +30,9 @@ def chosen_negatives(
     rows = pairs.select("pair", "query_id", "query_key", "own_key").join(scores, "pair")
     rows = rows.join(right, "query_key").join(best, "query_id", "left")
     rows = rows.join(ids.toDF("own_key", "own_ids"), "own_key", "left")
-    choose = functools.partial(choose_batches, spec=spec)
-    with clear_task_errors():
-        made = rows.select(*_names(NEGATIVES_INPUT)).mapInArrow(choose, NEGATIVES_OUTPUT)
-        made.write.parquet(folder)
-    return pairs.sparkSession.read.parquet(folder)
+    return on_executors(rows.select(*NEGATIVES_INPUT.names), choose_batches, spec=spec).write(
+        folder
+    )
 
 
 def right_ids(pairs: DataFrame) -> DataFrame:
@@ -93,7 +82,3 @@ def count_outcomes(chosen: DataFrame) -> dict[str, int]:
         *(total(F.col(name)).alias(f"left_out_{name}") for name in _GUARDS),
     ).first()
     return {name: int(count) for name, count in row.asDict().items()} if row else {}
-
-
-def _names(schema: str) -> list[str]:
-    return cast("StructType", StructType.fromDDL(schema)).fieldNames()

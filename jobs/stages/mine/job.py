@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
@@ -13,6 +13,7 @@ from jobs.lake.lake import Lake, is_path, read_table, table_given
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.lake.sql import literal, table_sql
+from jobs.settings.settings import Settings
 from jobs.settings.train import MineSettings
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.tasks import TaskData
@@ -20,7 +21,6 @@ from jobs.stages.mine.candidates import at_random, nearest
 from jobs.stages.mine.choose import chosen_negatives, count_outcomes, with_negatives
 from jobs.stages.mine.pairs import COLUMNS, candidate_rows, locate_images, read_mined_pairs
 from jobs.stages.search.job import embed_queries
-from udfs import storage
 from udfs.errors import LakeError, SettingsError
 from udfs.training.negatives import NegativesSpec
 
@@ -38,41 +38,39 @@ class MineReport:
         return f"{shown}; {mean:.2f} negatives a pair in {self.output}"
 
 
-def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
+def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel, settings: Settings) -> MineReport:
     """Choose hard negatives for every pair of `mine` and replace `mine.output` with the pairs, in one commit.
 
     No pair is lost: one whose query or positive cannot be embedded has null negatives and is counted. Negatives that
     the pairs had are replaced. Candidates are embedded once per model and kept under the lake. Raises SettingsError or
     LakeError.
     """
-    settings = lake.settings.mine
-    output = _check_output(lake)
-    source = read_mined_pairs(lake, run)
+    mine, evaluate = settings.mine, settings.evaluate
+    output = _check_output(lake.spark, mine)
+    source = read_mined_pairs(lake, run, mine=mine, evaluate=evaluate)
     run.model = model
     run.begin()
-    staging = lake.folder("staging", run.run_id)
-    try:
+    with lake.staging(run.run_id) as staging:
         with run.stage("stage"), clear_task_errors():
             pairs = _stage_pairs(source, folder=f"{staging}/pairs")
-            candidates = candidate_rows(lake, source)
-            suite = _suite(lake, pairs, candidates)
+            candidates = candidate_rows(source, mine=mine, evaluate=evaluate)
+            suite = _suite(lake, pairs, candidates, settings)
         with run.stage("embed candidates"):
             suite.embed(model)
         vectors = suite.vectors(model)
         counts = _count_candidates(vectors)
         with run.stage("embed queries"):
-            asked = embed_queries(
-                suite.lake, _queries(pairs, settings), model, folder=f"{staging}/queries"
-            )
+            queries, how = _queries(pairs, mine), suite.embed_spec(model)
+            asked = embed_queries(queries, how, folder=f"{staging}/queries")
         with run.stage("search"), clear_task_errors():
-            if settings.choose == "nearest":
-                found = nearest(suite, asked, model, depth=settings.depth)
+            if mine.choose == "nearest":
+                found = nearest(suite, asked, model, depth=mine.depth)
             else:
-                found = at_random(asked, vectors, depth=settings.depth, seed=settings.seed)
+                found = at_random(asked, vectors, depth=mine.depth, seed=mine.seed)
             found.write.parquet(f"{staging}/found")
             found = lake.spark.read.parquet(f"{staging}/found")
         with run.stage("choose"):
-            spec = NegativesSpec(settings.k, settings.skip, settings.highest, settings.own_picture)
+            spec = NegativesSpec(mine.k, mine.skip, mine.highest, mine.own_picture)
             scores = _scores(pairs, asked, vectors)
             chosen = chosen_negatives(pairs, found, scores, spec=spec, folder=f"{staging}/chosen")
             counts |= count_outcomes(chosen)
@@ -80,8 +78,6 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel) -> MineReport:
             made = with_negatives(pairs, chosen, candidates)
             writer = made.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
             writer.save(output) if is_path(output) else writer.saveAsTable(table_sql(output))
-    finally:
-        storage.remove_folder(staging)
     run.counts.update(counts)
     run.tags["output"] = output
     return MineReport(output, counts)
@@ -94,25 +90,18 @@ def _stage_pairs(source: DataFrame, *, folder: str) -> DataFrame:
     return source.sparkSession.read.parquet(folder)
 
 
-def _suite(lake: Lake, pairs: DataFrame, candidates: DataFrame) -> Suite:
+def _suite(lake: Lake, pairs: DataFrame, candidates: DataFrame, settings: Settings) -> Suite:
     """The candidates as the one corpus of a suite, staged."""
-    settings = lake.settings.mine
-    documents = locate_images(candidates, image_base=settings.image_base).withColumnRenamed(
-        "key", "id"
-    )
+    mine, evaluate = settings.mine, settings.evaluate
+    documents = locate_images(candidates, image_base=mine.image_base).withColumnRenamed("key", "id")
     data = TaskData(
         documents,
-        _queries(pairs, settings),
+        _queries(pairs, mine),
         pairs.selectExpr("query_id", "positive_key AS id", "1 AS score"),
     )
-    tasks = (
-        settings.tasks,
-        settings.corpus,
-        lake.settings.evaluate.data,
-        lake.settings.evaluate.only,
-    )
-    key = ("mine", settings.pairs, settings.image_base, *tasks)
-    suite = Suite.open(lake, [Searched("mine", key, data)])
+    tasks = (mine.tasks, mine.corpus, evaluate.data, evaluate.only)
+    key = ("mine", mine.pairs, mine.image_base, *tasks)
+    suite = Suite.open(lake, [Searched("mine", key, data)], settings)
     suite.stage()
     return suite
 
@@ -160,9 +149,8 @@ def _count_candidates(vectors: DataFrame) -> dict[str, int]:
     return counts
 
 
-def _check_output(lake: Lake) -> str:
+def _check_output(spark: SparkSession, settings: MineSettings) -> str:
     """`mine.output`; a table that holds something else than pairs is not replaced, nor the one that is read."""
-    settings, spark = lake.settings.mine, lake.spark
     if not settings.output:
         raise SettingsError("mine.output is not set: give the Delta table (name or path) to write")
     output, pairs = (

@@ -9,6 +9,8 @@ from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake, absolute, table_given, table_version
 from jobs.lake.runs import Run
+from jobs.settings.evaluate import EvaluateSettings
+from jobs.settings.train import MineSettings
 from jobs.stages.evaluate.data.layouts import read_task
 from jobs.stages.evaluate.data.pairs import task_pairs
 from jobs.stages.evaluate.data.tasks import EvaluationTask, load_tasks
@@ -25,18 +27,20 @@ COLUMNS = (
 )
 
 
-def read_mined_pairs(lake: Lake, run: Run) -> DataFrame:
+def read_mined_pairs(
+    lake: Lake, run: Run, *, mine: MineSettings, evaluate: EvaluateSettings
+) -> DataFrame:
     """COLUMNS of the pairs of `mine.pairs` and `mine.tasks`, and query_key, own_key, positive_key, query_id.
 
     A key is the hash of a content (text, picture, URI); `own_key` that of the picture of a query that has text too,
     else null. Queries with one `query_id` are the same, instruction included. Raises SettingsError or LakeError.
     """
-    settings = lake.settings.mine
     frames = []
-    if settings.pairs:
-        frames.append(_conform(_table(lake, run), settings.pairs))
-    if settings.tasks:
-        frames.append(_conform(task_pairs(lake.spark, read_train_tasks(lake)), "mine.tasks"))
+    if mine.pairs:
+        frames.append(_conform(_table(lake, run, mine.pairs), mine.pairs))
+    if mine.tasks:
+        judged = task_pairs(lake.spark, read_train_tasks(mine, evaluate))
+        frames.append(_conform(judged, "mine.tasks"))
     if not frames:
         raise SettingsError(
             "nothing to mine negatives for: set mine.pairs to a table, or mine.tasks to retrieval tasks"
@@ -44,18 +48,19 @@ def read_mined_pairs(lake: Lake, run: Run) -> DataFrame:
     return _add_keys(reduce(lambda one, other: one.unionByName(other), frames))
 
 
-def read_train_tasks(lake: Lake) -> list[EvaluationTask]:
+def read_train_tasks(mine: MineSettings, evaluate: EvaluateSettings) -> list[EvaluationTask]:
     """The tasks of `mine.tasks` with their train split."""
-    changed = {"tasks": lake.settings.mine.tasks, "split": "train"}
-    return load_tasks(lake.settings.evaluate.model_copy(update=changed))
+    return load_tasks(evaluate.model_copy(update={"tasks": mine.tasks, "split": "train"}))
 
 
-def candidate_rows(lake: Lake, pairs: DataFrame) -> DataFrame:
+def candidate_rows(
+    pairs: DataFrame, *, mine: MineSettings, evaluate: EvaluateSettings
+) -> DataFrame:
     """(key, text, image, image_uri): what may become a negative, each content once."""
     rows = contents(pairs, "positive")
-    if lake.settings.mine.corpus == "tasks":
-        for task in read_train_tasks(lake):
-            documents = read_task(lake.spark, task).documents
+    if mine.corpus == "tasks":
+        for task in read_train_tasks(mine, evaluate):
+            documents = read_task(pairs.sparkSession, task).documents
             rows = rows.unionByName(documents.select(_key(*_SIDE).alias("key"), *_SIDE))
     return rows.dropDuplicates(["key"])
 
@@ -77,8 +82,8 @@ def locate_images(rows: DataFrame, *, image_base: str) -> DataFrame:
     return rows.withColumn("image_uri", whole)
 
 
-def _table(lake: Lake, run: Run) -> DataFrame:
-    table = table_given(lake.settings.mine.pairs)
+def _table(lake: Lake, run: Run, pairs: str) -> DataFrame:
+    table = table_given(pairs)
     if table.endswith(".parquet"):
         return read_pairs(lake.spark, table)
     version = table_version(lake.spark, table)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake, delta_table
 from jobs.lake.runs import Run
 from jobs.stages.index.vectors import indexed_vectors
@@ -13,8 +12,6 @@ from jobs.stages.recall.queries import AskedQueries, recall_folder
 from udfs import storage
 from udfs.errors import LakeError
 from udfs.recall.truth import (
-    NEAREST_OUTPUT,
-    TRUTH_OUTPUT,
     TruthKey,
     TruthSpec,
     merge_nearest,
@@ -41,15 +38,12 @@ def exact_results(
         return key
     truth = TruthSpec(key, asked.path, folder, spec.dim)
     rows = indexed_vectors(lake, spec).select("vector_id", "embedding")
-    near = functools.partial(nearest_batches, spec=truth)
-    merge = functools.partial(merge_nearest, spec=truth)
-    with run.stage("exact search"), clear_task_errors():
-        parts = rows.mapInArrow(near, NEAREST_OUTPUT).repartition(1)
-        merged = parts.mapInArrow(merge, TRUTH_OUTPUT).first()
-    if merged is None:
-        raise LakeError(
-            f"version {spec.vectors_version} of {lake.name('vectors')} has no vectors of model {spec.model_id}"
-        )
+    missing = LakeError(
+        f"version {spec.vectors_version} of {lake.name('vectors')} has no vectors of model {spec.model_id}"
+    )
+    with run.stage("exact search"):
+        parts = on_executors(rows, nearest_batches, spec=truth).frame.repartition(1)
+        merged = on_executors(parts, merge_nearest, spec=truth).one_row(missing)
     run.counts["exact_results"] = int(merged.queries)
     return key
 

@@ -12,6 +12,7 @@ from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import newest_index
 from jobs.lake.runs import Run
 from jobs.settings.index import RecallSettings
+from jobs.settings.settings import Settings
 from jobs.stages.recall.exact import exact_results
 from jobs.stages.recall.queries import AskedQueries, write_queries
 from jobs.stages.recall.record import append_recalls, metrics_of, require_plots, write_report
@@ -72,12 +73,13 @@ class RecallReport:
         }
 
 
-def index_to_measure(lake: Lake, registry: Registry) -> tuple[IndexSpec, ResolvedModel]:
-    """The index of `recall.index`, or the one of the registered model built last, and its model.
+def index_to_measure(
+    lake: Lake, registry: Registry, *, index_id: str | None
+) -> tuple[IndexSpec, ResolvedModel]:
+    """The index named, or the one of the registered model built last, and its model.
 
     Raises LakeError, RegistryError or IndexDataError where there is none.
     """
-    index_id = lake.settings.recall.index
     if index_id is None:
         model = registry.resolve()
         return open_spec(lake, newest_index(lake, model_id=model.spec.model_id)), model
@@ -90,34 +92,36 @@ def open_spec(lake: Lake, index_id: str) -> IndexSpec:
     return read_manifest(lake, require_index(lake, index_id)).spec
 
 
-def measure_recall(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> RecallReport:
+def measure_recall(
+    lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel, settings: Settings
+) -> RecallReport:
     """Measure an index with the queries of section `recall`, against exact search over the version it was built from.
 
     Appends to `recalls`. Raises LakeError for queries that cannot be used, IndexDataError for a damaged index.
     """
-    settings = lake.settings.recall
-    require_plots(settings.report)
+    recall = settings.recall
+    require_plots(recall.report)
     run.model = model
     run.tags["index_id"] = spec.index_id
     run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
     run.begin()
     with run.stage("queries"):
-        asked = write_queries(lake, run, spec=spec, model=model)
+        asked = write_queries(lake, run, spec=spec, model=model, settings=settings)
     run.counts.update({"queries": len(asked.query_ids), "queries_refused": asked.refused})
-    key = exact_results(lake, run, spec=spec, asked=asked, k=settings.k)
-    points = points_to_measure(spec.plan, settings)
+    key = exact_results(lake, run, spec=spec, asked=asked, k=recall.k)
+    points = points_to_measure(spec.plan, recall)
     with run.stage("measure"):
         committed = str(require_index(lake, spec.index_id).manifest_sha256)
         index = Measurable(spec.root, committed)
         measured = measure(lake, index, asked=asked, key=key, points=points)
-    found = tuple(figures(measured, groups_of(asked), k=settings.k))
-    append_recalls(lake, run, found, spec=spec, asked=asked, part="all")
+    found = tuple(figures(measured, groups_of(asked), k=recall.k))
+    append_recalls(run, found, spec=spec, asked=asked, part="all")
     run.metrics |= metrics_of(found, _own_point(spec.plan, points))
     files: tuple[Path, ...] = ()
-    if settings.report is not None:
+    if recall.report is not None:
         facts = _facts(spec, asked, model)
         title = f"Recall of index {spec.index_id}"
-        files = write_report(settings.report, found, title=title, facts=facts)
+        files = write_report(recall.report, found, title=title, facts=facts)
     return RecallReport(spec, asked, found, files)
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake, read_table, table_given
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
+from jobs.settings.embed import SourceSettings
+from jobs.settings.index import RecallSettings
+from jobs.settings.settings import Settings
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.search.job import embed_queries
-from jobs.stages.search.queries import read_queries, read_raw
-from udfs import storage
+from jobs.stages.search.queries import query_reading, read_queries, read_raw
 from udfs.errors import IndexDataError, LakeError
 from udfs.recall.query_set import (
-    QUERY_SET_OUTPUT,
     QuerySetSpec,
     query_set_path,
     write_query_set,
@@ -48,15 +48,14 @@ class AskedQueries:
     refused: int
 
 
-def write_queries(lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel) -> AskedQueries:
+def write_queries(
+    lake: Lake, run: Run, *, spec: IndexSpec, model: ResolvedModel, settings: Settings
+) -> AskedQueries:
     """Write the queries of section `recall` as a query set. Raises LakeError where they cannot be used."""
-    staging = lake.folder("staging", run.run_id)
-    try:
-        if lake.settings.recall.queries:
-            return _of_table(lake, run, spec, model, staging)
-        return _hold_out(lake, spec)
-    finally:
-        storage.remove_folder(staging)
+    if not settings.recall.queries:
+        return _hold_out(lake, spec, settings.recall, settings.source)
+    with lake.staging(run.run_id) as staging:
+        return _of_table(run, spec, model, settings, staging)
 
 
 def recall_folder(lake: Lake) -> str:
@@ -65,35 +64,36 @@ def recall_folder(lake: Lake) -> str:
 
 
 def _of_table(
-    lake: Lake, run: Run, spec: IndexSpec, model: ResolvedModel, staging: str
+    run: Run, spec: IndexSpec, model: ResolvedModel, settings: Settings, staging: str
 ) -> AskedQueries:
-    settings = lake.settings.recall
+    lake, recall = run.lake, settings.recall
     if model.spec.model_id != spec.model_id:
         raise IndexDataError(
             f"queries embedded by model {model.spec.model_id} cannot measure index {spec.index_id} of model "
             f"{spec.model_id}"
         )
-    asked = lake.settings.search.model_copy(
-        update={"queries": settings.queries, "image_base": settings.image_base}
-    )
-    queries = read_queries(lake.spark, asked)
+    table, base = recall.queries, recall.image_base
+    queries = read_queries(lake.spark, table, image_base=base)
+    reading = query_reading(lake.spark, settings, table, image_base=base)
+    how = settings.embed.spec(model.spec, settings.serving.spec(), reading)
     with run.stage("embed"):
-        made = embed_queries(lake, queries, model, folder=f"{staging}/queries")
+        made = embed_queries(queries, how, folder=f"{staging}/queries")
     good = made.where("status = 'ok'")
     labels = queries.select("query_id", _kind().alias("kind"))
-    if settings.segments:
-        raw = read_raw(lake.spark, settings.queries)
-        columns = _segment_columns(raw, settings.segments, settings.queries)
+    if recall.segments:
+        raw = read_raw(lake.spark, table)
+        columns = _segment_columns(raw, recall.segments, table)
         named = raw.select(F.col("query_id").cast("string").alias("query_id"), *columns)
         labels = labels.join(named, "query_id")
     refused = made.where("status <> 'ok'").count()
     vectors = good.select("query_id", F.lit(None).cast("bigint").alias("own"), "embedding")
-    return _written(lake, spec, vectors, labels, ("table", refused))
+    return _written(lake, spec, vectors, labels, recall.segments, ("table", refused))
 
 
-def _hold_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
+def _hold_out(
+    lake: Lake, spec: IndexSpec, settings: RecallSettings, source: SourceSettings
+) -> AskedQueries:
     """Rows of the index by hash; each is left out of its own exact and found results."""
-    settings = lake.settings.recall
     rows = indexed_vectors(lake, spec)
     order = F.xxhash64("vector_id", F.lit(settings.seed))
     # Ids first: that reads one narrow column, where a sample of rows would read every vector.
@@ -104,7 +104,6 @@ def _hold_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
     )
     labels = sampled.select(F.col("id").alias("query_id"), F.lit(HELD_OUT_KIND).alias("kind"))
     if settings.segments:
-        source = lake.settings.source
         if not source.table:
             raise LakeError(
                 f"recall.segments={settings.segments}: held-out rows have segments in the source table only; "
@@ -115,7 +114,7 @@ def _hold_out(lake: Lake, spec: IndexSpec) -> AskedQueries:
         columns = _segment_columns(raw, settings.segments, table)
         named = raw.select(F.col(identifier(source.id)).cast("string").alias("query_id"), *columns)
         labels = labels.join(named.dropDuplicates(["query_id"]), "query_id", "left")
-    return _written(lake, spec, vectors, labels, ("held_out", 0))
+    return _written(lake, spec, vectors, labels, settings.segments, ("held_out", 0))
 
 
 def _written(
@@ -123,20 +122,17 @@ def _written(
     spec: IndexSpec,
     vectors: DataFrame,
     labels: DataFrame,
+    segments: list[str],
     facts: tuple[Literal["table", "held_out"], int],
 ) -> AskedQueries:
     origin, refused = facts
     folder = recall_folder(lake)
-    write = functools.partial(write_query_set, spec=QuerySetSpec(folder, spec.dim))
-    with clear_task_errors():
-        made = vectors.select(*_SET_COLUMNS).repartition(1).mapInArrow(write, QUERY_SET_OUTPUT)
-        row = made.first()
-    if row is None:
-        raise LakeError(
-            f"there is no query to measure with: {refused} were refused; give others in recall.queries"
-        )
+    rows = vectors.select(*_SET_COLUMNS).repartition(1)
+    missing = LakeError(
+        f"there is no query to measure with: {refused} were refused; give others in recall.queries"
+    )
+    row = on_executors(rows, write_query_set, spec=QuerySetSpec(folder, spec.dim)).one_row(missing)
     by_id: dict[str, Any] = {found.query_id: found for found in labels.collect()}
-    segments = lake.settings.recall.segments
     mine = [by_id[query_id] for query_id in row.query_ids]
     return AskedQueries(
         origin=origin,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jobs.lake.lake import Lake, now
+from jobs.lake.lake import now
 from jobs.lake.runs import Run
 from jobs.reports.html_page import write_html
 from jobs.stages.recall.plot import recall_plot
@@ -19,7 +19,6 @@ from udfs.specs import IndexSpec
 
 
 def append_recalls(
-    lake: Lake,
     run: Run,
     measured: Sequence[PointFigures],
     *,
@@ -43,7 +42,7 @@ def append_recalls(
     for one in measured:
         reranked = refined and one.measured.point.k_factor > 1
         rows.append(shared | one.row() | {"k": one.recall.k, "reranked": reranked})
-    lake.append("recalls", rows)
+    run.append("recalls", rows)
 
 
 def metrics_of(measured: Sequence[PointFigures], point: Point) -> dict[str, float]:

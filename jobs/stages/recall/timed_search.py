@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.stages.recall.queries import AskedQueries, recall_folder
 from udfs.index.points import Point
-from udfs.recall.measure import (
-    MEASURE_OUTPUT,
-    PRICE_OUTPUT,
-    MeasureSpec,
-    measure_batches,
-    price_batches,
-)
+from udfs.recall.measure import MeasureSpec, measure_batches, price_batches
 from udfs.recall.recall import Shares
 from udfs.recall.truth import TruthKey
 from udfs.recall.tuning import Measured
@@ -38,8 +32,7 @@ def measure(
 ) -> list[Measured]:
     """Every query searched alone at every point, queries in the order of the set. Raises IndexDataError."""
     spec = _spec(lake, index, asked, key, points)
-    run = functools.partial(measure_batches, spec=spec)
-    found = _by_point(_one_row(lake).mapInArrow(run, MEASURE_OUTPUT))
+    found = _by_point(on_executors(_one_row(lake), measure_batches, spec=spec).table())
     return [
         Measured(point, columns["recall"], columns["first"], columns["ms"])
         for point, columns in found.items()
@@ -51,8 +44,7 @@ def price(
 ) -> dict[Point, Shares]:
     """Recall of every query at every point that is of use, from one search per nprobe. Raises IndexDataError."""
     spec = _spec(lake, index, asked, key, points)
-    run = functools.partial(price_batches, spec=spec)
-    found = _by_point(_one_row(lake).mapInArrow(run, PRICE_OUTPUT))
+    found = _by_point(on_executors(_one_row(lake), price_batches, spec=spec).table())
     return {point: columns["recall"] for point, columns in found.items()}
 
 
@@ -68,9 +60,7 @@ def _one_row(lake: Lake) -> DataFrame:
     return lake.spark.range(0, 1, 1, 1)
 
 
-def _by_point(made: DataFrame) -> dict[Point, dict[str, Shares]]:
-    with clear_task_errors():
-        table = made.toArrow()
+def _by_point(table: pa.Table) -> dict[Point, dict[str, Shares]]:
     columns = {name: np.asarray(table[name]) for name in table.column_names}
     order = np.lexsort((columns["query"], columns["k_factor"], columns["nprobe"]))
     columns = {name: values[order] for name, values in columns.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,17 +9,16 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.settings.settings import Settings
 from jobs.stages.embed.pending import model_inputs, newest_contents
 from jobs.stages.embed.source import Source
 from udfs.bootstrap import interval
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import embed_batches
 from udfs.errors import BudgetError
 from udfs.index.cost import format_seconds
-from udfs.specs import EmbedSpec
 
 _RUNS = 5  # of the model, newest first, that its speed is known from
 
@@ -77,7 +75,12 @@ def forecast_embedding(
     `model`, the others are `new`. Where no run tells how long a row takes, up to `plan.trial_rows` of them are embedded.
     Raises LakeError for a source that embed_table would refuse.
     """
-    source = Source.open(lake)
+    source = Source.open(
+        lake,
+        settings.source,
+        max_image_bytes=settings.embed.max_image_bytes,
+        written=settings.embed,
+    )
     rows = source.rows(source.read(lake.spark, version=source.version))
     contents = newest_contents(source.contents(rows.where("id IS NOT NULL"))).cache()
     try:
@@ -184,15 +187,8 @@ def _try_rows(
     chosen = pending.orderBy(F.xxhash64("content_hash")).limit(settings.plan.trial_rows)
     chosen = chosen.select("id", "row_hash", "content_hash")
     scan = source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
-    spec = EmbedSpec(
-        model.spec,
-        settings.serving.spec(),
-        source.reading,
-        max_row_seconds=settings.embed.max_task_seconds_per_row,
-    )
-    embed = functools.partial(embed_batches, spec=spec)
-    with clear_task_errors():
-        made = model_inputs(scan).mapInArrow(embed, EMBED_OUTPUT).select("model_seconds").collect()
+    spec = settings.embed.spec(model.spec, settings.serving.spec(), source.reading)
+    made = on_executors(model_inputs(scan), embed_batches, spec=spec).rows()
     seconds = np.array([row.model_seconds for row in made], dtype=np.float64)
     pace = interval(seconds)
     return Pace(pace.mean, pace.low, pace.high, f"a trial of {len(seconds)} rows")

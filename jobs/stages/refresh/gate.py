@@ -11,6 +11,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.runs import open_run
 from jobs.settings.refresh import GateSettings
+from jobs.settings.settings import Settings
 from jobs.stages.evaluate.figures.compare import differences
 from jobs.stages.evaluate.figures.record import load_scores
 from jobs.stages.evaluate.job import evaluate_retrieval
@@ -19,7 +20,7 @@ from udfs.bootstrap import Difference
 
 
 def compare_quality(
-    lake: Lake, registry: Registry, *, new: ResolvedModel, old: ResolvedModel
+    lake: Lake, registry: Registry, settings: Settings, *, new: ResolvedModel, old: ResolvedModel
 ) -> Difference:
     """Evaluate both models on the tasks of section `evaluate`; the paired difference, new minus old, of all tasks.
 
@@ -28,7 +29,11 @@ def compare_quality(
     ids = []
     for model in (old, new):
         with open_run(lake, registry, job="evaluate_retrieval") as run:
-            ids.append(evaluate_retrieval(lake, run, model=model).evaluation.evaluation_id)
+            ids.append(
+                evaluate_retrieval(
+                    lake, run, model=model, settings=settings
+                ).evaluation.evaluation_id
+            )
     before, after = (load_scores(lake, evaluation_id) for evaluation_id in ids)
     (overall, *_) = differences(after, before)
     return overall.difference

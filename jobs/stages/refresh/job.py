@@ -16,6 +16,7 @@ from jobs.lake.runs import Run, open_run
 from jobs.settings.settings import Settings
 from jobs.stages.embed.job import embed_table
 from jobs.stages.index.job import build_index
+from jobs.stages.index.plan import plan_index
 from jobs.stages.recall.job import measure_recall, open_spec
 from jobs.stages.refresh.forecast import Forecast, forecast_embedding, require_affordable
 from jobs.stages.refresh.gate import check_coverage, check_quality, check_recall, compare_quality
@@ -194,9 +195,13 @@ class _Refresh:
         if not decision.passed:
             return self._refuse(decision)
         with self._run.stage("promote"):
-            record_decision(self._lake, self._run, decision)
+            record_decision(self._run, decision)
             release = promote(
-                self._lake, self._run, index_id=index_id, model_id=target.spec.model_id
+                self._lake,
+                self._run,
+                index_id=index_id,
+                limits=self._settings.release,
+                model_id=target.spec.model_id,
             )
         self._run.tags.update({"index_id": index_id, "release_id": str(release.release_id)})
         self._clean_up()
@@ -209,7 +214,14 @@ class _Refresh:
             self._run.stage(stage),
             open_run(self._lake, self._registry, job="embed_table") as step,
         ):
-            embed_table(self._lake, step, model=model)
+            embed_table(
+                self._lake,
+                step,
+                model=model,
+                source=self._settings.source,
+                embed=self._settings.embed,
+                serving=self._settings.serving.spec(),
+            )
         suffix = f"_{said.replace(' ', '_')}" if said else ""
         self._run.counts.update({f"{name}{suffix}": n for name, n in step.counts.items()})
         self._model_seconds += step.seconds.get("tasks.model", 0.0)
@@ -224,7 +236,7 @@ class _Refresh:
             )
             return []
         with self._run.stage("quality"):
-            found = compare_quality(self._lake, self._registry, new=new, old=old)
+            found = compare_quality(self._lake, self._registry, self._settings, new=new, old=old)
         return [check_quality(found, drop=gate.quality_drop)]
 
     def _is_up_to_date(self, current: Release) -> bool:
@@ -246,7 +258,9 @@ class _Refresh:
             self._run.stage("index"),
             open_run(self._lake, self._registry, job="build_index") as step,
         ):
-            report = build_index(self._lake, step, model=model)
+            planned = plan_index(self._lake, self._settings.index, model=model)
+            log.info("%s", planned)
+            report = build_index(self._lake, step, model=model, planned=planned)
         self._run.counts["indexed"] = report.rows
         return report.spec.index_id
 
@@ -264,11 +278,13 @@ class _Refresh:
             self._run.stage("recall"),
             open_run(self._lake, self._registry, job="measure_recall") as step,
         ):
-            report = measure_recall(self._lake, step, spec=spec, model=model)
+            report = measure_recall(
+                self._lake, step, spec=spec, model=model, settings=self._settings
+            )
         return check_recall(report.own, least=least)
 
     def _refuse(self, decision: Decision) -> RefreshReport:
-        record_decision(self._lake, self._run, decision)
+        record_decision(self._run, decision)
         self._run.tags["refused"] = "; ".join(decision.reasons)[:500]
         return self._report("refused", current_release(self._lake), decision.checks)
 

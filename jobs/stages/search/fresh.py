@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import numpy as np
 import pydantic
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.stages.index.build import by_shard
 from jobs.stages.index.changes import Changes
 from jobs.stages.index.vectors import indexed_vectors
-from udfs.index.build import SHARD_OUTPUT, ShardsSpec, build_batches
+from udfs.index.build import ShardsSpec, build_batches
 from udfs.index.manifest import Manifest, ShardRecord
 from udfs.index.plan import default_plan
 from udfs.index.resume import publish_quantizer
@@ -34,9 +33,8 @@ def write_fresh(lake: Lake, changes: Changes, *, spec: IndexSpec) -> str:
     untrained = train_quantizer(np.empty((0, spec.dim), np.float32), plan, threads=1)
     quantizer = publish_quantizer(untrained, spec.root, rows=0).file
     placed = by_shard(changes.new_of(indexed_vectors(lake, spec)), spec, shards=range(shards))
-    build = functools.partial(build_batches, spec=ShardsSpec(spec, quantizer, spec.root))
-    with clear_task_errors():
-        made = placed.mapInArrow(build, SHARD_OUTPUT).collect()
+    build = ShardsSpec(spec, quantizer, spec.root)
+    made = on_executors(placed, build_batches, spec=build).rows()
     reader = pydantic.TypeAdapter(ShardRecord)
     records = [
         reader.validate_json(row.record) for row in sorted(made, key=lambda made: made.shard)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import Lake, is_path, read_table, table_given
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.lake.sql import table_sql
 from jobs.settings.search import SearchSettings
+from jobs.settings.settings import Settings
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
-from udfs import storage
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
+from udfs.embed.batches import embed_batches
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import Manifest
-from udfs.search.answers import SEARCH_OUTPUT, SEARCH_OUTPUT_ARROW
+from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import search_batches
 from udfs.specs import EmbedSpec, SearchSpec
 
@@ -48,35 +48,47 @@ class SearchReport:
         return f"index {self.index_id}: {shown}; results in {self.output}"
 
 
-def search_table(lake: Lake, run: Run, *, target: Target, model: ResolvedModel) -> SearchReport:
+def search_table(
+    lake: Lake, run: Run, *, target: Target, model: ResolvedModel, settings: Settings
+) -> SearchReport:
     """Search for every query of `search.queries` and replace `search.output` with the results.
 
     One row per hit; a query without hits has one row without rank, whose status and error say why. Raises LakeError
     for queries or an output that cannot be used, IndexDataError for an index that is damaged or of another model.
     """
-    settings = lake.settings.search
-    output = _check_output(lake)
-    queries = read_queries(lake.spark, settings)
+    search, spark = settings.search, lake.spark
+    output = _check_output(spark, search.output)
+    queries = read_queries(spark, search.queries, image_base=search.image_base)
+    reading = query_reading(spark, settings, search.queries, image_base=search.image_base)
+    spec = settings.embed.spec(model.spec, settings.serving.spec(), reading)
     run.begin()
     with (
-        open_results(lake, run, queries, target=target, model=model) as results,
+        open_results(
+            run, queries, target=target, model=model, spec=spec, settings=search
+        ) as results,
         run.stage("search"),
         clear_task_errors(),
     ):
         writer = results.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         writer.save(output) if is_path(output) else writer.saveAsTable(table_sql(output))
-    counts = _count(read_table(lake.spark, output), queries, k=settings.k)
+    counts = _count(read_table(spark, output), queries, k=search.k)
     run.counts.update(counts)
     return SearchReport(target.index_id, output, counts)
 
 
 @contextmanager
 def open_results(
-    lake: Lake, run: Run, queries: DataFrame, *, target: Target, model: ResolvedModel
+    run: Run,
+    queries: DataFrame,
+    *,
+    target: Target,
+    model: ResolvedModel,
+    spec: EmbedSpec,
+    settings: SearchSettings,
 ) -> Iterator[DataFrame]:
     """Results (SEARCH_OUTPUT) of `queries` (columns QUERIES), to be read inside the block.
 
-    The queries are embedded once, before the block. Raises IndexDataError where the model is not the index's.
+    The queries are embedded once, by `spec`, before the block. Raises IndexDataError where the model is not the index's.
     """
     if model.spec.model_id != target.model_id:
         raise IndexDataError(
@@ -85,17 +97,12 @@ def open_results(
         )
     run.model = model
     run.tags.update({"index_id": target.index_id, "release_id": str(target.release.release_id)})
-    staging = lake.folder("staging", run.run_id)
-    try:
+    with run.lake.staging(run.run_id) as staging:
         with run.stage("embed"):
-            embedded = embed_queries(lake, queries, model, folder=f"{staging}/queries")
+            embedded = embed_queries(queries, spec, folder=f"{staging}/queries")
         with run.stage("changes since index"):
-            spec = search_spec(lake, run, target=target, staging=staging)
-        yield search_embedded(
-            embedded, spec=spec, manifest=target.manifest, settings=lake.settings.search
-        )
-    finally:
-        storage.remove_folder(staging)
+            how = search_spec(run, settings, target=target, staging=staging)
+        yield search_embedded(embedded, spec=how, manifest=target.manifest, settings=settings)
 
 
 def search_embedded(
@@ -107,48 +114,35 @@ def search_embedded(
     if len(parts) > 1:
         log.info("index %s is searched in %d parts", manifest.spec.index_id, len(parts))
         return search_scattered(embedded, spec=spec, parts=parts, blocks=blocks)
-    search = functools.partial(search_batches, spec=spec)
-    return embedded.repartition(blocks).mapInArrow(search, SEARCH_OUTPUT)
+    return on_executors(embedded.repartition(blocks), search_batches, spec=spec).frame
 
 
-def embed_queries(
-    lake: Lake, queries: DataFrame, model: ResolvedModel, *, folder: str
-) -> DataFrame:
+def embed_queries(queries: DataFrame, spec: EmbedSpec, *, folder: str) -> DataFrame:
     """SEARCH_INPUT rows of all queries, embedded once into files."""
-    spec = EmbedSpec(
-        model.spec,
-        lake.settings.serving.spec(),
-        query_reading(lake),
-        max_row_seconds=lake.settings.embed.max_task_seconds_per_row,
-        notes=f"{folder}-slow-rows",
-    )
+    spec = replace(spec, notes=f"{folder}-slow-rows")
     inputs = queries.select(
         F.col("query_id").alias("key"),
         *("text", "image", "image_uri", "instruction"),
         F.lit(True).alias("is_query"),
     )
-    embed = functools.partial(embed_batches, spec=spec)
-    with clear_task_errors():
-        inputs.mapInArrow(embed, EMBED_OUTPUT).write.parquet(folder)
-    made = lake.spark.read.parquet(folder).withColumnRenamed("key", "query_id")
+    embedded = on_executors(inputs, embed_batches, spec=spec).write(folder)
+    made = embedded.withColumnRenamed("key", "query_id")
     wanted = ("query_id", "k", "status", "error", "embedding")
     return queries.select("query_id", "k").join(made, "query_id").select(*wanted)
 
 
-def _check_output(lake: Lake) -> str:
-    """`search.output`; a table that holds something else than results is not replaced."""
-    output = lake.settings.search.output
+def _check_output(spark: SparkSession, output: str) -> str:
+    """`search.output` as it is written; a table that holds something else than results is not replaced."""
     if not output:
         raise LakeError("search.output is not set: give the Delta table (name or path) for results")
     output = table_given(output)
-    spark = lake.spark
     exists = (
         DeltaTable.isDeltaTable(spark, output)
         if is_path(output)
         else spark.catalog.tableExists(table_sql(output))
     )
     if exists:
-        missing = set(SEARCH_OUTPUT_ARROW.names) - set(read_table(spark, output).columns)
+        missing = set(SEARCH_OUTPUT.names) - set(read_table(spark, output).columns)
         if missing:
             raise LakeError(
                 f"search.output={output} exists and is no table of results (it has no column "

@@ -7,8 +7,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.driver.reading import read_spec
-from jobs.lake.lake import Lake, absolute, absolute_uris, read_table, table_given, table_version
-from jobs.settings.search import SearchSettings
+from jobs.lake.lake import absolute, absolute_uris, read_table, table_given, table_version
+from jobs.settings.settings import Settings
 from udfs.errors import LakeError
 from udfs.specs import ReadSpec
 
@@ -25,36 +25,36 @@ _KINDS = {
 _FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 
 
-def read_queries(spark: SparkSession, settings: SearchSettings) -> DataFrame:
-    """The queries of `search.queries` with the columns QUERIES, the Delta table pinned at its newest version.
+def read_queries(spark: SparkSession, table: str, *, image_base: str | None) -> DataFrame:
+    """The queries of a table or file with the columns QUERIES, a Delta table pinned at its newest version.
 
-    Raises LakeError where the table is missing, a column is missing or of another type, or query_id is null or
-    repeated.
+    Relative paths of pictures start from `image_base`. Raises LakeError where the table is missing, a column is missing
+    or of another type, or query_id is null or repeated.
     """
-    if not settings.queries:
+    if not table:
         raise LakeError(
             "search.queries is not set: give a Delta table (name or path), or .parquet/.jsonl"
         )
-    queries = normalise_queries(read_raw(spark, settings.queries), settings)
-    _require_query_ids(queries, settings.queries)
+    queries = normalise_queries(read_raw(spark, table), table, image_base=image_base)
+    _require_query_ids(queries, table)
     return queries
 
 
-def query_reading(lake: Lake) -> ReadSpec:
-    """How the pictures of queries are read: of whichever job's queries."""
-    search, recall, mine = lake.settings.search, lake.settings.recall, lake.settings.mine
-    tables = (search.queries, recall.queries, mine.pairs)
-    folders = (search.image_base, recall.image_base, mine.image_base)
-    return read_spec(lake.spark, lake.settings, *tables, folders=folders)
+def query_reading(
+    spark: SparkSession, settings: Settings, table: str, *, image_base: str | None
+) -> ReadSpec:
+    """How the pictures of a table's queries are read."""
+    largest = settings.embed.max_image_bytes
+    return read_spec(spark, settings.source, table, max_bytes=largest, folders=[image_base])
 
 
-def normalise_queries(frame: DataFrame, settings: SearchSettings) -> DataFrame:
+def normalise_queries(frame: DataFrame, table: str, *, image_base: str | None) -> DataFrame:
     """Any table with the columns of a query as QUERIES; an `image` of strings is a path or URI."""
     have = dict(frame.dtypes)
-    _check_columns(have, settings.queries)
+    _check_columns(have, table)
     uris = [c for c in ("image_uri", "image_path", "image") if have.get(c) == "string"]
     uri = F.coalesce(*(F.col(c) for c in uris)) if uris else F.lit(None).cast("string")
-    uri = absolute_uris(uri, base=settings.image_base)
+    uri = absolute_uris(uri, base=image_base)
     columns = {name: F.col(name) for name in have if name in _KINDS} | {"image_uri": uri}
     if have.get("image") == "string":
         del columns["image"]

@@ -15,9 +15,11 @@ from jobs.lake.lake import Lake, cause, read_table
 from jobs.lake.runs import Run
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from jobs.reports.previews import Preview, previews
+from jobs.settings.settings import Settings
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.rows import find_source
 from jobs.stages.search.target import Target
+from udfs.specs import ReadSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -25,28 +27,34 @@ QUERIES_SHOWN = 50
 HITS_SHOWN = 10
 
 
-def report_table(lake: Lake, run: Run, *, target: Target, output: str) -> Path | None:
+def report_table(
+    lake: Lake, run: Run, *, target: Target, output: str, settings: Settings
+) -> Path | None:
     """Write the page `search.report` over the first queries of the results; None where it is not set."""
-    settings = lake.settings.search
-    if not settings.report:
+    search = settings.search
+    if not search.report:
         return None
-    queries = read_queries(lake.spark, settings).orderBy("query_id").limit(QUERIES_SHOWN)
-    hits = read_table(lake.spark, output).join(queries.select("query_id"), "query_id")
-    shown = hits.where(f"rank IS NULL OR rank <= {HITS_SHOWN}").orderBy("query_id", "rank")
-    results = query_results(lake, queries, shown.collect(), model_id=target.model_id)
-    return write_page(settings.report, results, target=target, run=run)
+    every = read_queries(lake.spark, search.queries, image_base=search.image_base)
+    queries = every.orderBy("query_id").limit(QUERIES_SHOWN)
+    reading = query_reading(lake.spark, settings, search.queries, image_base=search.image_base)
+    found = read_table(lake.spark, output).join(queries.select("query_id"), "query_id")
+    shown = found.where(f"rank IS NULL OR rank <= {HITS_SHOWN}").orderBy("query_id", "rank")
+    hits = shown.collect()
+    results = query_results(lake, queries, hits, model_id=target.model_id, reading=reading)
+    return write_page(search.report, results, target=target, run=run)
 
 
 def query_results(
-    lake: Lake, queries: DataFrame, hits: Sequence[Any], *, model_id: str
+    lake: Lake, queries: DataFrame, hits: Sequence[Any], *, model_id: str, reading: ReadSpec
 ) -> list[QueryResult]:
     """Queries (columns QUERIES) with their collected result rows, in order of query_id.
 
-    Pictures are made small in tasks; only rows that are hits are read from the source table. Where it cannot be read, hits
-    have no text and no picture.
+    Pictures are made small in tasks, those of the queries read by `reading`; only rows that are hits are read from the
+    source table. Where it cannot be read, hits have no text and no picture.
     """
-    asked = previews(queries.withColumnRenamed("query_id", "id"), reading=query_reading(lake))
-    found = _hit_previews(lake, {row.id for row in hits if row.rank}, model_id)
+    asked = previews(queries.withColumnRenamed("query_id", "id"), reading=reading)
+    ids = {row.id for row in hits if row.rank}
+    found = _hit_previews(lake, ids, model_id, max_image_bytes=reading.max_bytes)
     results = []
     for query_id in sorted({row.query_id for row in hits}):
         mine = [row for row in hits if row.query_id == query_id]
@@ -82,7 +90,9 @@ def _hit(row: Any, found: dict[str, Preview]) -> Hit:
     return Hit(row.rank, row.id, row.score, text, image)
 
 
-def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview]:
+def _hit_previews(
+    lake: Lake, ids: set[str], model_id: str, *, max_image_bytes: int
+) -> dict[str, Preview]:
     """Text and small picture by id from the source table that the model's vectors were made from, as far as it is known.
 
     Hits are worth having without them: where the table is gone or was changed, a warning says so.
@@ -90,7 +100,7 @@ def _hit_previews(lake: Lake, ids: set[str], model_id: str) -> dict[str, Preview
     if not ids:
         return {}
     try:
-        source = find_source(lake, model_id=model_id)
+        source = find_source(lake, model_id=model_id, max_image_bytes=max_image_bytes)
         if source is None:
             return {}
         wanted = lake.spark.createDataFrame([(row_id,) for row_id in sorted(ids)], "id string")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import replace
 
@@ -10,48 +9,50 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.task_errors import clear_task_errors
+from jobs.driver.on_executors import TaskRows, on_executors
 from jobs.lake.lake import Lake, cause
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
 from jobs.settings.embed import SourceSettings
+from jobs.settings.search import SearchSettings
 from jobs.stages.embed.history import source_runs
 from jobs.stages.embed.source import Source
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import LakeError
 from udfs.index.manifest import publish_bytes
-from udfs.search.row_files import WRITTEN_IDS, write_groups, write_vector_ids
+from udfs.search.row_files import write_groups, write_vector_ids
 from udfs.specs import IndexSpec, SearchSpec
 
 
-def find_source(lake: Lake, *, model_id: str, ids_only: bool = False) -> Source | None:
+def find_source(lake: Lake, *, model_id: str, max_image_bytes: int | None = None) -> Source | None:
     """The source table that the model's vectors were made from, as its last run read it; None where that is unknown.
 
-    With `ids_only` its text and pictures are not looked at. Raises LakeError where the table, or a column, is gone.
+    Without `max_image_bytes` its text and pictures are not looked at. Raises LakeError where the table, or a column, is
+    gone.
     """
     runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
     run = runs.select("settings", "source_table").first()
     if run is None:
         return None
     settings = {**json.loads(run.settings)["source"], "table": run.source_table}
-    if ids_only:
+    if max_image_bytes is None:
         settings |= {"text": "", "image": None, "image_uri": None}
     known = {name: settings[name] for name in SourceSettings.model_fields if name in settings}
-    return Source.open(lake, settings=SourceSettings(**known))
+    return Source.open(lake, SourceSettings(**known), max_image_bytes=max_image_bytes or 0)
 
 
 def restrict(
-    lake: Lake, run: Run, spec: SearchSpec, *, index: IndexSpec, staging: str
+    run: Run, spec: SearchSpec, settings: SearchSettings, *, index: IndexSpec, staging: str
 ) -> SearchSpec:
     """`spec` with what `search.filter` and `search.group_by` ask for, as files in the staging folder.
 
     Both are evaluated over the newest version of the source table; `index` names the model and the version of
     `vectors`. Raises LakeError where the source is unknown, or they do not fit its columns.
     """
-    settings = lake.settings.search
     if settings.filter is None and settings.group_by is None:
         return spec
-    source = find_source(lake, model_id=index.model_id, ids_only=True)
+    lake = run.lake
+    source = find_source(lake, model_id=index.model_id)
     if source is None:
         raise LakeError(
             "search.filter and search.group_by are about the source table, but no run of embed-table for model "
@@ -63,14 +64,14 @@ def restrict(
         path = f"{staging}/allowed.int64"
         rows = vectors.join(_matching(lake, source, settings.filter), "id", "left_semi")
         rows = rows.select("vector_id").repartition(1)
-        written = rows.mapInArrow(functools.partial(write_vector_ids, path=path), WRITTEN_IDS)
+        written = on_executors(rows, write_vector_ids, path=path)
         run.counts["match_filter"] = _rows_written(written, path=path)
         spec = replace(spec, allowed=path)
     if settings.group_by is not None:
         path = f"{staging}/groups"
         rows = vectors.join(_values(lake, source, settings.group_by), "id")
         rows = rows.select("vector_id", "value").repartition(1)
-        written = rows.mapInArrow(functools.partial(write_groups, path=path), WRITTEN_IDS)
+        written = on_executors(rows, write_groups, path=path)
         run.counts["in_groups"] = _rows_written(written, path=path)
         spec = replace(spec, groups=path, max_per=settings.max_per)
     return spec
@@ -101,9 +102,8 @@ def _values(lake: Lake, source: Source, column: str) -> DataFrame:
     return table.groupBy(source.id_column().alias("id")).agg(F.min(value).alias("value"))
 
 
-def _rows_written(written: DataFrame, *, path: str) -> int:
-    with clear_task_errors():
-        made = written.collect()
+def _rows_written(written: TaskRows, *, path: str) -> int:
+    made = written.rows()
     if not made:  # no task runs where there are no rows
         publish_bytes(b"", *path.rsplit("/", 1))
     return sum(int(row.rows) for row in made)

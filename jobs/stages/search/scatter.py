@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from typing import cast
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
+from jobs.driver.on_executors import on_executors
 from jobs.settings.search import SearchSettings
 from udfs.index.manifest import Manifest
-from udfs.search.answers import SEARCH_OUTPUT
-from udfs.search.scatter import (
-    MERGE_INPUT,
-    PART_INPUT,
-    PART_OUTPUT,
-    merge_batches,
-    search_part_batches,
-)
+from udfs.search.scatter import MERGE_INPUT, PART_INPUT, merge_batches, search_part_batches
 from udfs.specs import SearchSpec
 
 log = logging.getLogger("gme_lake")
@@ -76,16 +67,10 @@ def search_scattered(
     else:
         placed = rows.repartition(cells, "cell")
     # Without repartitionById two parts may share a partition; in order, each is opened once.
-    ordered = placed.sortWithinPartitions("part").select(*_names(PART_INPUT))
-    search = functools.partial(search_part_batches, spec=spec)
-    found = ordered.mapInArrow(search, PART_OUTPUT)
+    ordered = placed.sortWithinPartitions("part").select(*PART_INPUT.names)
+    found = on_executors(ordered, search_part_batches, spec=spec).frame
     same = [F.first(name).alias(name) for name in ("k", "status", "error")]
     grouped = found.groupBy("query_id").agg(
         *same, F.bool_and("complete").alias("complete"), F.collect_list("hits").alias("parts")
     )
-    merge = functools.partial(merge_batches, spec=spec)
-    return grouped.select(*_names(MERGE_INPUT)).mapInArrow(merge, SEARCH_OUTPUT)
-
-
-def _names(schema: str) -> list[str]:
-    return cast("StructType", StructType.fromDDL(schema)).fieldNames()
+    return on_executors(grouped.select(*MERGE_INPUT.names), merge_batches, spec=spec).frame

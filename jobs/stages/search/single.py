@@ -8,7 +8,9 @@ from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.reports.hits import QueryResult
+from jobs.settings.settings import Settings
 from jobs.stages.search.job import open_results
+from jobs.stages.search.queries import query_reading
 from jobs.stages.search.report import query_results
 from jobs.stages.search.target import Target
 from udfs.errors import LakeError
@@ -24,7 +26,9 @@ class Query:
     k: int | None = None
 
 
-def search_one(run: Run, query: Query, *, target: Target, model: ResolvedModel) -> QueryResult:
+def search_one(
+    run: Run, query: Query, *, target: Target, model: ResolvedModel, settings: Settings
+) -> QueryResult:
     """The query's hits in rank order. Raises LakeError with the reason where it cannot be embedded."""
     lake = run.lake
     schema = "query_id string, text string, image binary, instruction string, k int"
@@ -32,8 +36,13 @@ def search_one(run: Run, query: Query, *, target: Target, model: ResolvedModel) 
     queries = row.selectExpr(
         "query_id", "text", "image", "STRING(NULL) AS image_uri", "instruction", "k"
     )
+    # Its picture is bytes: no table of queries says where pictures lie.
+    reading = query_reading(lake.spark, settings, "", image_base=None)
+    spec = settings.embed.spec(model.spec, settings.serving.spec(), reading)
     with (
-        open_results(lake, run, queries, target=target, model=model) as results,
+        open_results(
+            run, queries, target=target, model=model, spec=spec, settings=settings.search
+        ) as results,
         run.stage("search"),
         clear_task_errors(),
     ):
@@ -41,4 +50,5 @@ def search_one(run: Run, query: Query, *, target: Target, model: ResolvedModel) 
     refused = next((hit for hit in hits if hit.rank is None and hit.status != "no_rows"), None)
     if refused is not None:
         raise LakeError(f"the query cannot be searched for: {refused.error} ({refused.status})")
-    return query_results(lake, queries, hits, model_id=target.model_id)[0]
+    shown = query_results(lake, queries, hits, model_id=target.model_id, reading=reading)
+    return shown[0]

@@ -16,7 +16,7 @@ from jobs.stages.search.rows import restrict
 from udfs.errors import IndexDataError, LakeError, SettingsError
 from udfs.index.manifest import GONE_NAME, Manifest
 from udfs.index.points import point_for
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
 
 log = logging.getLogger("gme_lake")
 
@@ -74,22 +74,20 @@ def find_target(lake: Lake) -> Target:
     return Target(release, manifest, str(row.manifest_sha256))
 
 
-def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> SearchSpec:
+def search_spec(run: Run, settings: SearchSettings, *, target: Target, staging: str) -> SearchSpec:
     """How tasks search the target so that they find what `vectors` holds now; files go to the staging folder."""
-    settings, index = lake.settings.search, target.manifest.spec
-    nprobe, k_factor = _point(settings, target.manifest)
+    lake, index = run.lake, target.manifest.spec
     spec = SearchSpec(
         root=index.root,
         model_id=index.model_id,
-        k=settings.k,
+        options=_options(settings, target.manifest),
         manifest_sha256=target.manifest_sha256,
-        nprobe=nprobe,
-        k_factor=k_factor,
         min_score=settings.min_score,
     )
     version = lake.version("vectors")
     run.inputs.append((lake.name("vectors"), version, "vectors"))
-    spec = restrict(lake, run, spec, index=replace(index, vectors_version=version), staging=staging)
+    newest = replace(index, vectors_version=version)
+    spec = restrict(run, spec, settings, index=newest, staging=staging)
     if version == index.vectors_version:
         return spec
     changes = changes_since(lake, target.manifest, version=version, folder=f"{staging}/changes")
@@ -111,13 +109,13 @@ def search_spec(lake: Lake, run: Run, *, target: Target, staging: str) -> Search
     return spec
 
 
-def _point(settings: SearchSettings, manifest: Manifest) -> tuple[int | None, int | None]:
-    """(nprobe, k_factor) of the settings, or of the operating point stored for `search.recall`; None: the index's own."""
+def _options(settings: SearchSettings, manifest: Manifest) -> SearchOptions:
+    """nprobe and k_factor of the settings, or of the operating point stored for `search.recall`."""
     if settings.recall is None:
-        return settings.nprobe, settings.k_factor
+        return SearchOptions(settings.k, settings.nprobe, settings.k_factor)
     if settings.nprobe is not None or settings.k_factor is not None:
         raise SettingsError(
             "search.recall chooses nprobe and k_factor: set either it, or search.nprobe and search.k_factor"
         )
     point = point_for(manifest.points, recall=settings.recall, k=settings.k)
-    return point.nprobe, point.k_factor
+    return SearchOptions(settings.k, point.nprobe, point.k_factor)

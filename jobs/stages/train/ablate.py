@@ -76,7 +76,7 @@ def ablate_training(
                 spec = replace(spec, work=str(folder / "trainings" / scores_key(spec)))
             with registry.child(f"{name}/{seed}", settings=changed):
                 outcome = _outcome(run, registry, spec, changed)
-                lake.append("ablations", _rows(run, name, strategy, spec, outcome))
+                run.append("ablations", _rows(run, name, strategy, spec, outcome))
             outcomes[name].append(outcome)
     ablation = _compare(settings, strategies, outcomes)
     for file in _written(ablation, folder):

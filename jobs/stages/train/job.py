@@ -198,7 +198,14 @@ def _reading(spark: SparkSession, settings: Settings) -> ReadSpec:
     train = settings.train
     tasks = settings.evaluate.data if train.tasks else None
     folders = [train.image_base, tasks]
-    return read_spec(spark, settings, train.pairs, train.validation, folders=folders)
+    return read_spec(
+        spark,
+        settings.source,
+        train.pairs,
+        train.validation,
+        max_bytes=settings.embed.max_image_bytes,
+        folders=folders,
+    )
 
 
 def _pairs(settings: Settings, file: str | None, reading: ReadSpec) -> PairsSpec | None:

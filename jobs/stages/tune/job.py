@@ -11,6 +11,8 @@ from jobs.lake.indexes import find_index
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
+from jobs.settings.index import IndexSettings
+from jobs.settings.settings import Settings
 from jobs.stages.index.commit import commit_index, store_points
 from jobs.stages.index.plan import PlannedIndex, plan_at, plan_for
 from jobs.stages.index.vacuum import remove_within
@@ -29,18 +31,18 @@ from udfs.recall.recall import recall_of
 from udfs.recall.tuning import Goal, Mask, bound_of_kinds, choices, queries_needed, tuning_half
 
 
-def tune_index(lake: Lake, run: Run, *, model: ResolvedModel) -> TuneReport:
+def tune_index(lake: Lake, run: Run, *, model: ResolvedModel, settings: Settings) -> TuneReport:
     """Find, build and commit the first index of the ladder that reaches the target of section `tune`.
 
     Its operating points are kept with it. Where none reaches the target nothing is committed, and the report says
     what came nearest. `index.factory` or `index.nlist`, if set, leave one candidate. Raises SettingsError where no
     index fits tune.max_bytes, LakeError for too few queries.
     """
-    settings = lake.settings.tune
-    goal = Goal(settings.recall, settings.k, settings.max_ms, settings.max_bytes)
+    tune, index = settings.tune, settings.index
+    goal = Goal(tune.recall, tune.k, tune.max_ms, tune.max_bytes)
     version = lake.version("vectors")
     rows = count_vectors(lake, model.spec.model_id, version=version)
-    every = _candidates(lake, rows=rows, dim=model.spec.dim)
+    every = _candidates(index, rows=rows, dim=model.spec.dim)
     fit = affordable(every, goal.max_bytes)
     too_large = tuple(c for c in every if goal.max_bytes is not None and c.bytes > goal.max_bytes)
     if not fit:
@@ -48,27 +50,26 @@ def tune_index(lake: Lake, run: Run, *, model: ResolvedModel) -> TuneReport:
             f"no index fits tune.max_bytes={goal.max_bytes}: "
             f"{min(too_large, key=lambda c: c.bytes)} is the smallest; allow as many, or set index.factory"
         )
-    plans = {c: _plan(lake, c, model=model, version=version, rows=rows) for c in fit}
+    plans = {c: _plan(lake, index, c, model=model, version=version, rows=rows) for c in fit}
     run.model = model
     run.inputs.append((lake.name("vectors"), version, "vectors"))
     run.begin()
-    trial = _trial(lake, run, plans[fit[0]], goal=goal, model=model)
-    tries = _climb(lake, run, plans, trial)
+    trial = _trial(run, plans[fit[0]], goal=goal, model=model, settings=settings)
+    tries = _climb(lake, run, plans, trial, builds=tune.builds)
     best = _best(tries, trial)
     unseen = _unseen(best, trial)
     points = _points(best, trial) if best.chosen else ()
     with run.stage("commit"):
         _keep(lake, run, best, points)
         _remove_others(lake, tries, best)
-    append_recalls(lake, run, unseen, spec=best.manifest.spec, asked=trial.asked, part="unseen")
+    append_recalls(run, unseen, spec=best.manifest.spec, asked=trial.asked, part="unseen")
     run.tags["index_id"] = best.manifest.spec.index_id
     run.metrics |= metrics_of(unseen, best.nearest.point)
     run.metrics["target_met"] = float(best.chosen is not None)
     return TuneReport(goal, trial, tuple(tries), best, tuple(unseen), points, too_large)
 
 
-def _candidates(lake: Lake, *, rows: int, dim: int) -> tuple[Candidate, ...]:
-    index = lake.settings.index
+def _candidates(index: IndexSettings, *, rows: int, dim: int) -> tuple[Candidate, ...]:
     if index.factory is None and index.nlist is None:
         return ladder(rows, dim)
     template = index.factory or opq_pq_factory(dim)
@@ -77,22 +78,29 @@ def _candidates(lake: Lake, *, rows: int, dim: int) -> tuple[Candidate, ...]:
 
 
 def _plan(
-    lake: Lake, candidate: Candidate, *, model: ResolvedModel, version: int, rows: int
+    lake: Lake,
+    index: IndexSettings,
+    candidate: Candidate,
+    *,
+    model: ResolvedModel,
+    version: int,
+    rows: int,
 ) -> PlannedIndex:
     wanted = {"factory": candidate.factory, "nlist": candidate.nlist}
-    settings = lake.settings.index.model_copy(update=wanted)
+    settings = index.model_copy(update=wanted)
     return plan_at(lake, settings, model=model, version=version, rows=rows)
 
 
 def _trial(
-    lake: Lake, run: Run, planned: PlannedIndex, *, goal: Goal, model: ResolvedModel
+    run: Run, planned: PlannedIndex, *, goal: Goal, model: ResolvedModel, settings: Settings
 ) -> Trial:
     """Queries and exact results, which are the same for every candidate."""
+    lake = run.lake
     with run.stage("queries"):
-        asked = write_queries(lake, run, spec=planned.spec, model=model)
+        asked = write_queries(lake, run, spec=planned.spec, model=model, settings=settings)
     half = tuning_half(asked.query_ids, np.array(asked.kinds))
-    least = lake.settings.tune.min_queries
-    _require_queries(asked, half, wanted=queries_needed(goal.recall, least=least))
+    wanted = queries_needed(goal.recall, least=settings.tune.min_queries)
+    _require_queries(asked, half, wanted=wanted)
     run.counts.update({"queries": len(asked.query_ids), "queries_refused": asked.refused})
     key = exact_results(lake, run, spec=planned.spec, asked=asked, k=goal.k)
     return Trial(asked, key, goal, half)
@@ -110,7 +118,7 @@ def _require_queries(asked: AskedQueries, half: Mask, *, wanted: int) -> None:
 
 
 def _climb(
-    lake: Lake, run: Run, plans: dict[Candidate, PlannedIndex], trial: Trial
+    lake: Lake, run: Run, plans: dict[Candidate, PlannedIndex], trial: Trial, *, builds: int
 ) -> list[CandidateResult]:
     """Try candidates in order until one reaches the goal; those that cannot help with what was short are passed over."""
     tries: list[CandidateResult] = []
@@ -120,7 +128,7 @@ def _climb(
             continue
         tries.append(try_candidate(lake, run, planned=planned, trial=trial))
         built = sum(not one.committed for one in tries)
-        if tries[-1].chosen or built >= lake.settings.tune.builds:
+        if tries[-1].chosen or built >= builds:
             break
     run.counts["indexes_tried"] = len(tries)
     return tries

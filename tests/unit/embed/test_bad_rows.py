@@ -11,7 +11,7 @@ import pytest
 from tests.embed_specs import embed_spec
 from tests.unit.gme.test_encoder import picture
 from udfs.embed import row_watch
-from udfs.embed.batches import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.embed.preview import preview_batches
 from udfs.embed.row_watch import RowWatch
 from udfs.gme.prepare import RowPreparer
@@ -44,7 +44,7 @@ def batch(rows):
 
 def embedded(rows, spec):
     (made,) = embed_batches(iter([batch(rows)]), spec=spec)
-    assert made.schema == EMBED_OUTPUT_ARROW
+    assert made.schema == EMBED_OUTPUT.arrow
     made.validate(full=False)
     assert made["key"].cast(pa.binary()).to_pylist() == [row["key"] for row in rows]
     statuses = made["status"].to_pylist()

@@ -17,7 +17,8 @@ from udfs.index.probe import Speed, probe
 from udfs.index.shard import ShardWriter
 from udfs.index.train import train_quantizer
 from udfs.index.vectors import SCORE_TOLERANCE
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 
 @pytest.mark.parametrize(
@@ -213,15 +214,15 @@ def test_supported_kinds_find_every_stored_vector_with_score_1(factory, tmp_path
     nlist = 16 if "{nlist}" in factory else None
     plan = default_plan(len(xb), 32, factory=factory, nlist=nlist, shards=2)
     build(tmp_path, xb, plan)
-    searcher = Searcher.open(tmp_path)
-    found = searcher.search(xb, k=2, nprobe=max(plan.nlist, 1))
+    index = Index.open(tmp_path)
+    found = index.search(xb, SearchOptions(2, nprobe=max(plan.nlist, 1)))
     np.testing.assert_array_equal(found.I[:, 0], np.arange(len(xb)) + FIRST_VECTOR_ID)
     assert (found.D[:, 0] >= 1 - SCORE_TOLERANCE).all() and found.D.max() <= 1
     assert (found.D[:, 1] < 1 - SCORE_TOLERANCE).all()
     _, I = exact(xq, xb, 10)
 
     def recall(nprobe):
-        rows = zip(searcher.search(xq, k=10, nprobe=nprobe).I, I, strict=True)
+        rows = zip(index.search(xq, SearchOptions(10, nprobe=nprobe)).I, I, strict=True)
         return np.mean([np.isin(mine, true).mean() for mine, true in rows])
 
     assert recall(max(plan.nlist, 1)) > 0.85

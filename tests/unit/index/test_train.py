@@ -13,7 +13,8 @@ from udfs.index.manifest import Manifest
 from udfs.index.plan import default_plan
 from udfs.index.probe import probe
 from udfs.index.train import train_quantizer
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 XT = clustered(2000, 48)
 
@@ -37,8 +38,8 @@ def test_threads_of_the_process_are_left_as_they_were(tmp_path):
         for step in (
             lambda: train_quantizer(XT, plan, threads=before + 1),
             lambda: build(tmp_path, XT, plan),
-            lambda: Searcher.open(tmp_path).search(XT[:3], k=2),
-            lambda: Searcher.open(tmp_path, threads=2).search(XT[:3, :7], k=2),
+            lambda: Index.open(tmp_path).search(XT[:3], SearchOptions(2)),
+            lambda: Index.open(tmp_path, threads=2).search(XT[:3, :7], SearchOptions(2)),
             lambda: probe(plan, 48),
             lambda: list(drift_batches(iter([]), spec=drift_spec(tmp_path))),
         ):

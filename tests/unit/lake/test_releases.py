@@ -60,15 +60,14 @@ def test_notes_that_fit_no_release_are_only_notes():
 
 
 class Models:
-    """A registry with aliases and versions; opened again with other settings as `Registry` is."""
+    """A registry with aliases and versions."""
 
     known: ClassVar = {"champion": "aaaaaa11", "candidate": "aaaaaa22", 7: "bbbbbb77"}
 
     def __init__(self, settings):
         self.settings = settings
 
-    def resolve(self):
-        model = self.settings.model
+    def resolve(self, model):
         if (asked := model.version or model.alias) not in self.known:
             raise RegistryError(f"no {asked}")
         return SimpleNamespace(spec=SimpleNamespace(model_id=self.known[asked]))
@@ -88,8 +87,7 @@ class Models:
         ("bbbb", "at least 6 characters of a model_id; .* are aaaaaa11, aaaaaa22, unregistered"),
     ],
 )
-def test_a_model_is_named_by_alias_version_or_the_beginning_of_its_id(monkeypatch, name, found):
-    monkeypatch.setattr(releases, "Registry", Models)
+def test_a_model_is_named_by_alias_version_or_the_beginning_of_its_id(name, found):
     indexed = [SimpleNamespace(model_id=m) for m in ("aaaaaa11", "aaaaaa22", "unregistered")]
     rows = SimpleNamespace(collect=lambda: indexed)
     frame = SimpleNamespace(select=lambda _: SimpleNamespace(distinct=lambda: rows))

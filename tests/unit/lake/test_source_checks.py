@@ -4,7 +4,7 @@ import pytest
 
 from jobs.settings.embed import EmbedSettings, SourceSettings
 from jobs.stages.embed.source_checks import (
-    Columns,
+    SourceColumns,
     check_contents,
     check_id,
     check_written,
@@ -13,7 +13,7 @@ from jobs.stages.embed.source_checks import (
 from jobs.stages.embed.template import template_columns
 from udfs.errors import LakeError
 
-COLUMNS = Columns(
+COLUMNS = SourceColumns(
     "/lake/products",
     {
         "id": "bigint",
@@ -30,7 +30,7 @@ def written(columns=(), properties=None, text="{title}", **embed):
     types = COLUMNS.types | dict(columns)
     settings = SourceSettings(text=text)
     check_written(
-        Columns("/lake/products", types), EmbedSettings(**embed), settings, properties or {}
+        SourceColumns("/lake/products", types), EmbedSettings(**embed), settings, properties or {}
     )
 
 
@@ -48,11 +48,11 @@ def test_templates_name_columns_of_any_name_but_with_braces():
 
 def test_columns_are_found_as_spark_finds_them():
     assert COLUMNS.find("TITLE") == "Title" and COLUMNS.find("titel") is None
-    assert Columns("t", COLUMNS.types, exact=True).find("title") is None
-    twice = Columns("t", {"a": "int", "A": "int"})
+    assert SourceColumns("t", COLUMNS.types, exact=True).find("title") is None
+    twice = SourceColumns("t", {"a": "int", "A": "int"})
     assert twice.find("A") == "A"
     with pytest.raises(LakeError, match="column ab of t may be any of AB, Ab"):
-        Columns("t", {"AB": "int", "Ab": "int"}).find("ab")
+        SourceColumns("t", {"AB": "int", "Ab": "int"}).find("ab")
 
 
 def test_a_missing_column_is_named_with_the_nearest_and_all():

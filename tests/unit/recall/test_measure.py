@@ -22,7 +22,8 @@ from udfs.recall.truth import (
     read_truth,
     truth_name,
 )
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 ROWS, DIM, K = 3000, 48, 10
 XB = clustered(ROWS, DIM)
@@ -111,9 +112,9 @@ def test_measured_recall_is_that_of_searches_and_prices_foretell_it(measured_ind
     root, path, truth, xq = measured_index
     points = [Point(n, factor) for n in (1, 4, 16) for factor in (1, 5, 20)]
     measured = by_point(measure_batches(iter([]), spec=spec_of(root, path, points)))
-    searcher = Searcher.open(root)
+    index = Index.open(root)
     for point, recalls in measured.items():
-        found = searcher.search(xq, k=K, nprobe=point.nprobe, k_factor=point.k_factor)
+        found = index.search(xq, SearchOptions(K, nprobe=point.nprobe, k_factor=point.k_factor))
         np.testing.assert_allclose(recalls, recall_by_query(found.I, truth.I, K, D_exact=truth.D))
     means = {point: np.mean(recalls) for point, recalls in measured.items()}
     assert means[Point(1, 1)] < means[Point(4, 5)] < means[Point(16, 20)]
@@ -127,7 +128,7 @@ def test_measured_recall_is_that_of_searches_and_prices_foretell_it(measured_ind
 def test_time_and_the_nearest_row_are_measured(measured_index):
     root, path, truth, xq = measured_index
     (out,) = measure_batches(iter([]), spec=spec_of(root, path, [Point(4, 5)]))
-    found = Searcher.open(root).search(xq, k=K, nprobe=4, k_factor=5)
+    found = Index.open(root).search(xq, SearchOptions(K, nprobe=4, k_factor=5))
     first = (truth.I[:, :1] == found.I).any(axis=1)
     np.testing.assert_array_equal(out.column("first").to_numpy() == 1, first)
     ms = out.column("ms").to_numpy()

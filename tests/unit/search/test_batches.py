@@ -10,12 +10,12 @@ import pytest
 from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, exact
 from udfs.errors import IndexDataError
 from udfs.index.plan import default_plan
-from udfs.search.answers import SEARCH_OUTPUT_ARROW
+from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import indexed_ids, search_batches
+from udfs.search.index import Index
 from udfs.search.row_files import write_vector_ids
-from udfs.search.searcher import Searcher
 from udfs.search.sql import IndexFacts, IndexHits
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
 
 ROWS, DIM = 60, 8
 XB, XQ = clustered(ROWS, DIM), clustered(4, DIM, seed=1)
@@ -46,7 +46,7 @@ def queries(*rows):
 
 
 def test_each_query_gets_its_own_k_or_its_reason(root):
-    spec = SearchSpec(root, "model-a", k=3)
+    spec = SearchSpec(root, "model-a", SearchOptions(3))
     batch = queries(
         ("default", None, "ok", None, XQ[0]),
         ("one", 1, "ok", None, XQ[1]),
@@ -58,7 +58,7 @@ def test_each_query_gets_its_own_k_or_its_reason(root):
     found, second = list(
         search_batches(iter([batch, batch.slice(0, 0), batch.slice(1, 1)]), spec=spec)
     )
-    assert found.schema == SEARCH_OUTPUT_ARROW and second.num_rows == 1
+    assert found.schema == SEARCH_OUTPUT.arrow and second.num_rows == 1
     rows = found.to_pylist()
     by_query = {
         name: [r for r in rows if r["query_id"] == name] for name in batch["query_id"].to_pylist()
@@ -94,7 +94,7 @@ def test_rows_gone_are_left_out_by_the_file_that_names_them(root, tmp_path):
     ]
     (written,) = write_vector_ids(iter(batches), path=path)
     assert written["rows"].to_pylist() == [2]
-    spec = SearchSpec(root, "model-a", k=3, gone=path)
+    spec = SearchSpec(root, "model-a", SearchOptions(3), gone=path)
     (found,) = search_batches(iter([queries(("q", None, "ok", None, XQ[0]))]), spec=spec)
     assert found["vector_id"].to_pylist() == I[0, [1, 3, 4]].tolist()
 
@@ -111,7 +111,7 @@ def test_indexed_ids_are_those_of_the_asked_shards(root):
 
 def test_an_empty_table_says_so(tmp_path):
     build(tmp_path, XB[:0], default_plan(0, DIM))
-    spec = SearchSpec(str(tmp_path), "model-a", k=3)
+    spec = SearchSpec(str(tmp_path), "model-a", SearchOptions(3))
     (found,) = search_batches(iter([queries(("q", None, "ok", None, XQ[0]))]), spec=spec)
     assert found["status"].to_pylist() == ["no_rows"] and found["rank"].to_pylist() == [None]
 
@@ -119,10 +119,10 @@ def test_an_empty_table_says_so(tmp_path):
 def test_another_model_or_width_is_refused(root):
     batch = queries(("q", None, "ok", None, XQ[0]))
     with pytest.raises(IndexDataError, match="model-b cannot search index index-1 of model"):
-        list(search_batches(iter([batch]), spec=SearchSpec(root, "model-b", k=3)))
+        list(search_batches(iter([batch]), spec=SearchSpec(root, "model-b", SearchOptions(3))))
     narrow = queries(("q", None, "ok", None, XQ[0, :4]))
     with pytest.raises(IndexDataError, match="must have 8 floats"):
-        list(search_batches(iter([narrow]), spec=SearchSpec(root, "model-a", k=3)))
+        list(search_batches(iter([narrow]), spec=SearchSpec(root, "model-a", SearchOptions(3))))
 
 
 def test_sql_bodies_answer_as_the_searcher_and_open_an_index_once(root, monkeypatch):
@@ -130,8 +130,8 @@ def test_sql_bodies_answer_as_the_searcher_and_open_an_index_once(root, monkeypa
 
     open_index.cache_clear()
     opened = []
-    real = Searcher.open
-    monkeypatch.setattr(Searcher, "open", lambda *a, **o: opened.append(a) or real(*a, **o))
+    real = Index.open
+    monkeypatch.setattr(Index, "open", lambda *a, **o: opened.append(a) or real(*a, **o))
     assert list(IndexFacts().eval(root, "model-a")) == [(ROWS, FIRST_VECTOR_ID + ROWS - 1, None)]
     D, I = exact(XQ, XB, 4)
     for q in range(2):
@@ -156,7 +156,7 @@ def test_what_sql_bodies_refuse_is_a_value_for_sql_to_raise(root):
 def test_what_spark_is_handed_travels_by_reference():
     from pyspark import cloudpickle
 
-    spec = SearchSpec("/some/where", "model-a", k=3)
+    spec = SearchSpec("/some/where", "model-a", SearchOptions(3))
     for thing in (partial(search_batches, spec=spec), IndexFacts, IndexHits):
         pickled = cloudpickle.dumps(thing)
         assert len(pickled) < 1000
@@ -169,7 +169,7 @@ def test_a_lowest_score_of_1_gives_all_exact_copies_and_nothing_else(factory, tm
     dim, copies = 3584, 5
     xb = np.repeat(clustered(200, dim), copies, axis=0)
     build(tmp_path, xb, default_plan(len(xb), dim, factory=factory, shards=2))
-    spec = SearchSpec(str(tmp_path), "model-a", k=10, nprobe=10_000, min_score=1)
+    spec = SearchSpec(str(tmp_path), "model-a", SearchOptions(10, nprobe=10_000), min_score=1)
     asked = [(f"q{n}", None, "ok", None, xb[n * copies]) for n in range(200)]
     (found,) = search_batches(iter([queries(*asked)]), spec=spec)
     rows = found.to_pylist()

@@ -26,8 +26,8 @@ from udfs.index.plan import default_plan
 from udfs.index.vectors import is_in
 from udfs.search.batches import indexed_ids
 from udfs.search.exact import exact_topk
-from udfs.search.live import LiveSearcher
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 ROWS, NEW, DIM, SHARDS = 3000, 400, 16, 2
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)
@@ -44,7 +44,7 @@ FACTORIES = {
 
 @pytest.fixture(scope="module", params=list(FACTORIES))
 def extended(request, tmp_path_factory):
-    """Opened searcher, and which rows are alive."""
+    """The opened index, and which rows are alive."""
     lake = tmp_path_factory.mktemp("indexes")
     plan = default_plan(
         ROWS, DIM, factory=FACTORIES[request.param], nlist=16, shards=SHARDS, seed=1
@@ -53,30 +53,30 @@ def extended(request, tmp_path_factory):
     alive = np.random.default_rng(3).random(ROWS + NEW) > 0.1
     alive[ROWS:] = True
     extend(base, lake / "added", IDS[~alive], XNEW, FIRST_VECTOR_ID + ROWS)
-    return Searcher.open(lake / "added"), alive
+    return Index.open(lake / "added"), alive
 
 
-def widest(searcher, xq, k, **options):
-    return searcher.search(xq, k=k, nprobe=16, k_factor=ROWS + NEW, **options)
+def widest(index, xq, k):
+    return index.search(xq, SearchOptions(k, nprobe=16, k_factor=ROWS + NEW))
 
 
 def test_equals_exact_search_over_the_rows_that_are_left(extended):
-    searcher, alive = extended
-    stored = ranked_halves(X) if searcher.manifest.spec.plan.refine == "fp16" else X
+    index, alive = extended
+    stored = ranked_halves(X) if index.manifest.spec.plan.refine == "fp16" else X
     D, I = exact_topk(XQ, [(IDS[alive], stored[alive])], 20)
-    found = widest(searcher, XQ, 20)
-    assert searcher.rows == searcher.manifest.rows == alive.sum()
+    found = widest(index, XQ, 20)
+    assert index.rows == index.manifest.rows == alive.sum()
     np.testing.assert_allclose(found.D, D, atol=1e-5)
     assert (found.I == I).mean() > 0.99  # rows equally near to the last bit may change places
     assert found.ids.ravel().tolist() == names_of(found.I.ravel())
 
 
 def test_every_row_left_is_found_and_none_that_is_gone(extended):
-    searcher, alive = extended
-    found = widest(searcher, XQ[:1], ROWS + NEW)
+    index, alive = extended
+    found = widest(index, XQ[:1], ROWS + NEW)
     assert sorted(found.I[0]) == IDS[alive].tolist()
     batch = pa.record_batch([pa.array(range(SHARDS + 1))], ["id"])
-    root = searcher.manifest.spec.root
+    root = index.manifest.spec.root
     listed = [b.column(0).to_numpy() for b in indexed_ids(iter([batch]), root=root)]
     assert sorted(np.concatenate(listed)) == IDS[alive].tolist()
 
@@ -84,13 +84,13 @@ def test_every_row_left_is_found_and_none_that_is_gone(extended):
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_later_changes_and_filters_add_to_what_is_gone(extended, data):
-    searcher, alive = extended
+    index, alive = extended
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     gone = rng.random(len(IDS)) < data.draw(st.sampled_from([0.0, 0.05, 0.9]))
     allowed = rng.random(len(IDS)) < data.draw(st.sampled_from([0.02, 0.6, 1.0]))
-    if searcher.manifest.spec.plan.refine == "none":
+    if index.manifest.spec.plan.refine == "none":
         pytest.skip("no vectors are kept to look rows up in")
-    live = LiveSearcher(searcher, gone=IDS[gone], allowed=IDS[allowed])
+    live = index.restrict(gone=IDS[gone], allowed=IDS[allowed])
     left = alive & ~gone & allowed
     D, _ = exact_topk(XQ, [(IDS[left], ranked_halves(X)[left])], max(min(9, left.sum()), 1))
     found = widest(live, XQ, 9)
@@ -99,13 +99,13 @@ def test_later_changes_and_filters_add_to_what_is_gone(extended, data):
 
 
 def test_parts_of_the_shards_hold_all_rows(extended):
-    searcher, alive = extended
-    root = searcher.manifest.spec.root
-    parts = [Searcher.open(root, shards=[n]) for n in range(SHARDS + 1)]
+    index, alive = extended
+    root = index.manifest.spec.root
+    parts = [Index.open(root, shards=[n]) for n in range(SHARDS + 1)]
     assert sum(part.rows for part in parts) == alive.sum()
     found = [widest(part, XQ, 5) for part in parts]
     best = np.sort(np.hstack([f.D for f in found]), axis=1)[:, ::-1][:, :5]
-    np.testing.assert_allclose(best, widest(searcher, XQ, 5).D, atol=1e-6)
+    np.testing.assert_allclose(best, widest(index, XQ, 5).D, atol=1e-6)
 
 
 @pytest.fixture
@@ -123,9 +123,9 @@ def test_files_of_base_and_gone_rows_are_checked_before_they_are_read(small):
     for path in paths:
         flip(path, path.stat().st_size // 2)
         with pytest.raises(IndexDataError, match=f"{path.name} has sha-256"):
-            Searcher.open(added.spec.root)
+            Index.open(added.spec.root)
         flip(path, path.stat().st_size // 2)
-    assert Searcher.open(added.spec.root).rows == ROWS + NEW - 50
+    assert Index.open(added.spec.root).rows == ROWS + NEW - 50
 
 
 def test_a_lake_may_be_moved_and_a_base_that_is_gone_is_named(small, tmp_path):
@@ -134,10 +134,10 @@ def test_a_lake_may_be_moved_and_a_base_that_is_gone_is_named(small, tmp_path):
     for name in ("base", "added"):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     root = tmp_path / "moved" / "added"
-    assert Searcher.open(root).rows == added.rows
+    assert Index.open(root).rows == added.rows
     (tmp_path / "moved" / "base").rename(tmp_path / "elsewhere")
     with pytest.raises(IndexDataError, match=r"moved/base/quantizer.faiss is named by .* missing"):
-        Searcher.open(root)
+        Index.open(root)
 
 
 def test_shards_of_another_quantizer_or_names_with_folders_are_refused(small):

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, ranked_halves
 from udfs.index.plan import default_plan
-from udfs.search import hits as ranked_module
-from udfs.search import searcher as search_module
+from udfs.search import index as search_module
+from udfs.search import limited as limited_module
 from udfs.search.groups import NO_GROUP, Groups
-from udfs.search.hits import Hits, RankOptions, merge_hits, rank
-from udfs.search.live import LiveSearcher
-from udfs.search.searcher import Searcher
+from udfs.search.hits import Hits, merge_hits
+from udfs.search.index import Index
+from udfs.search.limited import search_limited
+from udfs.specs import SearchOptions
 
 ROWS, NEW, DIM = 640, 30, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)
@@ -25,7 +26,7 @@ def parts(request, tmp_path_factory):
     root, new = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("new")
     build(root, XB, default_plan(ROWS, DIM, factory=request.param, shards=2))
     build(new, XNEW, default_plan(NEW, DIM), name="new", first=FIRST_VECTOR_ID + ROWS)
-    return Searcher.open(root), Searcher.open(new)
+    return Index.open(root), Index.open(new)
 
 
 @pytest.fixture(params=["few rows", "many rows"])
@@ -62,15 +63,15 @@ def limited_equals_the_definition(base, fresh, data):
     named = codes != NO_GROUP
     allowed = np.random.default_rng(0).random(len(IDS)) < data.draw(st.sampled_from([0.2, 1.0]))
     k, max_per = data.draw(st.sampled_from([1, 4, 30, 700])), data.draw(st.integers(1, 3))
-    live = LiveSearcher(
-        base, fresh=fresh, groups=Groups(IDS[named], codes[named]),
+    live = base.restrict(
+        fresh=fresh, groups=Groups(IDS[named], codes[named]),
         allowed=None if allowed.all() else IDS[allowed],
     )  # fmt: skip
     plan = base.manifest.spec.plan
-    options = RankOptions(max(plan.nlist, 1), ROWS, max_per)
+    options = SearchOptions(k, max(plan.nlist, 1), ROWS)
     stored = np.vstack([ranked_halves(XB), XNEW])
     stored = stored if plan.refine == "fp16" else np.vstack([XB, XNEW])
-    for x, found in zip(XQ, rank(live, XQ, k=k, options=options), strict=True):
+    for x, found in zip(XQ, search_limited(live, XQ, options, max_per=max_per), strict=True):
         scores = stored[allowed] @ x
         _, D = one_by_one(scores, IDS[allowed], codes[allowed], k, max_per)
         assert found.complete
@@ -94,21 +95,21 @@ def test_a_group_of_nearly_all_rows_costs_a_round_and_not_all_rows(parts, monkey
     others = np.argsort(XB @ XQ[0])[:20]  # the farthest rows of all are the other groups
     codes[others] = np.arange(1, 21)
     fetched = []
-    real = LiveSearcher.search
+    real = Index.search
     monkeypatch.setattr(
-        LiveSearcher, "search", lambda self, xq, **o: fetched.append(o["k"]) or real(self, xq, **o)
+        Index, "search", lambda self, xq, o: fetched.append(o.k) or real(self, xq, o)
     )
-    live = LiveSearcher(base, groups=Groups(IDS[:ROWS], codes))
-    (found,) = rank(live, XQ[:1], k=10, options=RankOptions(max_per=1))
+    live = base.restrict(groups=Groups(IDS[:ROWS], codes))
+    (found,) = search_limited(live, XQ[:1], SearchOptions(10), max_per=1)
     assert len(found.D) == 10 and found.complete and len(set(found.groups.tolist())) == 10
     assert fetched == [40, 80]
 
 
 def test_a_search_that_is_given_up_says_so(parts, monkeypatch):
-    monkeypatch.setattr(ranked_module, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(limited_module, "MAX_ROUNDS", 1)
     base, _ = parts
-    live = LiveSearcher(base, groups=Groups(IDS[:ROWS], np.zeros(ROWS, np.int32)))
-    (found,) = rank(live, XQ[:1], k=10, options=RankOptions(max_per=2))
+    live = base.restrict(groups=Groups(IDS[:ROWS], np.zeros(ROWS, np.int32)))
+    (found,) = search_limited(live, XQ[:1], SearchOptions(10), max_per=2)
     assert len(found.D) == 2 and not found.complete
 
 

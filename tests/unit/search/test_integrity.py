@@ -16,7 +16,8 @@ from udfs.index import files
 from udfs.index.manifest import Manifest
 from udfs.index.points import OperatingPoint
 from udfs.search import opened
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 XB = clustered(1400, 48)
 XQ = clustered(5, 48, seed=1)
@@ -58,10 +59,10 @@ def test_a_flipped_bit_anywhere_is_found(root, name, opened_files):
     for position in np.linspace(0, size - 1, 20).astype(int):
         flip(root / name, position)
         with pytest.raises(IndexDataError, match=name):
-            Searcher.open(root)
+            Index.open(root)
         assert not any(path.endswith(name) for path in opened_files)
         flip(root / name, position)
-    Searcher.open(root)  # whole again
+    Index.open(root)  # whole again
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,10 +71,10 @@ def test_truncated_longer_and_missing_files_are_found(root, name):
     for damaged in (b"", data[: len(data) // 2], data[:-1], data + b"\0"):
         (root / name).write_bytes(damaged)
         with pytest.raises(IndexDataError, match=name):
-            Searcher.open(root)
+            Index.open(root)
     (root / name).unlink()
     with pytest.raises(IndexDataError, match=f"{name}.*build"):
-        Searcher.open(root)
+        Index.open(root)
 
 
 def test_a_file_of_another_index_is_found(root, tmp_path):
@@ -82,21 +83,21 @@ def test_a_file_of_another_index_is_found(root, tmp_path):
         shutil.copy(root / name, tmp_path / "kept")
         shutil.copy(tmp_path / "other" / name, root / name)
         with pytest.raises(IndexDataError, match=name):
-            Searcher.open(root)
+            Index.open(root)
         shutil.copy(tmp_path / "kept", root / name)
     # What the manifest does not name is not opened.
     (root / "shard-00009.faiss").write_bytes(b"never opened")
-    Searcher.open(root)
+    Index.open(root)
 
 
 def test_a_replaced_file_with_the_old_time_is_found(root):
     path = root / "shard-00000.f16"
-    Searcher.open(root)
+    Index.open(root)
     times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
     flip(path, 1000)
     os.utime(path, ns=times)
     with pytest.raises(IndexDataError, match=r"shard-00000\.f16"):
-        Searcher.open(root)
+        Index.open(root)
 
 
 def test_manifest_reads_back_and_stands_alone(pristine):
@@ -115,12 +116,12 @@ def test_only_the_manifest_that_was_committed_is_read(root, tmp_path):
     committed = hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
     assert committed == manifest.sha256
     assert Manifest.read(str(root), sha256=committed) == manifest
-    Searcher.open(root, manifest_sha256=committed)
+    Index.open(root, manifest_sha256=committed)
     # Another index's, whole in itself; then this one's with points, which says what it replaced.
     build(tmp_path / "other", XB[:1000], small_ivf_plan(1000, 48, shards=2))
     shutil.copy(tmp_path / "other" / "manifest.json", root / "manifest.json")
-    for read in (Manifest.read, Searcher.open):
-        options = {"manifest_sha256" if read == Searcher.open else "sha256": committed}
+    for read in (Manifest.read, Index.open):
+        options = {"manifest_sha256" if read == Index.open else "sha256": committed}
         with pytest.raises(IndexDataError, match=f"was committed with {committed[:16]}"):
             read(str(root), **options)
     points = (OperatingPoint("any", 10, 0.9, 4, 10, 0.91, 0.9, 1.0),)
@@ -170,15 +171,15 @@ def test_a_cache_that_others_can_write_to_is_not_used(root, tmp_path, monkeypatc
     cache.mkdir()
     cache.chmod(0o777)
     with pytest.raises(IndexDataError, match=rf"{cache} must be a folder of user .* drwxrwxrwx"):
-        Searcher.open(remote)
+        Index.open(remote)
     assert not list(cache.iterdir())
     cache.rmdir()
     (tmp_path / "theirs").mkdir(mode=0o700)
     cache.symlink_to(tmp_path / "theirs")
     with pytest.raises(IndexDataError, match=r"found user .* l"):
-        Searcher.open(remote)
+        Index.open(remote)
     cache.unlink()
-    Searcher.open(remote)
+    Index.open(remote)
     assert cache.stat().st_mode & 0o777 == 0o700 and len(list(cache.iterdir())) == 7
 
 
@@ -186,8 +187,8 @@ def test_remote_indexes_are_copied_once_and_checked(root, tmp_path):
     remote = f"memory://{tmp_path.name}/index"
     fsspec.filesystem("memory").put(f"{root}/", remote.removeprefix("memory:/"), recursive=True)
     cache = tmp_path / "cache"
-    wanted = Searcher.open(root).search(XQ, k=5)
-    found = Searcher.open(remote, cache_dir=str(cache)).search(XQ, k=5)
+    wanted = Index.open(root).search(XQ, SearchOptions(5))
+    found = Index.open(remote, cache_dir=str(cache)).search(XQ, SearchOptions(5))
     np.testing.assert_array_equal(found.I, wanted.I)
     copies = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert len(copies) == 7
@@ -196,7 +197,7 @@ def test_remote_indexes_are_copied_once_and_checked(root, tmp_path):
     broken = next(path for path in cache.iterdir() if path.name.endswith("shard-00001.f16"))
     flip(broken, 7)
     np.testing.assert_array_equal(
-        Searcher.open(remote, cache_dir=str(cache)).search(XQ, k=5).I, wanted.I
+        Index.open(remote, cache_dir=str(cache)).search(XQ, SearchOptions(5)).I, wanted.I
     )
     after = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert [name for name in after if after[name] != copies[name]] == [broken.name]
@@ -204,5 +205,5 @@ def test_remote_indexes_are_copied_once_and_checked(root, tmp_path):
     fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/index/shard-00000.f16", b"short")
     shutil.rmtree(cache)
     with pytest.raises(IndexDataError, match=r"memory://.*shard-00000\.f16 has 5 bytes"):
-        Searcher.open(remote, cache_dir=str(cache))
+        Index.open(remote, cache_dir=str(cache))
     assert not any(path.name.startswith(".") for path in cache.iterdir())

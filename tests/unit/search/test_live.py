@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered
 from udfs.index.plan import default_plan
 from udfs.search.exact import exact_topk
-from udfs.search.live import LiveSearcher
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
+from udfs.specs import SearchOptions
 
 ROWS, NEW, DIM = 300, 25, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)
@@ -21,7 +21,7 @@ IDS = np.arange(ROWS, dtype=np.int64) + FIRST_VECTOR_ID
 def base(tmp_path_factory):
     root = tmp_path_factory.mktemp("base")
     build(root, XB, default_plan(ROWS, DIM, factory="Flat", shards=3))
-    return Searcher.open(root)
+    return Index.open(root)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def fresh(tmp_path_factory):
     """New rows, with larger vector_ids than those of the base."""
     root = tmp_path_factory.mktemp("fresh")
     build(root, XNEW, default_plan(NEW, DIM), name="new", first=FIRST_VECTOR_ID + ROWS)
-    return Searcher.open(root)
+    return Index.open(root)
 
 
 @settings(deadline=None, max_examples=40)
@@ -39,13 +39,13 @@ def test_equals_exact_search_over_the_rows_of_now(base, fresh, data):
     gone = mask < data.draw(st.sampled_from([0.0, 0.02, 0.5, 0.97, 1.0]))
     k = data.draw(st.sampled_from([1, 7, ROWS + NEW]))
     with_new = data.draw(st.booleans())
-    live = LiveSearcher(base, gone=IDS[gone][::-1], fresh=fresh if with_new else None)
+    live = base.restrict(gone=IDS[gone][::-1], fresh=fresh if with_new else None)
     blocks = [(IDS[~gone], XB[~gone])]
     if with_new:
         blocks.append((np.arange(NEW) + FIRST_VECTOR_ID + ROWS, XNEW))
     n = min(k, int((~gone).sum()) + NEW * with_new)
     D, I = exact_topk(XQ, blocks, max(n, 1))
-    found = live.search(XQ, k=k)
+    found = live.search(XQ, SearchOptions(k))
     assert live.rows == (~gone).sum() + NEW * with_new
     assert found.I.shape == found.ids.shape == (len(XQ), n)
     np.testing.assert_array_equal(found.I, I[:, :n])
@@ -58,9 +58,9 @@ def test_equals_exact_search_over_the_rows_of_now(base, fresh, data):
 def test_k_rows_are_found_where_the_nearest_are_all_gone(tmp_path):
     xb = clustered(2000, DIM, clusters=4)
     build(tmp_path, xb, default_plan(2000, DIM, nlist=16))
-    base = Searcher.open(tmp_path)
-    nearest = base.search(XQ[:1], k=900)
-    live = LiveSearcher(base, gone=nearest.I[0])
-    found = live.search(XQ[:1], k=10)
+    base = Index.open(tmp_path)
+    nearest = base.search(XQ[:1], SearchOptions(900))
+    live = base.restrict(gone=nearest.I[0])
+    found = live.search(XQ[:1], SearchOptions(10))
     assert found.I.shape == (1, 10)
     assert not np.isin(found.I, nearest.I).any()

@@ -26,7 +26,7 @@ def hits():
 
 
 def test_answers_carry_them():
-    answers = [QueryAnswer("\udcfe", hits()), QueryAnswer("b", None, "not_utf8", "why")]
+    answers = [QueryAnswer("\udcfe", 3, hits=hits()), QueryAnswer("b", 3, "not_utf8", "why")]
     made = answer_rows(answers, index_id="i", model_id="m")
     assert made["id"].cast(pa.binary()).to_pylist() == [*ODD, None]
     assert made["query_id"].cast(pa.binary()).to_pylist() == [b"\xfe"] * 3 + [b"b"]
@@ -62,7 +62,7 @@ def test_query_sets_and_groups_carry_them(tmp_path):
 
 
 def test_mining_tells_them_apart():
-    assert "right_ids" in NEGATIVES_INPUT
+    assert "right_ids" in NEGATIVES_INPUT.names
     odd = strings([b"\xff"])[0]
     found = pa.StructArray.from_arrays(
         [

@@ -10,11 +10,11 @@ from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, ranked_
 from udfs.index.manifest import Manifest
 from udfs.index.plan import default_plan
 from udfs.index.vectors import SCORE_TOLERANCE
-from udfs.search.answers import SEARCH_OUTPUT_ARROW
+from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import search_batches
 from udfs.search.row_files import read_groups, write_groups, write_vector_ids
 from udfs.search.scatter import merge_batches, search_part_batches
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
 
 ROWS, NEW, DIM, SHARDS = 1600, 30, 16, 5
 XB, XNEW = clustered(ROWS, DIM, clusters=6), clustered(NEW, DIM, seed=2, clusters=6)
@@ -39,8 +39,8 @@ def spec(request, tmp_path_factory):
     plan = default_plan(ROWS, DIM, factory=request.param, shards=SHARDS)
     build(root, XB, plan)
     build(new, XNEW, default_plan(NEW, DIM), name="new", first=FIRST_VECTOR_ID + ROWS)
-    spec = SearchSpec(str(root), "model-a", k=7, fresh_root=str(new))
-    return replace(spec, nprobe=max(plan.nlist, 1), k_factor=ROWS)
+    options = SearchOptions(7, nprobe=max(plan.nlist, 1), k_factor=ROWS)
+    return SearchSpec(str(root), "model-a", options, fresh_root=str(new))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_parts_answer_as_one_search(spec, files, asked):
     (whole,) = search_batches(iter([queries()]), spec=spec)
     parts = [*PARTS, *([None] if spec.fresh_root else [])]
     (merged,) = scattered(spec, parts)
-    assert merged.schema == whole.schema == SEARCH_OUTPUT_ARROW
+    assert merged.schema == whole.schema == SEARCH_OUTPUT.arrow
     order = [("query_id", "ascending"), ("rank", "ascending")]
     one, other = (pa.Table.from_batches([b]).sort_by(order).to_pylist() for b in (whole, merged))
     for a, b in zip(one, other, strict=True):
@@ -138,7 +138,7 @@ def test_parts_answer_as_one_search(spec, files, asked):
 
 def test_a_part_finds_no_worse_rows_than_the_whole_at_the_default_point(spec):
     """Its candidates hold those that the whole would have taken from its shards, so no rank scores lower."""
-    spec = replace(spec, nprobe=2, k_factor=2)
+    spec = replace(spec, options=SearchOptions(7, nprobe=2, k_factor=2))
     (whole,) = search_batches(iter([queries()]), spec=spec)
     (merged,) = scattered(spec, [*PARTS, None])
     order = [("query_id", "ascending"), ("rank", "ascending")]

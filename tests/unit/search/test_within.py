@@ -9,11 +9,11 @@ from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, names_o
 from udfs.index.plan import default_plan
 from udfs.index.vectors import floats_of_halves, halves_of_floats, is_in
 from udfs.recall.recall import recall_at_k
-from udfs.search import searcher as search_module
+from udfs.search import index as search_module
 from udfs.search.exact import exact_topk
-from udfs.search.live import LiveSearcher
-from udfs.search.searcher import Searcher
+from udfs.search.index import Index
 from udfs.search.within import RowSet, exact_within, widen
+from udfs.specs import SearchOptions
 
 ROWS, NEW, DIM = 1500, 40, 16
 XB, XNEW = clustered(ROWS, DIM, clusters=8), clustered(NEW, DIM, seed=2, clusters=8)
@@ -29,7 +29,7 @@ def parts(request, tmp_path_factory):
     root, new = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("new")
     build(root, XB, default_plan(ROWS, DIM, factory=request.param, nlist=None, shards=3))
     build(new, XNEW, default_plan(NEW, DIM), name="new", first=FIRST_VECTOR_ID + ROWS)
-    return Searcher.open(root), Searcher.open(new)
+    return Index.open(root), Index.open(new)
 
 
 @pytest.fixture(params=["few rows", "many rows"])
@@ -48,9 +48,9 @@ def restricted_equals_exact(base, fresh, data):
     gone = rng.random(ROWS) < data.draw(share)
     k = data.draw(st.sampled_from([1, 10, ROWS]))
     plan = base.manifest.spec.plan
-    found = LiveSearcher(
-        base, gone=IDS[:ROWS][gone][::-1], fresh=fresh, allowed=rng.permutation(IDS[allowed])
-    ).search(XQ, k=k, nprobe=max(plan.nlist, 1), k_factor=ROWS)
+    found = base.restrict(
+        gone=IDS[:ROWS][gone][::-1], fresh=fresh, allowed=rng.permutation(IDS[allowed])
+    ).search(XQ, SearchOptions(k, nprobe=max(plan.nlist, 1), k_factor=ROWS))
     alive = allowed & ~np.concatenate([gone, np.zeros(NEW, bool)])
     n = min(k, int(alive.sum()))
     stored = STORED if plan.refine == "fp16" else np.vstack([XB, XNEW])
@@ -76,14 +76,14 @@ def test_rare_and_far_rows_are_found_from_few_lists(tmp_path, monkeypatch):
     monkeypatch.setattr(search_module, "EXACT_ROWS", 0)
     xb, xq = clustered(20_000, 32), clustered(100, 32, seed=1)
     build(tmp_path, xb, default_plan(20_000, 32, nlist=128))
-    base = Searcher.open(tmp_path)
+    base = Index.open(tmp_path)
     ids = np.arange(len(xb), dtype=np.int64) + FIRST_VECTOR_ID
     rare = np.random.default_rng(0).random(len(xb)) < 0.01
     far = (xb @ xq[0]) < np.quantile(xb @ xq[0], 0.02)
     # Searched and filtered afterwards, the first would find .1 of 10 rows a query, and the second none.
     for mask, queries, least in ((rare, xq, 0.98), (far, xq[:1], 0.7)):
         _, I = exact_topk(queries, [(ids[mask], xb[mask])], 10)
-        found = LiveSearcher(base, allowed=ids[mask]).search(queries, k=10, nprobe=4)
+        found = base.restrict(allowed=ids[mask]).search(queries, SearchOptions(10, nprobe=4))
         assert np.isin(found.I, ids[mask]).all()
         assert recall_at_k(found.I, I, 10).value >= least
 
@@ -91,15 +91,15 @@ def test_rare_and_far_rows_are_found_from_few_lists(tmp_path, monkeypatch):
 def test_a_few_rows_gone_do_not_make_a_small_index_an_exact_one(tmp_path, monkeypatch):
     """Reading every vector cost nine times as much as the lists."""
     build(tmp_path, XB, default_plan(ROWS, DIM, nlist=16))
-    base = Searcher.open(tmp_path)
+    base = Index.open(tmp_path)
     exact: list[int] = []
     monkeypatch.setattr(
         search_module, "exact_within", lambda *a: exact.append(1) or exact_within(*a)
     )
     some, most = IDS[:ROWS][::5], IDS[:ROWS][np.arange(ROWS) % 5 > 0]
-    found = LiveSearcher(base, gone=some).search(XQ, k=10, nprobe=16, k_factor=ROWS)
+    found = base.restrict(gone=some).search(XQ, SearchOptions(10, nprobe=16, k_factor=ROWS))
     assert not exact and not np.isin(found.I, some).any()
-    LiveSearcher(base, gone=most).search(XQ, k=10)
+    base.restrict(gone=most).search(XQ, SearchOptions(10))
     assert exact
 
 
@@ -107,16 +107,16 @@ def test_lossy_codes_alone_are_read_in_full_where_the_rows_are_few(tmp_path):
     """No vectors to look up by row: the few rows are found whatever nprobe was asked."""
     build(tmp_path, XB, default_plan(ROWS, DIM, factory="IVF{nlist},Flat", nlist=16))
     allowed = IDS[:ROWS][::100]
-    found = LiveSearcher(Searcher.open(tmp_path), allowed=allowed).search(XQ, k=15, nprobe=1)
+    found = Index.open(tmp_path).restrict(allowed=allowed).search(XQ, SearchOptions(15, nprobe=1))
     _, I = exact_topk(XQ, [(allowed, XB[::100])], 15)
     np.testing.assert_array_equal(found.I, I)
 
 
 def test_nothing_allowed_finds_nothing(tmp_path):
     build(tmp_path, XB, default_plan(ROWS, DIM, nlist=8, shards=2))
-    live = LiveSearcher(Searcher.open(tmp_path), allowed=np.array([5], np.int64))
+    live = Index.open(tmp_path).restrict(allowed=np.array([5], np.int64))
     assert live.rows == 0
-    assert live.search(XQ, k=3).I.shape == (len(XQ), 0)
+    assert live.search(XQ, SearchOptions(3)).I.shape == (len(XQ), 0)
 
 
 @given(st.lists(st.integers(-5, 40), max_size=60), st.lists(st.integers(-5, 40), max_size=60))

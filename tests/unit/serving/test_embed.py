@@ -16,7 +16,7 @@ from tests.embed_specs import embed_spec
 from tests.shared import shared
 from tests.unit.serving.conftest import until
 from udfs.embed import batches as embed
-from udfs.embed.batches import EMBED_OUTPUT_ARROW, embed_batches
+from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.embed.rows_done import Done, read_done
 from udfs.errors import CheckpointError, ServingError
 from udfs.serving import launch
@@ -82,7 +82,7 @@ def test_golden_rows_and_bad_rows(spec: EmbedSpec, tmp_path: Path, monkeypatch) 
     rejected = sum(status != "ok" for status in statuses)
     assert known == {"0.json": Done(len(rows) + len(bad), rejected, True)} and rejected >= 3
     for batch in (first, empty, second):
-        assert batch.schema == EMBED_OUTPUT_ARROW
+        assert batch.schema == EMBED_OUTPUT.arrow
         batch.validate(full=True)
     assert [row["key"] for row in first.to_pylist()] == [r["key"] for r in rows[:20] + bad]
     assert empty.num_rows == 0

@@ -133,7 +133,7 @@ def test_batches_keep_every_pair_and_say_why_one_has_none():
     rows = [row(0, "ok", ["p", "x"]), row(1, "query_rejected", ["x"]), row(2, "ok", [])]
     batch = pa.RecordBatch.from_pylist(rows)
     (made,) = choose_batches(iter([batch]), spec=NegativesSpec(k=1))
-    assert made.schema.names == [column.split()[0] for column in NEGATIVES_OUTPUT.split(", ")]
+    assert made.schema == NEGATIVES_OUTPUT.arrow
     assert [r["keys"] for r in made.to_pylist()] == [["x"], [], []]
     assert [r["fewer"] for r in made.to_pylist()] == [False, False, True]
     assert [r["positive"] for r in made.to_pylist()] == [1, 0, 0]

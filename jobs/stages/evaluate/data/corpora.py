@@ -23,6 +23,7 @@ from jobs.settings.settings import Settings
 from jobs.stages.embed.job import EmbedReport, embed_table
 from jobs.stages.evaluate.data.tasks import TaskData
 from udfs import storage
+from udfs.specs import EmbedSpec, ReadSpec
 
 _READING = ("roots", "connect_seconds", "first_byte_seconds", "file_seconds", "tries", "threads")
 # `id` is unique over all corpora: the corpus's name, a slash, the document's own id.
@@ -56,42 +57,46 @@ class Searched:
 
 @dataclass(frozen=True)
 class Suite:
-    """The corpora of a set of tasks in a lake of their own, apart from the user's vectors."""
+    """The corpora of a set of tasks in a lake of their own, apart from the user's vectors.
+
+    `settings` are the user's with that lake, and with the documents as the source table; `reading` is how pictures of
+    documents and queries are read.
+    """
 
     lake: Lake
     tasks: Sequence[Searched]
+    settings: Settings
+    reading: ReadSpec
 
     @classmethod
-    def open(cls, lake: Lake, tasks: Sequence[Searched]) -> Suite:
+    def open(cls, lake: Lake, tasks: Sequence[Searched], settings: Settings) -> Suite:
         """The suite under the lake's root that is named after its corpora; it is there again for the next model."""
         name = _digest(",".join(sorted({task.corpus for task in tasks})))
-        settings = lake.settings
-        parts = name_parts(settings.lake.schema_)
+        parts = name_parts(lake.schema)
         own = LakeSettings(
             root=lake.folder("evaluation", name),
             schema=identifier(*parts[:-1], f"{parts[-1]}_evaluation_{name}"),
-            managed=settings.lake.managed,
+            managed=lake.managed,
         )
-        changed = {
-            "lake": own,
-            "embed": settings.embed.model_copy(update={"write_back": "none", "rescan": False}),
-        }
-        suite = cls(Lake(lake.spark, settings.model_copy(update=changed)), tasks)
-        suite.lake.open_table(STAGED)
+        opened = Lake(lake.spark, own)
+        opened.open_table(STAGED)
+        reading = read_spec(
+            lake.spark,
+            settings.source,
+            settings.mine.pairs,
+            max_bytes=settings.embed.max_image_bytes,
+            folders=_folders(settings),
+        )
         source = SourceSettings(
-            table=suite.lake.name(STAGED.name),
+            table=opened.name(STAGED.name),
             text="{text}",
             image_uri="image_uri",
-            schemes=list(
-                read_spec(
-                    lake.spark, settings, settings.mine.pairs, folders=_folders(settings)
-                ).schemes
-                or ()
-            ),
+            schemes=list(reading.schemes or ()),
             **{name: getattr(settings.source, name) for name in _READING},
         )
-        suite.lake.settings = suite.lake.settings.model_copy(update={"source": source})
-        return suite
+        embed = settings.embed.model_copy(update={"write_back": "none", "rescan": False})
+        changed = {"lake": own, "embed": embed, "source": source}
+        return cls(opened, tasks, settings.model_copy(update=changed), reading)
 
     def stage(self) -> int:
         """Write the documents of corpora that are not staged yet, or whose files have changed; returns how many corpora."""
@@ -120,8 +125,21 @@ class Suite:
 
     def embed(self, model: ResolvedModel) -> EmbedReport:
         """Bring the model's vectors of all documents up to date; a model that has embedded them before does nothing."""
-        with record_end(Run(self.lake, "embed_table")) as run:
-            return embed_table(self.lake, run, model=model)
+        settings = self.settings
+        with record_end(Run(self.lake, "embed_table", settings.to_json())) as run:
+            return embed_table(
+                self.lake,
+                run,
+                model=model,
+                source=settings.source,
+                embed=settings.embed,
+                serving=settings.serving.spec(),
+            )
+
+    def embed_spec(self, model: ResolvedModel) -> EmbedSpec:
+        """How tasks embed queries of the suite."""
+        settings = self.settings
+        return settings.embed.spec(model.spec, settings.serving.spec(), self.reading)
 
     def vectors(self, model: ResolvedModel) -> DataFrame:
         """(corpus, vector_id, id, status, embedding) of the model's documents; `id` is the document's own."""

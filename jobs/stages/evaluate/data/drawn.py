@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from pyspark.sql import SparkSession
 
-from jobs.stages.evaluate.data.tasks import DOCUMENTS, JUDGEMENTS, QUERIES, EvaluationTask, TaskData
+from jobs.driver.on_executors import on_executors
+from jobs.stages.evaluate.data.tasks import EvaluationTask, TaskData
 from udfs.drawing.tasks import (
     CORPORA,
     PAIRS,
@@ -39,11 +38,10 @@ def read_drawn(spark: SparkSession, task: EvaluationTask) -> TaskData:
             "drawn products with train.drawn=true, or on pairs of gme-lake draw-pairs"
         )
     spec = DrawnTaskSpec(pair=task.pair, corpus=task.corpus, instruction=task.instruction)
+    documents = spark.range(0, document_count(spec), 1, _FILES)
     asked = spark.range(0, query_count(spec), 1, _FILES)
     return TaskData(
-        spark.range(0, document_count(spec), 1, _FILES).mapInArrow(
-            partial(document_batches, spec=spec), DOCUMENTS
-        ),
-        asked.mapInArrow(partial(query_batches, spec=spec), QUERIES),
-        asked.mapInArrow(partial(judgement_batches, spec=spec), JUDGEMENTS),
+        on_executors(documents, document_batches, spec=spec).frame,
+        on_executors(asked, query_batches, spec=spec).frame,
+        on_executors(asked, judgement_batches, spec=spec).frame,
     )

@@ -19,12 +19,6 @@ from udfs.errors import SettingsError
 
 Modality = Literal["text", "image", "image,text", "page"]
 Kind = Literal["single", "cross", "fused"]
-DOCUMENTS = "id string, text string, image binary, image_uri string"
-QUERIES = (
-    "query_id string, text string, image binary, image_uri string, instruction string, "
-    "self_id string"
-)
-JUDGEMENTS = "query_id string, id string, score int"
 _LETTERS: dict[Modality, str] = {"text": "t", "image": "i", "image,text": "it", "page": "vd"}
 _TASKS_JSON = "tasks.json"
 _MAX_TASK_FILE = 16 << 20
@@ -72,7 +66,7 @@ class EvaluationTask:
 
 
 class TaskData(NamedTuple):
-    """A task's frames, with the columns DOCUMENTS, QUERIES and JUDGEMENTS. Queries are those judged in the split.
+    """A task's frames, with the columns DOCUMENTS, QUERIES and JUDGEMENTS of `udfs.drawing.tasks`. Queries are those judged in the split.
 
     `self_id` is the row that a query's ranking leaves out, or null.
     """

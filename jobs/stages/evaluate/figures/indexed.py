@@ -18,7 +18,7 @@ from jobs.stages.index.plan import plan_at
 from jobs.stages.search.job import search_embedded
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
-from udfs.specs import SearchSpec
+from udfs.specs import SearchOptions, SearchSpec
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ def corpus_indexes(asked: EmbeddedTasks, run: Run, *, model: ResolvedModel) -> I
 
     Raises SettingsError where the settings do not fit a corpus (too few rows to train on).
     """
-    lake = asked.suite.lake
+    lake, settings = asked.suite.lake, asked.suite.settings.index
     version = lake.version("vectors")
     roots, factories = {}, set()
     for corpus, (rows, rejected) in sorted(asked.counts.documents.items()):
         if rows == rejected:
             continue
         kept = rows - rejected
-        planned = plan_at(lake, lake.settings.index, model=model, version=version, rows=kept)
+        planned = plan_at(lake, settings, model=model, version=version, rows=kept)
         root = f"{asked.folder}/indexes/{corpus}"
         spec = replace(planned.spec, index_id=corpus, root=root)
         good = asked.vectors.where((F.col("corpus") == corpus) & (F.col("status") == "ok"))
@@ -62,13 +62,16 @@ def rank_by_indexes(asked: EmbeddedTasks, indexes: Indexes, *, depth: int) -> Da
     for corpus, root in indexes.roots.items():
         mine = queries.where(F.col("corpus") == corpus)
         rows = mine.select(F.col("key").alias("query_id"), *wanted)
-        spec = SearchSpec(root, indexes.model_id, k=depth + 1)
+        spec = SearchSpec(root, indexes.model_id, SearchOptions(depth + 1))
         with clear_task_errors():
             hits = search_embedded(
-                rows, spec=spec, manifest=Manifest.read(root), settings=lake.settings.search
+                rows,
+                spec=spec,
+                manifest=Manifest.read(root),
+                settings=asked.suite.settings.search,
             )
         found.append(hits)
-    none = lake.spark.createDataFrame([], SEARCH_OUTPUT)
+    none = lake.spark.createDataFrame([], SEARCH_OUTPUT.ddl)
     hits = functools.reduce(lambda one, other: one.unionByName(other), found, none)
     hits = hits.where("rank IS NOT NULL").select(
         F.col("query_id").alias("key"), "id", "vector_id", "score"

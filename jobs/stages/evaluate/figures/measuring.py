@@ -13,13 +13,15 @@ from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
+from jobs.settings.settings import Settings
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.layouts import read_task
-from jobs.stages.evaluate.data.tasks import JUDGEMENTS, EvaluationTask
+from jobs.stages.evaluate.data.tasks import EvaluationTask
 from jobs.stages.evaluate.figures.measures import METRICS, first_hits, measure, parse_metric
 from jobs.stages.evaluate.figures.ranking import RANKED, embed_queries, stage_queries
 from jobs.stages.evaluate.figures.summary import TaskScore
 from jobs.stages.evaluate.page.shown import RankedTask
+from udfs.drawing.tasks import JUDGEMENTS
 from udfs.errors import LakeError, SettingsError
 
 
@@ -50,12 +52,18 @@ class EmbeddedTasks:
 
 
 def embed_tasks(
-    lake: Lake, run: Run, tasks: Sequence[EvaluationTask], *, model: ResolvedModel, folder: str
+    lake: Lake,
+    run: Run,
+    tasks: Sequence[EvaluationTask],
+    *,
+    model: ResolvedModel,
+    folder: str,
+    settings: Settings,
 ) -> EmbeddedTasks:
     """Read the tasks and embed both sides. Raises LakeError for data that cannot be read, or a task without any."""
     searched = [Searched(t.name, t.corpus_key, read_task(lake.spark, t)) for t in tasks]
     with run.stage("stage"), clear_task_errors():
-        suite = Suite.open(lake, searched)
+        suite = Suite.open(lake, searched, settings)
         run.counts["corpora_staged"] = suite.stage()
         staged = stage_queries(suite, folder=f"{folder}/queries")
         judgements = _stage_judgements(searched, folder=f"{folder}/judgements")
@@ -114,7 +122,7 @@ def _stage_judgements(searched: Sequence[Searched], *, folder: str) -> DataFrame
     frames = [of.data.judgements.withColumn("task", F.lit(of.name)) for of in searched]
     union = reduce(lambda one, other: one.unionByName(other), frames)
     union.write.partitionBy("task").parquet(folder)
-    return union.sparkSession.read.schema(f"{JUDGEMENTS}, task string").parquet(folder)
+    return union.sparkSession.read.schema(f"{JUDGEMENTS.ddl}, task string").parquet(folder)
 
 
 def _count(queries: DataFrame, vectors: DataFrame) -> EmbeddedCounts:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.driver.reading import read_spec
+from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.registry import ResolvedModel
 from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.search.job import QUERIES_PER_TASK
-from udfs.embed.batches import EMBED_OUTPUT, embed_batches
-from udfs.recall.exact_rank import RANK_OUTPUT, RankSpec, rank_block
-from udfs.specs import EmbedSpec
+from udfs.embed.batches import embed_batches
+from udfs.recall.exact_rank import RankSpec, rank_block
 
 RANKED = "query_id string, id string, score double, rank int, task string"
 BLOCK_BYTES = 128 << 20  # vectors that one task holds at a time
@@ -42,22 +42,12 @@ def embed_queries(
     suite: Suite, queries: DataFrame, model: ResolvedModel, *, folder: str
 ) -> DataFrame:
     """(key, task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
-    lake = suite.lake
     wanted = ("key", "text", "image", "image_uri", "instruction")
     inputs = queries.select(*wanted, F.lit(True).alias("is_query"))
-    spec = EmbedSpec(
-        model.spec,
-        lake.settings.serving.spec(),
-        read_spec(lake.spark, lake.settings),
-        max_row_seconds=lake.settings.embed.max_task_seconds_per_row,
-        notes=f"{folder}-slow-rows",
-    )
+    spec = replace(suite.embed_spec(model), notes=f"{folder}-slow-rows")
     tasks = math.ceil(queries.count() / QUERIES_PER_TASK)
-    embed = functools.partial(embed_batches, spec=spec)
-    with clear_task_errors():
-        made = inputs.repartition(max(tasks, 1)).mapInArrow(embed, EMBED_OUTPUT)
-        made.write.mode("overwrite").parquet(folder)
-    vectors = lake.spark.read.parquet(folder).select("key", "status", "error", "embedding")
+    made = on_executors(inputs.repartition(max(tasks, 1)), embed_batches, spec=spec).write(folder)
+    vectors = made.select("key", "status", "error", "embedding")
     named = queries.select("key", "task", "corpus", "query_id", "self_id")
     return named.join(vectors, "key")
 
@@ -80,9 +70,9 @@ def rank_exactly(
     asked = queries.where("status = 'ok'").join(blocks, "corpus")
     every = F.explode(F.sequence(F.lit(0), F.col("blocks") - 1)).alias("block")
     copied = asked.select("corpus", every, "task", "query_id", "embedding")
-    rank = functools.partial(rank_block, spec=RankSpec(depth + 1, dim))
     keys = ("corpus", "block")
-    found = copied.groupBy(*keys).cogroup(placed.groupBy(*keys)).applyInArrow(rank, RANK_OUTPUT)
+    groups = copied.groupBy(*keys).cogroup(placed.groupBy(*keys))
+    found = on_executors(groups, rank_block, spec=RankSpec(depth + 1, dim)).frame
     hits = found.join(documents.select("vector_id", "id"), "vector_id")
     hits = hits.join(queries.select("task", "query_id", "self_id"), ["task", "query_id"])
     return best_hits(hits, depth=depth)

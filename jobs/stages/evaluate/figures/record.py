@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake, now
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.figures.measures import QueryScores
 from jobs.stages.evaluate.figures.summary import TaskScore, summarise
 from udfs.errors import LakeError
@@ -30,16 +31,16 @@ class Evaluation:
 
 
 def record(
-    lake: Lake, evaluation: Evaluation, tasks: Sequence[TaskScore], *, first_hits: Hits
+    run: Run, evaluation: Evaluation, tasks: Sequence[TaskScore], *, first_hits: Hits
 ) -> None:
     """Append an evaluation's queries, then its table: one commit each, and the second makes it readable.
 
     All metrics of each task are kept; averages, of the main metrics, are those of `summarise`. `first_hits` may leave
     out queries without any.
     """
-    lake.append("evaluated_queries", _query_rows(evaluation, tasks, first_hits))
+    run.append("evaluated_queries", _query_rows(evaluation, tasks, first_hits))
     shared = vars(evaluation) | {"evaluated_at": now()}
-    lake.append("evaluations", [shared | row for row in _table_rows(tasks)])
+    run.append("evaluations", [shared | row for row in _table_rows(tasks)])
 
 
 def load_scores(lake: Lake, evaluation_id: str) -> list[TaskScore]:

@@ -10,7 +10,6 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.reading import read_spec
 from jobs.reports.previews import Preview, previews
 from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.evaluate.figures.summary import TaskScore
@@ -106,14 +105,11 @@ def _preview_queries(
         (row.task, row.query_id): row.instruction
         for row in rows.select("task", "query_id", "instruction").collect()
     }
-    small = previews(rows, reading=read_spec(suite.lake.spark, suite.lake.settings))
+    small = previews(rows, reading=suite.reading)
     return {name: (small[_KEY.join(name)], told[name]) for name in told}
 
 
 def _documents(suite: Suite, ids: set[str]) -> dict[str, Preview]:
     spark = suite.lake.spark
     wanted = F.broadcast(spark.createDataFrame([(name,) for name in sorted(ids)], "id string"))
-    return previews(
-        suite.documents().join(wanted, "id"),
-        reading=read_spec(suite.lake.spark, suite.lake.settings),
-    )
+    return previews(suite.documents().join(wanted, "id"), reading=suite.reading)

@@ -210,17 +210,23 @@ def _fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
     else:
         message = root_cause(error)
         shown = f"{message} (--debug shows the traceback)"
-    status = error.exit_code if isinstance(error, GmeLakeError | click.ClickException) else 1
+    status = _status(error)
     if as_json:
         told = {"error": message, "kind": type(error).__name__, "status": status}
         click.echo(json_line(told))
     if isinstance(error, Stopped):
         click.echo(shown, err=True)
-        raise click.exceptions.Exit(error.status) from error
+        raise click.exceptions.Exit(status) from error
     if debug or isinstance(error, click.ClickException):
         raise error
     click.ClickException(shown).show()
     raise click.exceptions.Exit(status) from None
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, Stopped):
+        return error.status
+    return error.exit_code if isinstance(error, GmeLakeError | click.ClickException) else 1
 
 
 def _usage_error(message: str, ctx: click.Context, args: Iterable[str]) -> click.UsageError:

@@ -294,7 +294,8 @@ def test_a_stopped_command_cleans_up_and_says_so_in_one_line(
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert err.splitlines() == ["of a process", "stopped; run again to continue"]
-    assert json.loads(out) == {"error": "stopped; run again to continue", "kind": "Stopped"}
+    told = {"error": "stopped; run again to continue", "kind": "Stopped", "status": status}
+    assert json.loads(out) == told
     assert not folder.exists()
 
 

@@ -93,7 +93,7 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     assert first.values["counts"]["embedded"] == 12
     assert first.values["cost"] == pytest.approx(first.values["model_seconds"])
     assert first.values["cost"] > 0
-    assert {check.name for check in first.values["checks"]} == {"coverage", "recall"}
+    assert {check.name for check in first.values["checks"]} == {"whole", "coverage", "recall"}
     nothing = refreshed.refresh()
     assert (nothing.values["outcome"], nothing.values["release"]) == (
         "nothing",

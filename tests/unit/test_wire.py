@@ -34,6 +34,9 @@ from udfs.specs import (
     SearchSpec,
 )
 from udfs.training.negatives import NegativesSpec
+from udfs.verify.rebuild import RebuildSpec
+from udfs.verify.rows import AccountSpec
+from udfs.verify.shards import VerifySpec
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 4096  # bytes
@@ -79,6 +82,13 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.embed.stamp.stamp_images": {"spec": ReadSpec()},
     "udfs.drawing.training_pairs.draw_pair_batches": {"spec": DrawnPairsSpec()},
     "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
+    "udfs.verify.rebuild.rebuild_batches": {
+        "spec": RebuildSpec(ShardsSpec(INDEX, FILE, URI), "f" * 64)
+    },
+    "udfs.verify.rebuild.restore_quantizer": {"spec": VerifySpec(URI, "f" * 64)},
+    "udfs.verify.rows.account_batches": {"spec": AccountSpec(64, 64, tuple(range(128)))},
+    "udfs.verify.rows.place_rows": {"spec": VerifySpec(URI, "f" * 64)},
+    "udfs.verify.shards.verify_batches": {"spec": VerifySpec(URI, "f" * 64)},
 }
 
 

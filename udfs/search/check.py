@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
@@ -53,27 +54,32 @@ def check_batches(
 
 
 def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) -> None:
-    """Open one shard and search it for vectors it must hold: vector_ids int64 (n,), xq float32 (n, dim).
-
-    A vector passes where it is found with a score above .999, or where all it finds have such scores: rows of the
-    same content have the same vector. Where only lossy codes are kept nothing can be asked of the scores.
-    """
+    """Open one shard and search it for vectors it must hold: vector_ids int64 (n,), xq float32 (n, dim)."""
     with tempfile.TemporaryDirectory(dir=work_dir()) as folder:
         alone = _open_alone(spec, shard, cache_dir=folder)
-        if not len(xq):
-            return
-        found = alone.search(xq, SearchOptions(NEIGHBOURS))
-        plan = spec.build.index.plan
-        if plan.refine == "none" and not factory_traits(plan.factory, xq.shape[1]).lossless:
-            return
-        itself = ((vector_ids[:, None] == found.I) & (found.D > SELF_SCORE)).any(axis=1)
-        lost = np.flatnonzero(~(itself | (found.D > SELF_SCORE).all(axis=1)))
+        lost = find_lost(alone, vector_ids=vector_ids, xq=xq)
         if lost.size:
             q = int(lost[0])
+            found = alone.search(xq[q : q + 1], SearchOptions(1))
             raise IndexDataError(
                 f"shard {shard} of index {spec.build.index.index_id}: {lost.size} of {len(xq)} stored vectors do not "
-                f"find themselves; vector_id {vector_ids[q]} finds {found.I[q, 0]} with score {found.D[q, 0]:.4f}"
+                f"find themselves; vector_id {vector_ids[q]} finds {found.I[0, 0]} with score {found.D[0, 0]:.4f}"
             )
+
+
+def find_lost(index: Index, *, vector_ids: Ints, xq: Floats) -> NDArray[np.intp]:
+    """Positions of the vectors xq float32 (n, dim) that do not find themselves, where the index holds all of them.
+
+    One passes where it is found with a score above .999, or where all it finds have such scores: rows of the same
+    content have the same vector. Where only lossy codes are kept nothing can be asked of the scores.
+    """
+    plan = index.manifest.spec.plan
+    only_codes = plan.refine == "none" and not factory_traits(plan.factory, xq.shape[1]).lossless
+    if not len(xq) or only_codes:
+        return np.empty(0, dtype=np.intp)
+    found = index.search(xq, SearchOptions(NEIGHBOURS))
+    itself = ((vector_ids[:, None] == found.I) & (found.D > SELF_SCORE)).any(axis=1)
+    return np.flatnonzero(~(itself | (found.D > SELF_SCORE).all(axis=1)))
 
 
 def _open_alone(spec: CheckSpec, shard: int, *, cache_dir: str) -> Index:

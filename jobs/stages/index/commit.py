@@ -45,8 +45,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
     stale = lake.read("index_shards").where(F.col("index_id") == spec.index_id)
     if stale.head(1):
         delete_rows(lake, "index_shards", [spec.index_id])
-    files = [file | {"path": lake.relative(file["path"])} for file in _files(manifest)]
-    run.append("index_shards", files)
+    run.append("index_shards", file_rows(lake, manifest))
     row = {
         "index_id": spec.index_id,
         "model_id": spec.model_id,
@@ -78,19 +77,29 @@ def index_and_base(manifest: Manifest) -> list[str]:
 
 
 @again_on_conflict
-def store_points(lake: Lake, manifest: Manifest) -> None:
-    """Write the manifest of a committed index again with its operating points, and them into its row of `indexes`.
+def replace_manifest(lake: Lake, manifest: Manifest) -> None:
+    """Write the manifest of a committed index again, with other operating points or files, and its row of `indexes`.
 
-    Nothing that a search does by default changes; the files of the index are not touched. The new manifest says which
-    one it replaces: until the row is changed, by this run or after a kill by the next, it passes as that one too.
+    The files that the manifest before named are not touched. The new one says which one it replaces: until the row is
+    changed, by this run or after a kill by the next, it passes as that one too.
     """
     index_id = manifest.spec.index_id
     row = require_index(lake, index_id)
     manifest = replace(manifest, replaces=row.manifest_sha256)
     written = manifest.write(manifest.spec.root)
-    values = {"params": F.lit(_params(manifest)), "manifest_sha256": F.lit(written.sha256)}
+    values = {
+        "params": F.lit(_params(manifest)),
+        "rows": F.lit(manifest.rows),
+        "bytes": F.lit(total_bytes(manifest)),
+        "manifest_sha256": F.lit(written.sha256),
+    }
     table = delta_table(lake.spark, lake.name("indexes"))
     table.update(F.col("index_id") == index_id, values)
+
+
+def file_rows(lake: Lake, manifest: Manifest) -> list[dict[str, Any]]:
+    """The index's rows of `index_shards`."""
+    return [file | {"path": lake.relative(file["path"])} for file in _files(manifest)]
 
 
 def total_bytes(manifest: Manifest) -> int:

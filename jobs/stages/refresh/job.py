@@ -22,6 +22,7 @@ from jobs.stages.refresh.forecast import Forecast, forecast_embedding, require_a
 from jobs.stages.refresh.gate import check_coverage, check_quality, check_recall, compare_quality
 from jobs.stages.refresh.held_back import why_held_back
 from jobs.stages.refresh.retention import Removal, plan_removal, remove
+from jobs.stages.verify.verify import verify_index
 from udfs.errors import ActiveRunError, IndexDataError
 
 log = logging.getLogger("gme_lake")
@@ -188,9 +189,9 @@ class _Refresh:
             self._clean_up()
             return self._report("nothing", current)
         index_id = self._build_index(target)
-        checks += check_coverage(
-            self._lake, self._settings.gate, model_id=target.spec.model_id
-        ) + self._check_recall(target, index_id)
+        checks.append(self._verify(index_id))
+        checks += check_coverage(self._lake, self._settings.gate, model_id=target.spec.model_id)
+        checks += self._check_recall(target, index_id)
         decision = Decision(target.spec.model_id, index_id, tuple(checks))
         if not decision.passed:
             return self._refuse(decision)
@@ -263,6 +264,15 @@ class _Refresh:
             report = build_index(self._lake, step, model=model, planned=planned)
         self._run.counts["indexed"] = report.rows
         return report.spec.index_id
+
+    def _verify(self, index_id: str) -> GateCheck:
+        with (
+            self._run.stage("verify"),
+            open_run(self._lake, self._registry, job="verify_index") as step,
+        ):
+            found = verify_index(self._lake, step, index_id=index_id)
+        wrong = len(found.findings)
+        return GateCheck("whole", float(wrong), 0.0, found.ok, str(found))
 
     def _check_recall(self, model: ResolvedModel, index_id: str) -> list[GateCheck]:
         """Measured, but of an index that searches exactly: few rows say little of a recall that is 1 by construction."""

@@ -13,7 +13,7 @@ from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.settings.index import IndexSettings
 from jobs.settings.settings import Settings
-from jobs.stages.index.commit import commit_index, store_points
+from jobs.stages.index.commit import commit_index, replace_manifest
 from jobs.stages.index.plan import PlannedIndex, plan_at, plan_for
 from jobs.stages.index.vacuum import remove_within
 from jobs.stages.index.vectors import count_vectors
@@ -187,7 +187,7 @@ def _keep(lake: Lake, run: Run, best: CandidateResult, points: tuple[OperatingPo
     others = tuple(point for point in best.manifest.points if point.k != k)
     manifest = replace(best.manifest, points=(*others, *points))
     if best.committed or not commit_index(lake, run, manifest):
-        store_points(lake, manifest)
+        replace_manifest(lake, manifest)
 
 
 def _remove_others(lake: Lake, tries: list[CandidateResult], best: CandidateResult) -> None:

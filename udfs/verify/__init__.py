@@ -1,0 +1,1 @@
+"""What is wrong with an index: its files, its rows, its codes; and the files of a shard made again."""

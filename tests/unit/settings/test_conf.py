@@ -1,5 +1,6 @@
 """conf/: files of other platforms have the fields those document, and name commands and settings that exist."""
 
+import ast
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from jobs.driver.cli import gme_lake
 from jobs.driver.delta_jars import EXCLUDED, delta_package
 from jobs.driver.session import LOCAL_CONF, RUNTIME_CONF
 from jobs.settings.load import load_settings
-from udfs.errors import SettingsError
+from udfs.errors import ActiveRunError, SettingsError
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 STRING = {"type": "string", "minLength": 1}
@@ -190,6 +191,28 @@ def test_emr_steps_submit_the_launcher_with_commands_that_exist() -> None:
         check_command(words[script + 1 :])
     names = [step["Name"].split()[-1] for step in steps()]
     assert names == ["register-model", "refresh-lake"]
+
+
+def test_the_airflow_dag_runs_a_command_that_exists_and_knows_its_statuses(tmp_path: Path) -> None:
+    tree = ast.parse((CONF / "airflow/refresh_lake.py").read_text("utf-8"))
+    names = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    (command,) = (
+        keyword.value
+        for node in ast.walk(tree)
+        for keyword in getattr(node, "keywords", ())
+        if keyword.arg == "bash_command"
+    )
+    settings = tmp_path / "products.yaml"
+    settings.write_text("source: {table: shop.products}")
+    names["SETTINGS"] = str(settings)
+    words = eval(compile(ast.Expression(command), "dag", "eval"), names).split()
+    assert words[0] == "gme-lake"
+    check_command(words[1:])
+    assert names["ACTIVE"] == ActiveRunError.exit_code
 
 
 @pytest.mark.parametrize("file", settings_files())

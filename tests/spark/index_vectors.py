@@ -53,3 +53,16 @@ def released(lake, action, **options):
 
     with open_run(lake, Registry(lake.settings), job="release") as run:
         return action(lake, run, **options)
+
+
+def release(lake):
+    """Build the index of the registered model's vectors and promote it."""
+    from jobs.lake.registry import Registry
+    from jobs.lake.releases import promote
+    from jobs.lake.runs import open_run
+    from jobs.stages.index.job import build_index
+
+    registry = Registry(lake.settings)
+    with open_run(lake, registry, job="build_index") as run:
+        built = build_index(lake, run, model=registry.resolve())
+        return promote(lake, run, index_id=built.spec.index_id)

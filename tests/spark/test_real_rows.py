@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.shared import shared
-from tests.spark.test_search import release, search
+from tests.spark.index_vectors import release
+from tests.spark.test_search import search
 
 pytestmark = pytest.mark.spark
 

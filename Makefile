@@ -28,11 +28,11 @@ demo: setup
 	$(BIN)/gme-lake run-demo --config demo.yaml
 
 test: setup lint
-	$(BIN)/python -m pytest tests -m "not cluster" -n 2 --dist loadfile --durations 15
+	$(BIN)/python -m pytest tests -m "not cluster" -n 2 --dist worksteal --durations 15
 	$(BIN)/python -m pytest tests -m cluster --durations 15
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest tests/unit -m "not slow" -n 4 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,19 +59,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
-    """open_lake("a.b=c", …) opens a lake in this test's folder under a schema of its own."""
+@contextmanager
+def lake_opener(spark, root: Path) -> Iterator[Callable]:
+    """open_lake("a.b=c", …) opens the lake in `root` under a schema of its own."""
     from jobs.lake.lake import Lake
     from jobs.lake.sql_catalog import publish_catalog
     from jobs.settings.load import load_settings
     from tests.lake_settings import lake_of
 
-    schema = f"gme_{next(_SCHEMAS)}"
+    schema, default = f"gme_{next(_SCHEMAS)}", root
 
     def open_one(*sets: str, root: Path | None = None, published: bool = True) -> Lake:
         settings = load_settings(
-            sets=[f"lake.root={root or tmp_path / 'lake'}", f"lake.schema={schema}", *sets], env={}
+            sets=[f"lake.root={root or default}", f"lake.schema={schema}", *sets], env={}
         )
         lake = lake_of(spark, settings)
         if published:
@@ -79,3 +80,10 @@ def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
 
     yield open_one
     spark.sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
+
+@pytest.fixture
+def open_lake(spark, tmp_path: Path) -> Iterator[Callable]:
+    """open_lake("a.b=c", …) opens a lake in this test's folder under a schema of its own."""
+    with lake_opener(spark, tmp_path / "lake") as opener:
+        yield opener

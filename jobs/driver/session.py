@@ -42,7 +42,7 @@ QUICK_CONF = {
 }
 # Without its second compiler Java keeps 48 MiB of compiled code, too little for Spark: what is thrown out is compiled
 # again and again.
-_QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 _COLLECTOR = re.compile(r"-XX:\+Use\w+GC\b")
@@ -77,7 +77,7 @@ def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
     )
     with conf_file("log4j2.properties") as logging_conf:
         logging_option = f"-Dlog4j2.configurationFile={logging_conf.as_uri()}"
-        more = [logging_option, _QUICK_JAVA] if quick else [logging_option]
+        more = [logging_option, QUICK_JAVA] if quick else [logging_option]
         conf[_JAVA_OPTIONS] = _java_options(conf.get(_JAVA_OPTIONS, ""), *more)
         for name, value in conf.items():
             builder = builder.config(name, value)

@@ -61,10 +61,9 @@ def current_release(lake: Lake) -> Release | None:
 
 
 def newest_releases(lake: Lake, *, limit: int | None) -> list[Release]:
-    """The last `limit` releases (None: all), newest first."""
-    rows = lake.read("releases").orderBy("release_id", ascending=False).select(*_COLUMNS)
-    found = rows.collect() if limit is None else rows.head(limit)
-    return [Release(*row) for row in found]
+    """The last `limit` releases (None: all), newest first. Put in order here: Spark's sort costs more than they do."""
+    found = [Release(*row) for row in lake.read("releases").select(*_COLUMNS).collect()]
+    return sorted(found, key=lambda release: release.release_id, reverse=True)[:limit]
 
 
 def rollback_targets(releases: Sequence[Release]) -> list[Release]:

@@ -17,9 +17,10 @@ from jobs.lake.tables import TABLES
 from jobs.settings.conf import conf_names, conf_text
 from udfs.search.sql import FACTS_OUTPUT, HITS_OUTPUT, IndexFacts, IndexHits
 
-_MARK = "gme_lake.published"  # a property of the schema
+# A property of the schema, and of a session that has the temporary ones: what they were made from.
+_MARK = "gme_lake.published"
 _MADE = re.compile(r"^CREATE OR REPLACE (VIEW|FUNCTION) \{schema\}\.(\w+)", re.MULTILINE)
-_TEMPORARY = re.compile(r"^CREATE OR REPLACE TEMPORARY ", re.MULTILINE)
+_TEMPORARY = re.compile(r"^CREATE OR REPLACE TEMPORARY FUNCTION (\w+)", re.MULTILINE)
 _USED = re.compile(r"\{schema\}\.(\w+)")
 
 # Spark before 4.2 has no vector functions; this is the same sum, slower.
@@ -52,8 +53,12 @@ def publish_catalog(lake: Lake) -> None:
         lake.spark.sql(
             f"ALTER SCHEMA {lake.schema} SET DBPROPERTIES ({literal(_MARK)} = {literal(mark)})"
         )
-    for statement in of_session:
-        lake.spark.sql(statement)
+    names = _TEMPORARY.findall("\n".join(of_session))
+    there = all(lake.spark.catalog.functionExists(name) for name in names)
+    if not there or lake.spark.conf.get(_MARK, None) != mark:  # one session may open several lakes
+        for statement in of_session:
+            lake.spark.sql(statement)
+        lake.spark.conf.set(_MARK, mark)
 
 
 def _publish(lake: Lake, statements: list[str], texts: list[str]) -> None:

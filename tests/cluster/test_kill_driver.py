@@ -13,11 +13,18 @@ import numpy as np
 import psutil
 import pytest
 
+from jobs.driver.session import QUICK_CONF, QUICK_JAVA
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 
 pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.timeout(6000)]
 
 ROWS = 24
+# A command has a JVM of its own, which compiles more than it works.
+QUICK = [
+    "spark.driver_memory=1g",
+    f"spark.conf.spark.driver.extraJavaOptions=-XX:+UseSerialGC {QUICK_JAVA}",
+    *(f"spark.conf.{name}={value}" for name, value in QUICK_CONF.items()),
+]
 
 # Files of the lake whose appearance (for lists: of one more of them) is the moment of a kill, in the order of a run.
 POINTS = {
@@ -59,7 +66,7 @@ def test_a_killed_run_is_continued_and_leaves_nothing_behind(
         "model.profile=tiny",
         "embed.files_per_batch=1",
         "serving.threads=1",
-        "spark.driver_memory=1g",
+        *QUICK,
     ]
     job(["register-model", *sets(settings)], tmp_path).communicate(timeout=180)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_kill_driver import servers, sets, wait_until_gone
+from tests.cluster.test_kill_driver import QUICK, servers, sets, wait_until_gone
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 
 pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.timeout(1500)]
@@ -34,7 +34,7 @@ def test_a_stopped_run_says_one_line_and_leaves_nothing(
             "model.profile=tiny",
             "embed.files_per_batch=1",
             "serving.threads=1",
-            "spark.driver_memory=1g",
+            *QUICK,
         ]
     )
     _, said, status = finished(job(["register-model", "--json", *settings], tmp_path))

@@ -1,16 +1,23 @@
-"""Small lakes with a registered model and drawn source tables."""
+"""Small lakes with a registered model and drawn source tables; those that several tests begin with are made once."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.conftest import lake_opener
+from tests.spark.index_vectors import append_vectors, build, model_of, release, unit
+
+IVF_PQ = ("index.factory=OPQ8_32,IVF{nlist},PQ8x4fs", "index.nlist=8", "index.shards=3")
 SOURCE_SCHEMA = "id string, title string, description string, image binary, price double"
 
 
@@ -59,18 +66,25 @@ class Shop:
             *sets,
         )
 
+    def register(self, lake):
+        """Make the checkpoint the champion, as other tests' are under this name; returns (registry, model)."""
+        from jobs.lake.registry import Registry
+        from jobs.stages.register import describe_checkpoint
+        from tests.lake_settings import settings_of
+
+        settings = settings_of(lake)
+        registry = Registry(settings)
+        return registry, registry.register(describe_checkpoint(settings.model), alias="champion")
+
     def embed(self, *sets: str):
         """Register the checkpoint (once) and run embed_table; returns (lake, report)."""
-        from jobs.lake.registry import Registry
         from jobs.lake.runs import open_run
         from jobs.stages.embed.job import embed_table
-        from jobs.stages.register import describe_checkpoint
         from tests.lake_settings import settings_of
 
         lake = self.lake(*sets)
         settings = settings_of(lake)
-        registry = Registry(settings)
-        model = registry.register(describe_checkpoint(settings.model), alias="champion")
+        registry, model = self.register(lake)
         with open_run(lake, registry, job="embed_table") as run:
             report = embed_table(
                 lake,
@@ -100,3 +114,78 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def shop(spark, open_lake, checkpoint: Path, tracking_uri: str, tmp_path: Path) -> Shop:
     sets = [f"mlflow.tracking_uri={tracking_uri}"]
     return Shop(spark, open_lake, str(tmp_path / "products"), checkpoint, sets)
+
+
+class Lakes:
+    """Lakes that several tests begin with: made once a process, when first asked for, and copied by their files."""
+
+    def __init__(self, spark, folder: Path, checkpoint: Path, tracking_uri: str) -> None:
+        self._spark, self._folder, self._checkpoint = spark, folder, checkpoint
+        self._sets = [f"mlflow.tracking_uri={tracking_uri}"]
+
+    @contextmanager
+    def new_shop(self, name: str) -> Iterator[Shop]:
+        """A shop in a new lake `<folder>/<name>`, which its source table lies in, so that both are copied together."""
+        root = self._folder / name
+        with lake_opener(self._spark, root) as opener:
+            yield Shop(
+                self._spark, opener, str(root / "products"), self._checkpoint, list(self._sets)
+            )
+
+    def copy(self, name: str, to: Path) -> None:
+        """The lake `name` as a new one in `to`; of one that nobody has made yet its property makes it."""
+        shutil.copytree(self._folder / name, to)
+
+    @cached_property
+    def embedded(self) -> str:
+        """Six rows from two commits of a table with a change feed, p0 to p5, embedded."""
+        with self.new_shop("embedded") as shop:
+            shop.write(source_rows(range(4)), cdf=True)
+            shop.write(source_rows(range(4, 6)))
+            shop.embed()
+        return "embedded"
+
+    @cached_property
+    def released(self) -> str:
+        """Twelve rows in two files, p0 to p11, and a broken one, embedded, indexed exactly and released."""
+        with self.new_shop("released") as shop:
+            shop.write([*source_rows(range(12)), ("bad", None, None, b"<html>", 0.0)], files=2)
+            lake, _ = shop.embed()
+            release(lake)
+        return "released"
+
+    @cached_property
+    def sharded(self) -> str:
+        """1,500 vectors of 32 dimensions, model-a, with an index of IVF_PQ."""
+        with lake_opener(self._spark, self._folder / "sharded") as opener:
+            lake = opener(*IVF_PQ)
+            append_vectors(lake, unit(1500, 32), model_id="model-a")
+            build(lake, model_of("model-a", 32))
+        return "sharded"
+
+
+@pytest.fixture(scope="session")
+def lakes(
+    spark, checkpoint: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Lakes:
+    return Lakes(spark, tmp_path_factory.mktemp("lakes"), checkpoint, tracking_uri)
+
+
+@pytest.fixture
+def embedded(lakes: Lakes, shop: Shop, tmp_path: Path) -> Shop:
+    """The shop in a copy of `Lakes.embedded`."""
+    return in_copy(shop, lakes, lakes.embedded, tmp_path)
+
+
+@pytest.fixture
+def released(lakes: Lakes, shop: Shop, tmp_path: Path) -> Shop:
+    """The shop in a copy of `Lakes.released`."""
+    return in_copy(shop, lakes, lakes.released, tmp_path)
+
+
+def in_copy(shop: Shop, lakes: Lakes, name: str, folder: Path) -> Shop:
+    """A test's shop in a copy of a lake that has its source table."""
+    lakes.copy(name, folder / "lake")
+    shop.table = str(folder / "lake" / "products")
+    shop.register(shop.lake())
+    return shop

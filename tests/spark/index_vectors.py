@@ -61,3 +61,20 @@ def released(lake, action, **options):
         options["limits"] = settings.release
     with open_run(lake, Registry(settings), job="release") as run:
         return action(lake, run, **options)
+
+
+def release(lake):
+    """Build the index of the registered model's vectors and promote it."""
+    from jobs.lake.registry import Registry
+    from jobs.lake.releases import promote
+    from jobs.lake.runs import open_run
+    from jobs.stages.index.job import build_index
+    from jobs.stages.index.plan import plan_index
+
+    settings = settings_of(lake)
+    registry = Registry(settings)
+    model = registry.resolve()
+    with open_run(lake, registry, job="build_index") as run:
+        planned = plan_index(lake, settings.index, model=model)
+        built = build_index(lake, run, model=model, planned=planned)
+        return promote(lake, run, index_id=built.spec.index_id, limits=settings.release)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.spark.conftest import picture
-from tests.spark.test_search import release, search
+from tests.spark.index_vectors import release
+from tests.spark.test_search import search
 
 pytestmark = pytest.mark.spark
 

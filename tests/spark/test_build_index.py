@@ -9,13 +9,24 @@ import pytest
 
 from jobs.driver.printing import json_line
 from tests.lake_settings import settings_of
+from tests.spark.conftest import IVF_PQ
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import IndexDataError, LakeError, SettingsError
 
 pytestmark = pytest.mark.spark
 
 DIM, ROWS = 32, 1500
-IVF_PQ = ("index.factory=OPQ8_32,IVF{nlist},PQ8x4fs", "index.nlist=8", "index.shards=3")
+
+
+@pytest.fixture
+def sharded(lakes, open_lake, tmp_path):
+    """A lake of ROWS vectors of model-a and their index, copied; with the index's manifest as it lies there."""
+    from jobs.lake.indexes import read_indexes, read_manifest
+
+    lakes.copy(lakes.sharded, tmp_path / "lake")
+    lake = open_lake(*IVF_PQ)
+    (row,) = read_indexes(lake, model_id="model-a").values()
+    return lake, read_manifest(lake, row).spec
 
 
 def files(root: str) -> dict[str, int]:
@@ -118,12 +129,10 @@ def test_few_rows_get_an_exact_index_and_shards_without_rows_are_built(open_lake
     assert found.ids.ravel().tolist() == ["model-a-0", "model-a-1"]
 
 
-def test_a_shard_damaged_before_the_commit_is_found(open_lake):
-    lake = open_lake(*IVF_PQ)
-    append_vectors(lake, unit(700, DIM), model_id="model-a")
-    report, _ = build(lake, model_of("model-a", DIM))
+def test_a_shard_damaged_before_the_commit_is_found(sharded):
+    lake, whole = sharded
     lake.spark.sql(f"DELETE FROM {lake.name('indexes')}")
-    path = Path(report.spec.root) / "shard-00002.f16"
+    path = Path(whole.root) / "shard-00002.f16"
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     with pytest.raises(IndexDataError, match=r"shard-00002.f16 has sha-256 .* not committed"):
         build(lake, model_of("model-a", DIM))
@@ -158,17 +167,15 @@ def exact_of(lake, xq, k):
     return exact_topk(xq, [(vector_ids, np.array([r.embedding for r in stored], np.float32))], k)
 
 
-def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
+def test_a_later_build_adds_what_is_new_to_the_whole_index(sharded):
     from jobs.stages.index.changes import changes_since
     from jobs.stages.index.plan import plan_index
     from udfs.index.manifest import Manifest
     from udfs.search.index import Index
     from udfs.specs import SearchOptions
 
-    lake = open_lake(*IVF_PQ)
-    append_vectors(lake, unit(ROWS, DIM), model_id="model-a")
-    whole, _ = build(lake, model_of("model-a", DIM))
-    before = files(whole.spec.root)
+    lake, whole = sharded
+    before = files(whole.root)
     append_vectors(lake, unit(100, DIM, seed=1), model_id="model-a", rejected=3)
     append_vectors(lake, unit(40, DIM, seed=2), model_id="model-b")
     lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id LIKE 'model-a-1_'")
@@ -176,10 +183,10 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     shown = str(plan_index(lake, settings_of(lake).index, model=model_of("model-a", DIM)))
     report, run = build(lake, model_of("model-a", DIM))
     # The names of the second hundred are those of the first: twenty rows are gone.
-    assert f"90 new rows and 10 gone are added to index {whole.spec.index_id}" in shown
+    assert f"90 new rows and 10 gone are added to index {whole.index_id}" in shown
     assert shown.split(": ", 1)[1].split(";")[0].endswith(str(report.extension))
     assert report.built and report.rows == ROWS + 80 and "tasks.train" not in run.seconds
-    assert files(whole.spec.root) == before and run.counts["checked"] == 50
+    assert files(whole.root) == before and run.counts["checked"] == 50
     assert not {"quantizer.faiss", "shard-00001.faiss"} & set(files(report.spec.root))
 
     index = Index.open(report.spec.root, model_id="model-a")
@@ -193,7 +200,7 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
 
     row = lake.read("indexes").where(f"index_id = '{report.spec.index_id}'").first()
     assert (row.rows, row.shards, row.bytes) == (ROWS + 80, 4, report.bytes)
-    assert json.loads(row.params)["base"] == whole.spec.index_id
+    assert json.loads(row.params)["base"] == whole.index_id
     shards = lake.read("index_shards").where(f"index_id = '{report.spec.index_id}'").collect()
     kinds = {(s.kind, s.shard): s.rows for s in shards}
     assert kinds["tombstones", -1] == 10 and kinds["delta", 3] == 90
@@ -216,7 +223,7 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     append_vectors(lake, unit(50, DIM, seed=3), model_id="model-a")
     third, _ = build(lake, model_of("model-a", DIM))
     assert (third.extension.fresh, third.extension.gone) == (140, 10)
-    assert Index.open(third.spec.root).manifest.base.index_id == whole.spec.index_id
+    assert Index.open(third.spec.root).manifest.base.index_id == whole.index_id
 
     # As it is left by a build that was killed before its commit.
     lake.spark.sql(f"DELETE FROM {lake.name('indexes')} WHERE index_id = '{third.spec.index_id}'")
@@ -225,11 +232,8 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(open_lake):
     assert resumed.built and resumed.kept == (0,) and resumed.spec == third.spec
 
 
-def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(open_lake, caplog):
-    lake = open_lake(*IVF_PQ)
-    append_vectors(lake, unit(ROWS, DIM), model_id="model-a")
-    build(lake, model_of("model-a", DIM))
-
+def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(sharded, open_lake, caplog):
+    lake, _ = sharded
     append_vectors(lake, unit(20, DIM, seed=1), model_id="model-a")
     for sets in (("index.seed=7",), ("index.shards=2",), ("index.extend=false",)):
         other, _ = build(open_lake(*IVF_PQ, *sets), model_of("model-a", DIM))

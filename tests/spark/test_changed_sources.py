@@ -12,8 +12,8 @@ from jobs.lake.sql import table_sql
 from jobs.settings.load import load_settings
 from jobs.stages.embed.source import Source
 from tests.spark.conftest import source_rows
-from tests.spark.index_vectors import released
-from tests.spark.test_search import QUERIES, own_content, release, search
+from tests.spark.index_vectors import release, released
+from tests.spark.test_search import QUERIES, own_content, search
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark
@@ -32,9 +32,10 @@ def warned(caplog):
     return texts
 
 
-def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
+def test_a_changed_source_never_shuts_a_lake(embedded, tmp_path, warned):
     from jobs.lake.releases import newest_releases, rollback
 
+    shop = embedded
     spark, table = shop.spark, table_sql(shop.table)
     shop.sets += [
         f"search.queries={tmp_path / 'queries'}",
@@ -43,13 +44,12 @@ def test_a_changed_source_never_shuts_a_lake(shop, tmp_path, warned):
         "search.k=2",
     ]
     rows = source_rows(range(6))
-    shop.write(rows, cdf=True)
     spark.createDataFrame([own_content(rows[4])], QUERIES).write.format("delta").save(
         str(tmp_path / "queries")
     )
     mapped = "'delta.columnMapping.mode' = 'name'"
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ({mapped})")
-    lake, _ = shop.embed()
+    lake = shop.lake()
     first = release(lake).index_id
     view = lake.name("products_with_vectors")
     assert spark.table(view).where("embedding IS NOT NULL").count() == 6

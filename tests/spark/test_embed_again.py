@@ -19,7 +19,7 @@ from jobs.lake import claims
 from jobs.lake.lake import now
 from jobs.lake.runs import Run
 from tests.lake_settings import settings_of
-from tests.spark.conftest import picture, source_rows
+from tests.spark.conftest import in_copy, picture, source_rows
 from tests.spark.sources import assert_clean, expected_hashes
 from udfs.errors import LakeError
 
@@ -29,30 +29,27 @@ A = "source.text={title}"
 B = "source.text={title} {description}"
 
 
-def test_a_template_changed_and_changed_back_gives_the_first_vectors_without_a_model(shop):
-    shop.write(source_rows(range(6)), cdf=True)
-    lake, _ = shop.embed(A)
+def test_a_template_changed_and_changed_back_gives_the_first_vectors_without_a_model(embedded):
+    shop, lake = embedded, embedded.lake()
     first = shop.vectors(lake)
-    shop.embed(B)
-    assert_clean(shop, B)
-    _, report = shop.embed(A)
+    shop.embed(A)
     assert_clean(shop, A)
+    _, report = shop.embed(B)
+    assert_clean(shop, B)
     assert not report.unchanged and report.counts["embedded"] == 0
     assert report.counts["copied"] == 6, (
         "what the model made before is in the change feed of vectors"
     )
     again = shop.vectors(lake)
     assert all(again[i].embedding == row.embedding for i, row in first.items())
-    assert shop.embed(A)[1].unchanged
+    assert shop.embed(B)[1].unchanged
 
 
 @pytest.mark.parametrize("commits", [2, 1], ids=["as many versions", "fewer versions"])
-def test_a_table_made_again_is_looked_at_as_a_whole(shop, commits):
-    shop.write(source_rows(range(4)), cdf=True)
-    shop.write(source_rows(range(4, 8)))
-    shop.embed("embed.max_deleted=1")
+def test_a_table_made_again_is_looked_at_as_a_whole(embedded, commits):
+    shop = embedded
     shutil.rmtree(shop.table)
-    changed = [("p0", "another title", None, None, 0.0), *source_rows(range(1, 5))]
+    changed = [("p0", "another title", None, None, 0.0), *source_rows(range(1, 3))]
     for part in [changed, source_rows([20])][:commits]:
         shop.write(part, cdf=True)
     _, report = shop.embed("embed.max_deleted=1")
@@ -118,11 +115,11 @@ def test_a_run_that_died_after_its_commit_is_continued_though_a_picture_changed(
     assert report.counts["embedded"] == 4 - len(before) + 1
 
 
-@pytest.mark.parametrize("damage", ["no offsets", "an empty offset", "no identity", "not JSON"])
-def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(shop, monkeypatch, damage):
+@pytest.fixture(scope="module")
+def interrupted(lakes):
+    """The name of a lake whose only run died on its second micro-batch: two rows of four are embedded."""
     import jobs.stages.embed.job as job
 
-    shop.write(source_rows(range(4)), files=2)
     real = job.embed_changes
 
     def dies_on_the_second(task, rows, *, name, lost):
@@ -130,10 +127,19 @@ def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(shop, monkeypatch, 
             raise OSError(28, "No space left on device")
         return real(task, rows, name=name, lost=lost)
 
-    monkeypatch.setattr(job, "embed_changes", dies_on_the_second)
-    with pytest.raises(OSError, match="No space left"):
-        shop.embed("embed.files_per_batch=1")
-    monkeypatch.setattr(job, "embed_changes", real)
+    with lakes.new_shop("interrupted") as shop, pytest.MonkeyPatch.context() as patch:
+        shop.write(source_rows(range(4)), files=2)
+        patch.setattr(job, "embed_changes", dies_on_the_second)
+        with pytest.raises(OSError, match="No space left"):
+            shop.embed("embed.files_per_batch=1")
+    return "interrupted"
+
+
+@pytest.mark.parametrize("damage", ["no offsets", "an empty offset", "no identity", "not JSON"])
+def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(
+    interrupted, lakes, shop, tmp_path, damage
+):
+    in_copy(shop, lakes, interrupted, tmp_path)
     (stream,) = (Path(shop.lake().root) / "streams").iterdir()
     offsets = sorted((stream / "checkpoint" / "offsets").iterdir())
     if damage == "no offsets":
@@ -151,9 +157,8 @@ def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(shop, monkeypatch, 
     assert not stream.exists(), "a checkpoint lasts no longer than its window"
 
 
-def test_a_change_feed_that_is_gone_is_compared_instead(shop, caplog):
-    shop.write(source_rows(range(5)), cdf=True)
-    shop.embed()
+def test_a_change_feed_that_is_gone_is_compared_instead(embedded, caplog):
+    shop = embedded
     for turn in range(2):
         shop.spark.sql(f"UPDATE delta.`{shop.table}` SET title = 'turn {turn}' WHERE id = 'p1'")
         shop.spark.sql(f"DELETE FROM delta.`{shop.table}` WHERE id = 'p{turn + 3}'")
@@ -170,14 +175,13 @@ def test_a_change_feed_that_is_gone_is_compared_instead(shop, caplog):
     assert report.counts["embedded"] == 1
 
 
-def test_contents_that_the_model_has_embedded_before_are_copied(shop):
-    shop.write(source_rows(range(6)), cdf=True)
-    lake, _ = shop.embed()
+def test_contents_that_the_model_has_embedded_before_are_copied(embedded):
+    shop, lake = embedded, embedded.lake()
     before = shop.vectors(lake)
     shop.write(source_rows(range(10, 14)), mode="overwrite")
     shop.embed("embed.max_deleted=1")
     assert_clean(shop)
-    shop.spark.sql(f"RESTORE TABLE delta.`{shop.table}` TO VERSION AS OF 0")
+    shop.spark.sql(f"RESTORE TABLE delta.`{shop.table}` TO VERSION AS OF 1")
     _, report = shop.embed("embed.max_deleted=1")
     assert_clean(shop)
     assert report.counts["embedded"] == 0 and report.counts["copied"] == 6
@@ -185,21 +189,19 @@ def test_contents_that_the_model_has_embedded_before_are_copied(shop):
     assert all(after[i].embedding == row.embedding for i, row in before.items())
 
 
-def test_one_of_two_rows_that_came_and_went_between_runs_leaves_the_other(shop):
-    shop.write(source_rows(range(3)), cdf=True)
-    shop.embed()
+def test_one_of_two_rows_that_came_and_went_between_runs_leaves_the_other(embedded):
+    shop = embedded
     shop.write([("p1", "another p1", None, None, 0.0), ("p7", "came and went", None, None, 0.0)])
     shop.spark.sql(
         f"DELETE FROM delta.`{shop.table}` WHERE title IN ('another p1', 'came and went')"
     )
     _, report = shop.embed("embed.max_deleted=.5")
     assert_clean(shop)
-    assert report.counts["source_rows"] == 3
+    assert report.counts["source_rows"] == 6
 
 
-def test_rows_that_somebody_took_from_vectors_come_back(shop):
-    shop.write(source_rows(range(5)), cdf=True)
-    lake, _ = shop.embed()
+def test_rows_that_somebody_took_from_vectors_come_back(embedded):
+    shop, lake = embedded, embedded.lake()
     shop.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id = 'p2'")
     _, report = shop.embed()
     assert_clean(shop)
@@ -207,16 +209,15 @@ def test_rows_that_somebody_took_from_vectors_come_back(shop):
     assert shop.embed()[1].unchanged
 
 
-def test_more_gone_or_rejected_than_settings_allow_ends_the_run_and_deletes_nothing(shop):
-    shop.write(source_rows(range(4)), cdf=True)
-    lake, _ = shop.embed()
+def test_more_gone_or_rejected_than_settings_allow_ends_the_run_and_deletes_nothing(embedded):
+    shop, lake = embedded, embedded.lake()
     shop.spark.sql(f"DELETE FROM delta.`{shop.table}`")
     for _ in range(2):
-        with pytest.raises(LakeError, match=r"4 of 4 vector rows .*100.0%.*embed.max_deleted=0.2"):
+        with pytest.raises(LakeError, match=r"6 of 6 vector rows .*100.0%.*embed.max_deleted=0.2"):
             shop.embed()
-    assert len(shop.vectors(lake)) == 4
+    assert len(shop.vectors(lake)) == 6
     shop.write(source_rows(range(2)))
-    shop.embed("embed.max_deleted=.5")
+    shop.embed("embed.max_deleted=.7")
     assert_clean(shop)
 
     empty = [(f"e{n}", None, None, None, 0.0) for n in range(120)]
@@ -297,14 +298,14 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
     assert expected_hashes(shop)
 
 
-def test_a_check_shows_rows_as_the_model_sees_them_and_writes_nothing(shop, capsys):
+def test_a_check_shows_rows_as_the_model_sees_them_and_writes_nothing(embedded, capsys):
     from jobs.lake.registry import Registry
     from jobs.stages.embed.check import check_rows, print_check
 
-    rows = [*source_rows(range(30)), ("empty", None, None, None, 0.0)]
-    rows[3] = ("p3", "cut", None, picture(3)[:150], 1.0)
-    shop.write(rows)
-    lake, _ = shop.embed()
+    rows = [*source_rows(range(6, 30)), ("empty", None, None, None, 0.0)]
+    rows[3] = ("p9", "cut", None, picture(9)[:150], 1.0)
+    embedded.write(rows)
+    lake = embedded.lake()
     files = sorted(Path(lake.root).rglob("*"))
     settings = settings_of(lake)
     check = check_rows(

@@ -45,11 +45,12 @@ def test_rows_get_the_encoders_vectors_and_a_rerun_embeds_nothing(shop):
 
 
 @pytest.mark.parametrize("cdf", [True, False])
-def test_changes_new_rows_and_deletes_are_followed(shop, cdf):
-    shop.write(source_rows(range(8)), cdf=cdf)
-    lake, _ = shop.embed()
+def test_changes_new_rows_and_deletes_are_followed(embedded, cdf):
+    shop, lake = embedded, embedded.lake()
     before = shop.vectors(lake)
     spark, table = shop.spark, f"delta.`{shop.table}`"
+    if not cdf:
+        spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableChangeDataFeed' = 'false')")
     spark.sql(f"UPDATE {table} SET title = 'changed' WHERE id = 'p1'")
     spark.sql(f"UPDATE {table} SET price = 99 WHERE id = 'p2'")  # not what the model sees
     spark.sql(f"DELETE FROM {table} WHERE id = 'p3'")
@@ -252,16 +253,16 @@ def test_a_run_that_dies_between_micro_batches_is_continued(shop, monkeypatch):
     assert states == {"failed", "succeeded"}
 
 
-def test_vectors_of_another_table_are_not_taken_away(shop, tmp_path):
+def test_vectors_of_another_table_are_not_taken_away(embedded, tmp_path):
     """Ids that a source lacks lose their vectors; a second table in the same lake lacks all of the first one's."""
-    shop.write(source_rows(range(3)))
-    lake, _ = shop.embed()
+    shop, lake = embedded, embedded.lake()
+    first = [f"p{n}" for n in range(6)]
     other = replace(shop, table=str(tmp_path / "reviews"))
     other.write(source_rows(range(10, 12)))
     for _ in range(2):
         with pytest.raises(LakeError, match=r"holds vectors of .*lake of its own.*replace_source"):
             other.embed()
-    assert sorted(shop.vectors(lake)) == ["p0", "p1", "p2"]
+    assert sorted(shop.vectors(lake)) == first
     assert shop.embed()[1].unchanged
 
     other.embed("embed.replace_source=true")
@@ -271,4 +272,4 @@ def test_vectors_of_another_table_are_not_taken_away(shop, tmp_path):
         shop.embed()
     # Back again: though the same version was embedded before, all of it is looked at once more.
     shop.embed("embed.replace_source=true")
-    assert sorted(shop.vectors(lake)) == ["p0", "p1", "p2"]
+    assert sorted(shop.vectors(lake)) == first

@@ -17,7 +17,14 @@ def tables(lake) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
-def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(open_lake, monkeypatch):
+def body_of(function: str, spark) -> str:
+    rows = spark.sql(f"DESCRIBE FUNCTION EXTENDED {function}").collect()
+    return "\n".join(row[0] for row in rows)
+
+
+def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
+    open_lake, monkeypatch, tmp_path
+):
     """One lake for all, as a lake costs seconds."""
     lake = open_lake(published=False)
     assert tables(lake) == set() and not is_published(lake)
@@ -46,6 +53,12 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(open_lake, 
     other = Lake(lake.spark.newSession(), settings_of(lake).lake)
     publish_catalog(other)
     assert other.spark.catalog.functionExists("vector_search")
+    # What the function reads is of the lake that was opened last.
+    second = open_lake("lake.schema=gme_second", root=tmp_path / "second")
+    assert "gme_second." in body_of("vector_search", lake.spark)
+    publish_catalog(lake)
+    assert "gme_second." not in body_of("vector_search", lake.spark)
+    lake.spark.sql(f"DROP SCHEMA {second.schema} CASCADE")
     # By the mark nothing is made again, unless somebody has dropped it.
     monkeypatch.setattr("jobs.lake.sql_catalog._publish", lambda *_: pytest.fail("made again"))
     publish_catalog(lake)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jobs.lake.lake import now
 from jobs.lake.sql import identifier, literal, name_parts, readable, table_sql
 from tests.spark.conftest import picture
-from tests.spark.test_search import release, search
+from tests.spark.index_vectors import release
+from tests.spark.test_search import search
 from udfs.errors import LakeError
 
 pytestmark = pytest.mark.spark

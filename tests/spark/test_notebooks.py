@@ -7,8 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.spark.conftest import source_rows
-from tests.spark.test_search import release
+from jobs.driver.session import QUICK_JAVA
 
 pytestmark = pytest.mark.spark
 # Ablations are shown from a results file, without a lake: tests/unit/training/test_ablations.py.
@@ -20,12 +19,10 @@ NOTEBOOKS = sorted(
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_runs(path, shop, tmp_path, monkeypatch):
-    shop.write([*source_rows(range(8)), ("bad", None, None, b"<html>", 0.0)])
-    lake, _ = shop.embed()
-    release(lake)
-    monkeypatch.setenv("GME_LAKE_LAKE__ROOT", lake.root)
+def test_notebook_runs(path, released, tmp_path, monkeypatch):
+    monkeypatch.setenv("GME_LAKE_LAKE__ROOT", released.lake().root)
     monkeypatch.setenv("GME_LAKE_SPARK__DRIVER_MEMORY", "1g")
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
     # The session under test is this process's own; the kernel starts another one.
     for name in [n for n in os.environ if n.startswith(("PYSPARK_GATEWAY", "SPARK_"))]:
         monkeypatch.delenv(name)

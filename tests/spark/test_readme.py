@@ -9,7 +9,7 @@ from jobs.driver.cli import gme_lake
 from jobs.settings.load import load_settings
 from tests.readmes import blocks, commands, readmes
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
-from tests.spark.test_search import release
+from tests.spark.index_vectors import release
 
 TEXTS = [page.read_text("utf-8") for page in readmes()]
 COMMANDS = [words for text in TEXTS for words in commands(text)]

@@ -7,7 +7,8 @@ import pytest
 
 from tests.lake_settings import settings_of
 from tests.shared import shared
-from tests.spark.test_search import release, search
+from tests.spark.index_vectors import release
+from tests.spark.test_search import search
 
 pytestmark = pytest.mark.spark
 

@@ -8,9 +8,8 @@ import pytest
 
 from jobs.driver.printing import json_line
 from tests.lake_settings import settings_of
-from tests.spark.conftest import picture, source_rows
+from tests.spark.conftest import picture
 from tests.spark.index_vectors import append_vectors, build, model_of
-from tests.spark.test_search import release
 from tests.unit.search.indexes import clustered
 from udfs.errors import LakeError, SettingsError
 
@@ -220,16 +219,15 @@ def test_a_target_that_cannot_be_met_says_so_and_commits_nothing(open_lake):
         tuned(open_lake("recall.held_out=300", "tune.min_queries=200"), model)
 
 
-def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(shop, tmp_path):
+def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(released, tmp_path):
     from jobs.lake.registry import Registry
     from jobs.stages.recall.job import index_to_measure
     from jobs.stages.recall.summary import Group
 
-    shop.write(source_rows(range(40)))
+    shop = released
     queries = str(tmp_path / "queries")
     shop.sets += [f"recall.queries={queries}", "recall.segments=shelf", "recall.k=3"]
-    lake, _ = shop.embed()
-    release(lake)
+    lake = shop.lake()
     asked = [
         *((f"t{n}", f"a thing numbered {n}", None, "low") for n in range(4)),
         *((f"i{n}", None, picture(n), "high") for n in range(3)),

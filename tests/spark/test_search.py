@@ -11,28 +11,12 @@ from click.testing import CliRunner
 
 from tests.lake_settings import settings_of
 from tests.spark.conftest import picture, source_rows
+from tests.spark.index_vectors import append_vectors, build, model_of, release, unit
 from udfs.errors import IndexDataError, LakeError
 
 pytestmark = pytest.mark.spark
 
 QUERIES = "query_id string, text string, image binary, instruction string, k int"
-
-
-def release(lake):
-    """Build the index of the shop's vectors and promote it."""
-    from jobs.lake.registry import Registry
-    from jobs.lake.releases import promote
-    from jobs.lake.runs import open_run
-    from jobs.stages.index.job import build_index
-    from jobs.stages.index.plan import plan_index
-
-    settings = settings_of(lake)
-    registry = Registry(settings)
-    model = registry.resolve()
-    with open_run(lake, registry, job="build_index") as run:
-        planned = plan_index(lake, settings.index, model=model)
-        built = build_index(lake, run, model=model, planned=planned)
-        return promote(lake, run, index_id=built.spec.index_id, limits=settings.release)
 
 
 def search(lake):
@@ -57,19 +41,22 @@ def search(lake):
     return results, report, page
 
 
+def good_vectors(shop, lake) -> list:
+    """Rows of `vectors` that have one."""
+    return [row for row in shop.vectors(lake).values() if row.status == "ok"]
+
+
 def own_content(row):
     """A source row as a query: same text and picture, no instruction, hence the same vector."""
     return (f"like {row[0]}", f"{row[1]} {row[2]}", row[3], None, None)
 
 
 @pytest.fixture
-def searchable(shop, tmp_path):
-    """Twelve rows, embedded and released; queries written as Parquet by `ask`."""
-    shop.write(source_rows(range(12)), files=2)
+def searchable(released, tmp_path):
+    """Twelve rows and a broken one, embedded and released; queries written as Parquet by `ask`."""
+    shop = released
     shop.queries, shop.results = str(tmp_path / "queries.parquet"), str(tmp_path / "results")
     shop.sets += [f"search.queries={shop.queries}", f"search.output={shop.results}", "search.k=4"]
-    lake, _ = shop.embed()
-    release(lake)
 
     def ask(rows, schema=QUERIES):
         shop.spark.createDataFrame(rows, schema).write.mode("overwrite").parquet(shop.queries)
@@ -99,7 +86,7 @@ def test_queries_of_every_kind_find_what_exact_search_finds(searchable, tmp_path
     lake = searchable.lake(f"search.report={page}")
     found, report, written = search(lake)
 
-    vectors = [v for v in searchable.vectors(lake).values() if v.status == "ok"]
+    vectors = good_vectors(searchable, lake)
     xb = np.array([v.embedding for v in vectors], np.float32)
     encoder = Encoder.load(checkpoint, profile=profile_named("tiny"))
     good = [q for q in asked if q[0] not in {"cut", "nothing", "greedy"}]
@@ -156,7 +143,7 @@ def test_rows_gone_changed_and_new_since_the_index_was_built(searchable):
         + [("now p2", "changed", changed[3], None, 50)]
     )
     found, _, _ = search(lake)
-    now = {v.vector_id: v.id for v in searchable.vectors(lake).values()}
+    now = {v.vector_id: v.id for v in good_vectors(searchable, lake)}
     assert len(now) == 12
     for hits in found.values():
         assert all(now.get(hit.vector_id) == hit.id for hit in hits)
@@ -200,7 +187,7 @@ def same_hits(found, expected):
 def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
     lake = searchable.lake()
     knn, current = lake.name("knn"), lake.name("current_vectors")
-    vectors = list(searchable.vectors(lake).values())
+    vectors = good_vectors(searchable, lake)
     x = np.array(next(v.embedding for v in vectors if v.id == "p7"), np.float32)
     scores = {v.id: float(np.dot(x, np.array(v.embedding, np.float32))) for v in vectors}
     best = sorted(scores, key=scores.get, reverse=True)
@@ -248,7 +235,6 @@ def per_row(lake, queries, function, arguments):
 def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake):
     from jobs.lake.releases import promote
     from jobs.lake.runs import Run
-    from tests.spark.index_vectors import append_vectors, build, model_of, unit
 
     lake, x = open_lake(), unit(700, 16)
     append_vectors(lake, x, model_id="model-a")
@@ -274,7 +260,6 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
 def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_lake):
     from jobs.lake.releases import promote
     from jobs.lake.runs import Run
-    from tests.spark.index_vectors import append_vectors, build, model_of, unit
 
     lake = open_lake("index.factory=IVF{nlist},Flat", "index.nlist=4", "index.nprobe=4")
     x = unit(640, 16)
@@ -312,6 +297,7 @@ def check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path)
     file.write_bytes(picture(5))
     lake = searchable.lake()
     sets = [f"lake.root={lake.root}", f"lake.schema={lake.schema}", "serving.threads=1"]
+    sets += [f"mlflow.tracking_uri={settings_of(lake).mlflow.tracking_uri}"]
     sets = [part for item in sets for part in ("--set", item)]
     html = tmp_path / "page.html"
     options = ["--text", "thing 5 a thing numbered 5", "--image", str(file), "-k", "3"]
@@ -332,11 +318,11 @@ def test_sql_and_command_line_over_a_release(searchable, tmp_path):
     check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path)
 
 
-def test_unusable_queries_outputs_and_releases_are_refused(shop, tmp_path):
-    shop.write(source_rows(range(3)))
+def test_unusable_queries_outputs_and_releases_are_refused(embedded, tmp_path):
+    shop = embedded
     queries, output = tmp_path / "queries.jsonl", tmp_path / "results"
     shop.sets += [f"search.queries={queries}", f"search.output={output}"]
-    lake, _ = shop.embed()
+    lake = shop.lake()
     with pytest.raises(LakeError, match=r"no release.*gme-lake release promote"):
         search(lake)
     with pytest.raises(Exception, match="run gme-lake release promote"):
@@ -405,7 +391,7 @@ def test_filters_groups_lowest_scores_and_scatter_answer_as_numpy_does(searchabl
     searchable.spark.sql(f"DELETE FROM delta.`{searchable.table}` WHERE id = 'p3'")
     searchable.write(source_rows([30, 31]))
     lake, _ = searchable.embed()
-    vectors = list(searchable.vectors(lake).values())
+    vectors = good_vectors(searchable, lake)
     assert len(vectors) == 13
     searchable.ask([own_content(r) for r in rows[:5]])
     asked = [r[0] for r in rows[:5]]

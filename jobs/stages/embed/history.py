@@ -174,9 +174,9 @@ def require_own_vectors(lake: Lake, source: Source, *, model_id: str, replace: b
     Raises LakeError where the model's vectors in this lake are another table's and the setting does not say that this is
     wanted, as ids that a source lacks lose their vectors.
     """
-    runs = source_runs(lake, model_id=model_id)
-    newest = runs.agg(F.max_by("source_table", "started_at").alias("table")).first()
-    if newest is None or newest.table in {None, source.table}:
+    runs = source_runs(lake, model_id=model_id).select("source_table", "started_at").collect()
+    newest = max(runs, key=lambda run: run.started_at, default=None)
+    if newest is None or newest.source_table == source.table:
         return False
     vectors = lake.read("vectors").where(F.col("model_id") == model_id)
     if not vectors.head(1):
@@ -184,7 +184,7 @@ def require_own_vectors(lake: Lake, source: Source, *, model_id: str, replace: b
     if replace:
         return True
     raise LakeError(
-        f"{lake.name('vectors')} holds vectors of {newest.table} made by model {model_id}; embedding {source.table} "
+        f"{lake.name('vectors')} holds vectors of {newest.source_table} made by model {model_id}; embedding {source.table} "
         "into it would remove them. Give it a lake of its own (lake.root, lake.schema), or set "
         "embed.replace_source=true where it takes the other's place"
     )

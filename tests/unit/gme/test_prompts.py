@@ -123,6 +123,7 @@ words = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(parts=st.lists(words, min_size=1, max_size=4), limit=st.integers(0, 60))
 @pytest.mark.parametrize("prompts", [PROMPTS, RUNS], ids=["plain", "runs"])

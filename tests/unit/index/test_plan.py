@@ -207,6 +207,7 @@ def test_kinds_of_index_that_are_not_searched_here_are_refused(factory, kind):
         default_plan(20_000, 32, factory=factory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", SUPPORTED)
 def test_supported_kinds_find_every_stored_vector_with_score_1(factory, tmp_path):
     """nprobe is what decides how much is found, and min_score=1 keeps every exact copy."""

@@ -25,6 +25,7 @@ def registry(monkeypatch):
     mlflow.set_tracking_uri(before)
 
 
+@pytest.mark.slow
 def test_artifacts_of_a_copied_lake_stay_in_the_copy(registry, tmp_path):
     def artifacts(root: Path) -> set[Path]:
         opened = registry(root)

@@ -34,7 +34,7 @@ INPUT = pa.schema(
 )
 
 
-@pytest.fixture(scope="module", params=["server", "worker"])
+@pytest.fixture(scope="module", params=[pytest.param("server", marks=pytest.mark.slow), "worker"])
 def spec(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbedSpec]:
     """A spec for each placement; the server, if any, is shared by the tests and must be gone after them."""
     checkpoint = shared(

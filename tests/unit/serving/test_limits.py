@@ -253,6 +253,7 @@ def _mischief(rng: random.Random, path: str) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_whatever_is_sent_the_server_serves_the_others(connect) -> None:
     rng = random.Random(20)
     with connect(dataclasses.replace(SERVING, frame_timeout_seconds=2.0)) as other:

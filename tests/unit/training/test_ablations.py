@@ -150,6 +150,7 @@ def test_the_plot_shows_every_strategy_and_the_scaling_curve(ablation, tmp_path)
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_table_and_plots_of_a_results_file(ablation, tmp_path):
     ablation.write(tmp_path / "ablations.json")
     notebook = nbformat.read(NOTEBOOK, as_version=4)

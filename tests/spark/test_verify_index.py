@@ -31,12 +31,12 @@ IVF_PQ = ("index.factory=OPQ8_32,IVF{nlist},PQ8x4fs", "index.nlist=8", "index.sh
 
 
 def verified(lake, index_id):
-    with record_end(Run(lake, "verify_index")) as run:
+    with record_end(Run(lake, "verify_index", "{}")) as run:
         return verify_index(lake, run, index_id=index_id)
 
 
 def repaired(lake, index_id):
-    with record_end(Run(lake, "repair_index")) as run:
+    with record_end(Run(lake, "repair_index", "{}")) as run:
         return repair_index(lake, run, index_id=index_id)
 
 

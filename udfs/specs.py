@@ -65,7 +65,7 @@ class ServingSpec:
     placement: Literal["server", "worker"] = "server"
     device: str = "auto"  # auto: the GPU Spark gave the task, else the first visible one, else cpu
     threads: int = 0  # CPU threads of the model; 0: all cores this process may use
-    token_budget: int = 16_384  # padded language-model tokens of one model batch
+    token_budget: int = 16_384  # language-model tokens of one model batch
     patch_budget: int = 65_536  # vision patches of one model batch
     queue_bytes: int = 268_435_456  # prepared rows waiting in the server
     idle_seconds: float = 600.0  # a server without clients exits after this

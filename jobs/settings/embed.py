@@ -137,7 +137,7 @@ class ServingSettings(Section):
         ServingSpec.threads, ge=0, description="CPU threads of the model; 0: all cores"
     )
     token_budget: int = Field(
-        ServingSpec.token_budget, ge=1, description="padded tokens of one model batch"
+        ServingSpec.token_budget, ge=1, description="tokens of one model batch"
     )
     patch_budget: int = Field(
         ServingSpec.patch_budget, ge=1, description="image patches of one model batch"

@@ -1,4 +1,4 @@
-"""Pack rows into model batches under a budget of padded tokens and vision patches."""
+"""Pack rows into model batches under a budget of tokens and vision patches."""
 
 from __future__ import annotations
 
@@ -8,38 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one model batch.
-
-    A batch is as wide as its longest row; `waste` bounds the padding that shorter rows may add to it (tokens):
-    beyond it another forward pass is cheaper than the padding.
-    """
+    """Limits of one model batch, whose rows stand one after another without padding."""
 
     tokens: int
     patches: int
-    waste: int = 1024
 
 
 def pack(tokens: Sequence[int], patches: Sequence[int], *, budget: Budget) -> list[list[int]]:
     """Batches of row numbers, longest rows first, each row exactly once.
 
-    `rows x longest <= budget.tokens` and `sum of patches <= budget.patches` for every batch of more than one row;
-    a row that alone exceeds a budget is a batch of its own. Longest first, so that a lack of memory shows at once.
+    The sums of tokens and of patches keep to the budget in every batch of more than one row; a row that alone exceeds
+    it is a batch of its own. Longest first, so that a lack of memory shows at once; in a batch pictures of one size stand
+    together.
     """
     order = sorted(range(len(tokens)), key=lambda row: (-tokens[row], -patches[row], row))
     batches: list[list[int]] = []
-    width = used_patches = used_tokens = 0
+    used_tokens = used_patches = 0
     for row in order:
-        size = len(batches[-1]) + 1 if batches else 1
-        fits = (
-            bool(batches)
-            and size * width <= budget.tokens
-            and used_patches + patches[row] <= budget.patches
-            and size * width - used_tokens - tokens[row] <= budget.waste
-        )
-        if not fits:
-            batches.append([])
-            width, used_patches, used_tokens = tokens[row], 0, 0
-        batches[-1].append(row)
-        used_patches += patches[row]
         used_tokens += tokens[row]
+        used_patches += patches[row]
+        if not batches or used_tokens > budget.tokens or used_patches > budget.patches:
+            batches.append([])
+            used_tokens, used_patches = tokens[row], patches[row]
+        batches[-1].append(row)
+    for batch in batches:
+        batch.sort(key=lambda row: (-patches[row], -tokens[row], row))
     return batches

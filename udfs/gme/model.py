@@ -1,29 +1,27 @@
-"""The forward pass: prepared rows in, L2-normalised vectors out. Imports torch; only the server and Encoder load it."""
+"""Run the model: prepared rows in, L2-normalised vectors out. Imports torch; only the server and Encoder load it."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from udfs.errors import CheckpointError, SettingsError
 from udfs.gme.budget import Budget, pack
 from udfs.gme.checkpoint import Checkpoint
+from udfs.gme.forward import Answer, ForwardPass
 from udfs.gme.prepare import EncodedBatch, Prepared
-from udfs.gme.vision import FoldedPatchEmbed
 from udfs.gme.weights import check_weights
 from udfs.specs import Dtype
 
-# A forward pass costs a GPU milliseconds of kernel launches whatever its size. On a CPU padding is what costs, and
-# batches beyond its caches only cost memory (measured: 15 % slower at the GPU's budgets).
-_GPU_WASTE = 2048
-_CPU_BUDGET = Budget(tokens=2048, patches=4096, waste=64)
+# Batches beyond a CPU's caches only cost memory (measured: 15 % slower at the GPU's budgets).
+_CPU_BUDGET = Budget(tokens=2048, patches=4096)
 _NO_MEMORY = ("allocate memory", "ALLOC_FAILED")  # torch's CPU allocator; cuBLAS and cuDNN handles
 _HARMLESS = {"lm_head.weight"}  # of untied (7B) checkpoints; an embedder has no use for it
 
@@ -32,15 +30,20 @@ class EmbeddingModel:
     """One loaded model on one device. Not thread-safe: one forward pass at a time."""
 
     def __init__(
-        self, model: Any, *, device: torch.device, budget: Budget, threads: int | None = None
+        self,
+        forward: ForwardPass,
+        *,
+        device: torch.device,
+        budget: Budget,
+        threads: int | None = None,
     ) -> None:
-        self._model = model
+        self._forward = forward
         self._device = device
         self._budget = budget
         self._threads = threads
-        self.dim = int(model.config.text_config.hidden_size)
-        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
-        self.image_token = int(model.config.image_token_id)
+        self.dim = forward.dim
+        self.vocabulary = forward.vocabulary
+        self.image_token = forward.image_token
 
     @classmethod
     def load(
@@ -72,10 +75,9 @@ class EmbeddingModel:
                 output_loading_info=True,
             )
         _check_loaded(path, info)
-        model = model.eval().requires_grad_(False).to(place)
-        model.visual.patch_embed = FoldedPatchEmbed.of(model.visual.patch_embed)
+        forward = ForwardPass(model.eval().requires_grad_(False).to(place), device=place)
         budget = _budget(place, tokens=token_budget, patches=patch_budget)
-        return cls(model, device=place, budget=budget, threads=threads)
+        return cls(forward, device=place, budget=budget, threads=threads)
 
     def embed(self, rows: Sequence[Prepared]) -> EncodedBatch:
         """Embed prepared rows, in their order, in model batches under the budget.
@@ -89,24 +91,29 @@ class EmbeddingModel:
             [row.tokens for row in rows], [row.patch_count for row in rows], budget=self._budget
         )
         todo.reverse()
-        while todo:
-            batch = todo.pop()
-            with _torch_threads(self._threads):
-                found = self._try_forward([rows[row] for row in batch])
-            if found is not None:
-                vectors[batch] = found
-            elif len(batch) > 1:
-                middle = len(batch) // 2
-                todo += [batch[middle:], batch[:middle]]
-            else:
-                errors[batch[0]] = _out_of_memory(rows[batch[0]], self._device)
+        under_way: deque[tuple[list[int], Answer]] = deque()
+        while todo or under_way:
+            if todo:
+                batch = todo.pop()
+                with _torch_threads(self._threads):
+                    answer = self._try_forward([rows[row] for row in batch])
+                if answer is not None:
+                    under_way.append((batch, answer))
+                elif len(batch) > 1:
+                    middle = len(batch) // 2
+                    todo += [batch[middle:], batch[:middle]]
+                else:
+                    errors[batch[0]] = _out_of_memory(rows[batch[0]], self._device)
+            if under_way and (len(under_way) > 1 or not todo):
+                batch, answer = under_way.popleft()  # while a GPU works on the next one
+                vectors[batch] = answer.take()
         for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             vectors[row] = np.nan
             errors[row] = errors[row] or "not_finite: the model gave a vector with NaN or infinity"
         return EncodedBatch(vectors, errors)
 
-    def _try_forward(self, rows: list[Prepared]) -> npt.NDArray[np.float32] | None:
-        """Vectors of one model batch, or None where the device ran out of memory."""
+    def _try_forward(self, rows: list[Prepared]) -> Answer | None:
+        """The answer to one model batch, or None where the device ran out of memory."""
         try:
             return self._forward(rows)
         except (torch.OutOfMemoryError, MemoryError):
@@ -119,43 +126,6 @@ class EmbeddingModel:
         ):  # outside the handler, whose traceback would keep the tensors alive
             torch.cuda.empty_cache()
         return None
-
-    @torch.inference_mode()
-    def _forward(self, rows: list[Prepared]) -> npt.NDArray[np.float32]:
-        """Right-padded causal pass; positions count 0..L-1 for image tokens too, as in GME's own code.
-
-        No attention mask: under causal attention a row never sees the padding to its right, and the pooled
-        position is known from its length. Attention then runs its fast causal kernels.
-        """
-        lengths = torch.tensor([row.tokens for row in rows])
-        width = int(lengths.max())
-        ids = np.zeros((len(rows), width), dtype=np.int64)
-        for number, row in enumerate(rows):
-            ids[number, : row.tokens] = row.input_ids
-        positions = torch.arange(width, device=self._device).expand(3, len(rows), width)
-        hidden = self._model(
-            input_ids=torch.from_numpy(ids).to(self._device),
-            position_ids=positions,
-            use_cache=False,
-            **self._pixels(rows),
-        ).last_hidden_state
-        pooled = hidden[torch.arange(len(rows)), lengths - 1].float()
-        vectors: npt.NDArray[np.float32] = (
-            torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-        )
-        return vectors
-
-    def _pixels(self, rows: list[Prepared]) -> dict[str, torch.Tensor]:
-        """Vision input of the rows that have an image, in row order; empty where none has."""
-        patches = [row.patches for row in rows if row.patches is not None]
-        if not patches:
-            return {}
-        flat = torch.from_numpy(np.concatenate(patches)).to(self._device)
-        grids = torch.tensor([(1, *row.grid) for row in rows if row.grid is not None])
-        return {
-            "pixel_values": self._model.visual.patch_embed.normalise(flat),
-            "image_grid_thw": grids.to(self._device),
-        }
 
 
 def resolve_device(device: str) -> torch.device:
@@ -172,9 +142,9 @@ def resolve_device(device: str) -> torch.device:
 
 def _budget(device: torch.device, *, tokens: int, patches: int) -> Budget:
     if device.type != "cpu":
-        return Budget(tokens, patches, waste=_GPU_WASTE)
+        return Budget(tokens, patches)
     best = _CPU_BUDGET
-    return Budget(min(tokens, best.tokens), min(patches, best.patches), waste=best.waste)
+    return Budget(min(tokens, best.tokens), min(patches, best.patches))
 
 
 @contextmanager

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from udfs.errors import SettingsError
-from udfs.gme.budget import Budget, pack
 from udfs.gme.checkpoint import Checkpoint
 from udfs.gme.patches import TOKEN_PIXELS
 from udfs.gme.prepare import Prepared
 from udfs.gme.scratch import hub_layout, write_weights
 from udfs.specs import Dtype, ModelProfile
+from udfs.training.budget import PaddedBudget, pack_padded
 from udfs.training.forward import Forward
 from udfs.training.grad_cache import encode_batches
 from udfs.training.spec import ModelOptions
@@ -36,7 +36,7 @@ class TrainableEncoder(nn.Module):
         self.model = model
         self.folder = folder
         self._options = options
-        self._budget = Budget(options.token_budget, options.patch_budget, waste=options.waste)
+        self._budget = PaddedBudget(options.token_budget, options.patch_budget, options.waste)
         self._forward = Forward(model, options)
 
     @classmethod
@@ -54,7 +54,7 @@ class TrainableEncoder(nn.Module):
 
     def forward(self, rows: Sequence[Prepared]) -> torch.Tensor:
         """L2-normalised float32 (n, d) of the rows, in their order, in model batches under the options' budget."""
-        batches = pack(
+        batches = pack_padded(
             [row.tokens for row in rows], [row.patch_count for row in rows], budget=self._budget
         )
         with torch.autocast(

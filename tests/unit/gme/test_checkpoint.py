@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,7 +40,8 @@ def sharded(golden_path, tmp_path):
 def test_shards_load_and_hash_in_order(sharded, reference):
     row = Row("red cotton t-shirt, size M")
     vectors = Encoder.load(sharded, profile="reference").encode([row]).vectors
-    assert torch.equal(torch.from_numpy(vectors), torch.from_numpy(reference.encode([row]).vectors))
+    expected = reference.encode([row]).vectors  # other alignment in memory, other order of sums
+    assert np.abs(vectors - expected).max() < 1e-6
     files = sorted(sharded.glob("*.safetensors"))
     joined = b"".join(file.read_bytes() for file in files)
     assert Checkpoint.read(sharded).weights_sha256() == hashlib.sha256(joined).hexdigest()

@@ -98,7 +98,7 @@ def fails_above(model, limit, monkeypatch):
         return forward(rows)
 
     monkeypatch.setattr(model, "_forward", short_of_memory)
-    monkeypatch.setattr(model, "_budget", Budget(100_000, 100_000, waste=100_000))
+    monkeypatch.setattr(model, "_budget", Budget(100_000, 100_000))
     return passes
 
 
@@ -132,7 +132,7 @@ def test_a_vector_with_nan_is_an_error_of_its_row_only(scratch):
     rare = encoder._preparer.prepare(rows[1]).input_ids
     common = encoder._preparer.prepare(rows[0]).input_ids
     token = next(int(i) for i in rare if i not in common)
-    encoder._model._model.language_model.embed_tokens.weight[token] = float("nan")
+    encoder._model._forward._language.embed_tokens.weight[token] = float("nan")
     encoded = encoder.encode(rows)
     assert encoded.errors[0] is None and np.isfinite(encoded.vectors[0]).all()
     assert encoded.errors[1].startswith("not_finite: ") and np.isnan(encoded.vectors[1]).all()

@@ -176,8 +176,9 @@ def search_by_recall(open_lake, lake, run, point):
         )
 
     found = spec("search.recall=0.93")
-    assert (found.nprobe, found.k_factor) == (point.nprobe, point.k_factor)
-    assert spec().nprobe is None
+    options = found.options
+    assert (options.nprobe, options.k_factor) == (point.nprobe, point.k_factor)
+    assert spec().options.nprobe is None
     for sets, words in (
         (("search.recall=0.93", "search.k=50"), "recall 0.93 at 50 was asked for"),
         (("search.recall=0.93", "search.nprobe=3"), "set either it"),
@@ -264,9 +265,11 @@ def test_a_query_table_is_embedded_and_reported_by_kind_and_segment(released, tm
         (["recall.queries=", "source.table="], r"set source.table"),
     ):
         broken = shop.lake(*sets)
+        told = settings_of(broken)
         with pytest.raises(LakeError, match=words):
             measured(
-                broken, *index_to_measure(broken, Registry(settings_of(broken)), index_id=None)
+                broken,
+                *index_to_measure(broken, Registry(told), index_id=told.recall.index),
             )
     of_source = shop.lake("recall.queries=", "recall.segments=title", "recall.held_out=5")
     held, _ = measured(of_source, spec, model)

@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 _PAIRS_TO_PREPARE = 2e8
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """Neighbouring sequences that are attended to in one call, `rows` sequences between two tokens."""
 
     start: int
@@ -34,7 +34,7 @@ class Bounds:
     """Where sequences end, and how they are divided into parts."""
 
     lengths: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Stretch, ...]
 
     def last_tokens(self) -> torch.Tensor:
         """Position of the last token of each sequence, int64 (n,)."""
@@ -47,13 +47,13 @@ class Bounds:
             end, edges = start + part.rows, part.edges
             if edges is not None:
                 edges = torch.arange(part.rows + 1, dtype=edges.dtype, device=edges.device)
-            parts.append(Part(start, end, part.rows, edges, 1))
+            parts.append(Stretch(start, end, part.rows, edges, 1))
             start = end
         return Bounds((1,) * len(self.lengths), tuple(parts))
 
 
 # Queries, keys, values, the part of the queries and that of the keys, causal → (Tq, heads, d).
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Part, Part, bool], torch.Tensor]
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Stretch, Stretch, bool], torch.Tensor]
 
 
 class Attention(Protocol):
@@ -102,7 +102,7 @@ class AttentionByLength:
         runs = ((length, len(list(same))) for length, same in itertools.groupby(lengths))
         parts, start = [], 0
         for length, rows in runs:
-            parts.append(Part(start, start + rows * length, rows, None, length))
+            parts.append(Stretch(start, start + rows * length, rows, None, length))
             start += rows * length
         return Bounds(tuple(lengths), tuple(parts))
 
@@ -155,7 +155,9 @@ class RaggedAttention:
         self._pairs[rows, length] += rows * length**2
         return self._pairs[rows, length] > _PAIRS_TO_PREPARE
 
-    def _parts(self, lengths: Sequence[int], found: list[tuple[int, int | None]]) -> Iterator[Part]:
+    def _parts(
+        self, lengths: Sequence[int], found: list[tuple[int, int | None]]
+    ) -> Iterator[Stretch]:
         start = row = 0
         for rows, length in found:
             some = lengths[row : row + rows]
@@ -166,7 +168,7 @@ class RaggedAttention:
                 )
                 torch.cumsum(torch.tensor(some), 0, out=here[1:])
                 edges = here.to(self._device, non_blocking=True)
-            yield Part(start, start + sum(some), rows, edges, max(some))
+            yield Stretch(start, start + sum(some), rows, edges, max(some))
             start, row = start + sum(some), row + rows
 
     def __call__(
@@ -185,7 +187,13 @@ class RaggedAttention:
         )
 
     def _attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, a: Part, b: Part, causal: bool
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        a: Stretch,
+        b: Stretch,
+        causal: bool,
     ) -> torch.Tensor:
         if b.edges is None:
             with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
@@ -201,7 +209,7 @@ def _torch_varlen() -> Kernel:
     grouped = {"enable_gqa": True} if "enable_gqa" in known else {}
 
     def kernel(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, a: Part, b: Part, causal: bool
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, a: Stretch, b: Stretch, causal: bool
     ) -> torch.Tensor:
         window = (-1, 0) if causal else (-1, -1)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # as measured: newer torch prefers cuDNN
@@ -217,7 +225,7 @@ def _flash_attention_3() -> Kernel:
     attend = importlib.import_module("flash_attn_interface").flash_attn_varlen_func
 
     def kernel(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, a: Part, b: Part, causal: bool
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, a: Stretch, b: Stretch, causal: bool
     ) -> torch.Tensor:
         found = attend(q, k, v, a.edges, b.edges, a.longest, b.longest, causal=causal)
         out: torch.Tensor = found[0] if isinstance(found, tuple) else found  # first versions

@@ -224,7 +224,7 @@ def test_stopped_at_any_step_the_next_refresh_ends_where_one_would_have(refreshe
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    steps = ("build_index", "record_decision", "promote", "remove")
+    steps = ("build_index", "promote", "remove")
     for done, step in enumerate(steps, start=1):
         shop.write(source_rows([7 + done]))
         with monkeypatch.context() as patched:
@@ -239,7 +239,7 @@ def test_stopped_at_any_step_the_next_refresh_ends_where_one_would_have(refreshe
         assert len(refreshed.shown()) == 8 + done
     assert refreshed.lake.read("indexes").count() == 1
     states = refreshed.lake.read("runs").where("job = 'refresh_lake'").groupBy("status").count()
-    assert dict(states.collect()) == {"succeeded": 5, "failed": 4}
+    assert dict(states.collect()) == {"succeeded": 4, "failed": 3}
 
 
 def labelled_tasks(folder: Path) -> Path:
@@ -256,7 +256,7 @@ def labelled_tasks(folder: Path) -> Path:
     ]
     tables = {
         "catalog": (rows, {"id": string, "image": pa.binary(), "corpora": pa.list_(string)}),
-        "queries": (queries, dict.fromkeys(("query_id", "text", "split"), string)),
+        "queries": (queries, dict.fromkeys(("query_id", "text", "image_ref", "split"), string)),
         "qrels": (
             judged,
             dict.fromkeys(("task", "query_id", "corpus_id", "split"), string)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import again_on_conflict
@@ -73,14 +75,24 @@ def remove(lake: Lake, run: Run, removal: Removal, *, keep_days: float) -> None:
     """Do what `plan_removal` found: rows of `vectors`, then indexes in the two steps of vacuum-indexes.
 
     Files of rows that were removed more than `keep_days` (and at least the seven days of Delta's retention) ago go from
-    disk. A run that embeds with such a model at this moment finds rows missing when it counts them, and says so.
+    disk, by a VACUUM each time that long has passed: it lists the whole table. A run that embeds with such a model at this moment finds rows missing when it counts them, and says so.
     """
     for model_id, rows in removal.vectors.items():
         _remove_vectors(lake, model_id)
         run.counts["vectors_removed"] += rows
     vacuum(lake, run, removal.indexes)
     hours = max(_DELTA_RETENTION_HOURS, 24 * keep_days)
-    delta_table(lake.spark, lake.name("vectors")).vacuum(hours)
+    table = delta_table(lake.spark, lake.name("vectors"))
+    if _vacuum_is_due(table, hours=hours):
+        table.vacuum(hours)
+
+
+def _vacuum_is_due(table: DeltaTable, *, hours: float) -> bool:
+    """Whether the last VACUUM, or where there was none the oldest commit that the log has, is longer ago than `hours`."""
+    rows = table.history().select("timestamp", "operation").collect()
+    ended = [row.timestamp for row in rows if row.operation == "VACUUM END"]
+    since = max(ended) if ended else min(row.timestamp for row in rows)
+    return bool(since.timestamp() < time.time() - 3600 * hours)
 
 
 @again_on_conflict

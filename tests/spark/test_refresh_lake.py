@@ -256,7 +256,11 @@ def labelled_tasks(folder: Path) -> Path:
     ]
     tables = {
         "catalog": (rows, {"id": string, "image": pa.binary(), "corpora": pa.list_(string)}),
-        "queries": (queries, dict.fromkeys(("query_id", "text", "image_ref", "split"), string)),
+        "queries": (
+            queries,
+            dict.fromkeys(("query_id", "text", "image_ref", "instruction", "split"), string)
+            | {"image": pa.binary()},
+        ),
         "qrels": (
             judged,
             dict.fromkeys(("task", "query_id", "corpus_id", "split"), string)

@@ -24,7 +24,7 @@ from udfs.drawing import COMBINATIONS, draw_jpeg
 from udfs.errors import BudgetError, GateError, RowsError
 from udfs.gme.scratch import write_scratch_checkpoint
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(1500)]
 
 PRODUCTS = {" ".join(combination): combination for combination in COMBINATIONS[::29][:24]}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import itertools
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -56,11 +57,24 @@ class Bounds:
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Stretch, Stretch, bool], torch.Tensor]
 
 
-class Attention(Protocol):
+class Attention(ABC):
     """Attention on one device."""
 
+    @abstractmethod
     def divide(self, lengths: Sequence[int], *, causal: bool) -> Bounds:
         """Bounds of sequences of these lengths, made once a batch."""
+
+    @abstractmethod
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        a: Stretch,
+        b: Stretch,
+        causal: bool,
+    ) -> torch.Tensor:
+        """Attention of one stretch of queries, `a`, to one of keys, `b`: their own rows alone."""
 
     def __call__(
         self,
@@ -75,6 +89,10 @@ class Attention(Protocol):
 
         Where causal, a sequence has as many queries as keys.
         """
+        return _join(
+            self.attend(q[a.start : a.end], k[b.start : b.end], v[b.start : b.end], a, b, causal)
+            for a, b in zip(queries.parts, keys.parts, strict=True)
+        )
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype) -> Attention:
@@ -94,7 +112,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> Attention:
     return AttentionByLength()
 
 
-class AttentionByLength:
+class AttentionByLength(Attention):
     """torch's own attention, called once for neighbours of one length."""
 
     def divide(self, lengths: Sequence[int], *, causal: bool) -> Bounds:
@@ -106,26 +124,20 @@ class AttentionByLength:
             start += rows * length
         return Bounds(tuple(lengths), tuple(parts))
 
-    def __call__(
+    def attend(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        queries: Bounds,
-        keys: Bounds,
+        a: Stretch,
+        b: Stretch,
         causal: bool,
     ) -> torch.Tensor:
         """As in `Attention`."""
-        return _join(
-            _attend_dense(q[some.start : some.end], k[part], v[part], rows, causal)
-            for some, part, rows in (
-                (a, slice(b.start, b.end), b.rows)
-                for a, b in zip(queries.parts, keys.parts, strict=True)
-            )
-        )
+        return _attend_dense(q, k, v, b.rows, causal)
 
 
-class RaggedAttention:
+class RaggedAttention(Attention):
     """A kernel for ragged sequences; cuDNN's for pictures of one size, once that has paid."""
 
     def __init__(self, kernel: Kernel, *, device: torch.device, prepares: bool) -> None:
@@ -171,22 +183,7 @@ class RaggedAttention:
             yield Stretch(start, start + sum(some), rows, edges, max(some))
             start, row = start + sum(some), row + rows
 
-    def __call__(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        queries: Bounds,
-        keys: Bounds,
-        causal: bool,
-    ) -> torch.Tensor:
-        """As in `Attention`."""
-        return _join(
-            self._attend(q[a.start : a.end], k[b.start : b.end], v[b.start : b.end], a, b, causal)
-            for a, b in zip(queries.parts, keys.parts, strict=True)
-        )
-
-    def _attend(
+    def attend(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
@@ -195,6 +192,7 @@ class RaggedAttention:
         b: Stretch,
         causal: bool,
     ) -> torch.Tensor:
+        """As in `Attention`."""
         if b.edges is None:
             with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
                 return _attend_dense(q, k, v, b.rows, causal)

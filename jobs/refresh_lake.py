@@ -6,8 +6,7 @@ import click
 
 from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
-
-_REFUSED = 3
+from udfs.errors import GateError
 
 
 @job(
@@ -59,12 +58,13 @@ def command(context: JobContext, dry_run: bool, again: bool) -> Report:
 
     lake, registry, settings = context.lake, context.registry, context.settings
     if dry_run:
-        planned = plan_refresh(lake, registry, settings, again=again)
+        wanted = registry.resolve()
+        planned = plan_refresh(lake, registry, settings, wanted=wanted, again=again)
         planned = add_removal(lake, settings, planned)
         return Report(str(planned), planned.values())
     with context.open_run("refresh_lake") as run:
         report = refresh_lake(lake, run, registry=registry, settings=settings, again=again)
-    status = _REFUSED if report.outcome == "refused" else 0
+    status = GateError.exit_code if report.outcome == "refused" else 0
     return Report(str(report), report.values() | {"run_id": run.run_id}, status=status)
 
 

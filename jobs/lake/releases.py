@@ -28,7 +28,7 @@ log = logging.getLogger("gme_lake")
 
 _COLUMNS = ("release_id", "model_id", "vectors_version", "index_id", "note")
 # What `rollback` writes, and nothing else may: which release a row shows again is read from it.
-_ROLLBACK_NOTE = re.compile(r"rollback from \d+ to (\d+)")
+_ROLLBACK_NOTE = re.compile(r"rollback from (\d+) to (\d+)")
 _PREFIX = 6  # characters of a model_id that may stand for it
 
 
@@ -85,10 +85,16 @@ def rollback_targets(releases: Sequence[Release]) -> list[Release]:
     return found
 
 
+def rolled_back(note: str | None) -> tuple[int, int] | None:
+    """The releases from and to which a rollback went, by the note that it wrote; None: the note is none of a rollback."""
+    noted = _ROLLBACK_NOTE.fullmatch(note or "")
+    return (int(noted[1]), int(noted[2])) if noted else None
+
+
 def _origin(release: Release, by_id: dict[int, Release]) -> Release:
     """The promoted release that a row shows: itself, or the one that it went back to."""
-    while noted := _ROLLBACK_NOTE.fullmatch(release.note or ""):
-        earlier = by_id.get(int(noted[1]))
+    while went := rolled_back(release.note):
+        earlier = by_id.get(went[1])
         if earlier is None or earlier.release_id >= release.release_id:
             break
         release = earlier
@@ -164,7 +170,7 @@ def promote(
     wanted, being removed, or further from `vectors` than `limits` allow; GateError where the gate has refused it, unless
     `force`, which is recorded; IndexDataError where its files are gone or others than were committed.
     """
-    if note is not None and _ROLLBACK_NOTE.fullmatch(note):
+    if rolled_back(note):
         raise LakeError(
             f"the note {note!r} is what a rollback writes; give this release another note"
         )

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from pyspark.sql import functions as F
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +18,7 @@ from jobs.lake.registry import ResolvedModel
 from jobs.reports.previews import previews
 from jobs.reports.terminal import open_console
 from jobs.settings.embed import EmbedSettings, SourceSettings
+from jobs.stages.embed.pending import model_inputs
 from jobs.stages.embed.source import Source
 from udfs.embed.batches import embed_batches
 from udfs.specs import ServingSpec
@@ -76,15 +76,7 @@ def check_rows(
     chosen = opened.rows(snapshot).where("id IS NOT NULL").limit(CHECKED_ROWS).collect()
     frame = lake.spark.createDataFrame(chosen, opened.rows(snapshot).schema).cache()
     spec = embed.spec(model.spec, serving, opened.reading)
-    nothing = F.lit(None).cast("string").alias("instruction")
-    inputs = frame.select(
-        F.col("id").alias("key"),
-        "text",
-        "image",
-        "image_uri",
-        nothing,
-        F.lit(False).alias("is_query"),
-    )
+    inputs = model_inputs(frame, key="id")
     made = {row.key: row for row in on_executors(inputs, embed_batches, spec=spec).rows()}
     shown = previews(frame, reading=opened.reading)
     frame.unpersist()

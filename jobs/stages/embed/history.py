@@ -168,6 +168,25 @@ def read_proof(
     return Proof(int(last.source_version), repeated=(last.counts or {}).get("duplicates", 0))
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a model stands with a source: digest of what is compared, the state of `vectors`, what is proved."""
+
+    key: str
+    vectors: TableState
+    proof: Proof
+
+
+def read_standing(
+    lake: Lake, source: Source, embed: EmbedSettings, *, model_id: str, state: TableState
+) -> Standing:
+    """What earlier runs prove of the model's vectors of a source in this state, as it is mapped now."""
+    vectors = TableState.read(lake.spark, lake.name("vectors"))
+    key = source_key(source, state=state, vectors=vectors, embed=embed)
+    proof = read_proof(lake, model_id=model_id, key=key, state=state, vectors=vectors)
+    return Standing(key, vectors, proof)
+
+
 def require_own_vectors(lake: Lake, source: Source, *, model_id: str, replace: bool) -> bool:
     """Whether the source takes another table's place, which `replace` (embed.replace_source) allows.
 

@@ -31,9 +31,8 @@ from jobs.stages.embed.commit import clear_conflicts, remove_gone
 from jobs.stages.embed.history import (
     Proof,
     TableState,
-    read_proof,
+    read_standing,
     require_own_vectors,
-    source_key,
 )
 from jobs.stages.embed.reuse import LostContents
 from jobs.stages.embed.source import Source
@@ -80,10 +79,10 @@ def embed_table(
     lake, vectors of another source table, and more deleted or rejected rows than settings allow.
     """
     run.model = model
-    opened, state = _open_source(lake, source, embed)
+    opened, state = open_source(lake, source, embed)
     model_id = model.spec.model_id
     replaces = require_own_vectors(lake, opened, model_id=model_id, replace=embed.replace_source)
-    rescan = embed.rescan or (source.recheck_files and opened.has_files)
+    rescan = opened.is_rescanned(embed)
     proof = _identify(run, opened, embed, state=state)
     if proof.version == state.version and not rescan:
         run.counts.update({"duplicates": proof.repeated} if proof.repeated else {})
@@ -106,9 +105,10 @@ def embed_table(
     return EmbedReport(False, run.source_version or 0, dict(run.counts))
 
 
-def _open_source(
+def open_source(
     lake: Lake, source: SourceSettings, embed: EmbedSettings
 ) -> tuple[Source, TableState]:
+    """The source checked for embedding, at its newest version, and its state."""
     opened = Source.open(lake, source, max_image_bytes=embed.max_image_bytes, written=embed)
     state = TableState.read(lake.spark, opened.table)
     return replace(opened, version=state.version), state
@@ -117,18 +117,13 @@ def _open_source(
 def _identify(run: Run, source: Source, embed: EmbedSettings, *, state: TableState) -> Proof:
     """Record in the run what it reads; what earlier runs prove of it."""
     lake, model = run.lake, run.model
-    vectors = TableState.read(lake.spark, lake.name("vectors"))
+    model_id = model.spec.model_id if model else ""
+    standing = read_standing(lake, source, embed, model_id=model_id, state=state)
     run.source_table = source.table
-    run.source_key = source_key(source, state=state, vectors=vectors, embed=embed)
+    run.source_key = standing.key
     _record_version(run, state, state.version)
-    run.vectors_version = vectors.version
-    return read_proof(
-        lake,
-        model_id=model.spec.model_id if model else "",
-        key=run.source_key,
-        state=state,
-        vectors=vectors,
-    )
+    run.vectors_version = standing.vectors.version
+    return standing.proof
 
 
 def _record_version(run: Run, state: TableState, version: int) -> None:
@@ -139,7 +134,7 @@ def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
     """Look at a window of the source, and account for all of it; where the accounts are open, compare every row."""
     lake, run = job.lake, job.run
     # Read again under the claim: another run may have ended between.
-    source, state = _open_source(lake, job.source.settings, job.settings)
+    source, state = open_source(lake, job.source.settings, job.settings)
     job = replace(job, source=source)
     proof = _identify(run, source, job.settings, state=state)
     key = run.source_key or ""

@@ -16,10 +16,10 @@ def newest_contents(contents: DataFrame) -> DataFrame:
     return latest.select("id", "newest.content_hash", "newest.row_hash")
 
 
-def model_inputs(rows: DataFrame) -> DataFrame:
-    """What `udfs.embed.batches.embed_batches` reads, of rows with content_hash, text, image and image_uri."""
+def model_inputs(rows: DataFrame, *, key: str = "content_hash") -> DataFrame:
+    """What `udfs.embed.batches.embed_batches` reads, of rows with the column `key`, text, image and image_uri."""
     return rows.select(
-        F.col("content_hash").alias("key"),
+        F.col(key).alias("key"),
         "text",
         "image",
         "image_uri",

@@ -93,6 +93,10 @@ class Source:
         """Whether pictures lie in files that may change behind the table."""
         return self.image_kind in {"uri", "both"}
 
+    def is_rescanned(self, embed: EmbedSettings) -> bool:
+        """Whether a run looks at every row whatever earlier runs prove."""
+        return embed.rescan or (self.settings.recheck_files and self.has_files)
+
     @property
     def columns_key(self) -> str:
         """Names the column mapping: another mapping is another stream over the same table."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,10 @@ from pyspark.sql import functions as F
 from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
+from jobs.settings.refresh import PlanSettings
 from jobs.settings.settings import Settings
+from jobs.stages.embed.history import TableState, read_standing
+from jobs.stages.embed.job import open_source
 from jobs.stages.embed.pending import model_inputs, newest_contents
 from jobs.stages.embed.source import Source
 from udfs.bootstrap import interval
@@ -66,41 +69,74 @@ class Forecast:
         return "\n  ".join(lines)
 
 
-def forecast_embedding(
-    lake: Lake, settings: Settings, *, model: ResolvedModel, replaced: str | None = None
-) -> Forecast:
-    """Compare the newest version of the source with the model's vectors; nothing is written into the lake.
+@dataclass(frozen=True)
+class _Snapshot:
+    """The source at its newest version: `rows` as the model sees them, `contents` hashed once, when they are first asked for."""
 
-    `replaced` is the model_id of the release where that is another: rows that only it has are there for the reason
-    `model`, the others are `new`. Where no run tells how long a row takes, up to `plan.trial_rows` of them are embedded.
-    Raises LakeError for a source that embed_table would refuse.
+    source: Source
+    state: TableState
+    rows: DataFrame
+    contents: DataFrame
+
+
+def forecast_embedding(
+    lake: Lake, settings: Settings, *, model: ResolvedModel, serving: ResolvedModel | None
+) -> tuple[Forecast, ...]:
+    """Compare the newest version of the source with the vectors of `serving`, the release's model where that is another,
+    and of `model`; nothing is written into the lake.
+
+    Of `model`, rows that only `serving` has are there for the reason `model`, the others are `new`. Where earlier runs
+    prove that nothing has changed, no row is looked at; where no run tells how long one takes, up to `plan.trial_rows`
+    are embedded. Raises LakeError for a source that embed_table would refuse.
     """
-    source = Source.open(
-        lake,
-        settings.source,
-        max_image_bytes=settings.embed.max_image_bytes,
-        written=settings.embed,
-    )
+    source, state = open_source(lake, settings.source, settings.embed)
     rows = source.rows(source.read(lake.spark, version=source.version))
     contents = newest_contents(source.contents(rows.where("id IS NOT NULL"))).cache()
+    snapshot = _Snapshot(source, state, rows, contents)
     try:
-        compared = _compare(lake, contents, model_id=model.spec.model_id, replaced=replaced)
+        if serving is None:
+            return (_forecast(lake, settings, snapshot, model=model),)
+        replaced = serving.spec.model_id
+        return (
+            _forecast(lake, settings, snapshot, model=serving),
+            _forecast(lake, settings, snapshot, model=model, replaced=replaced),
+        )
+    finally:
+        contents.unpersist()
+
+
+def _forecast(
+    lake: Lake,
+    settings: Settings,
+    snapshot: _Snapshot,
+    *,
+    model: ResolvedModel,
+    replaced: str | None = None,
+) -> Forecast:
+    source, contents, model_id = snapshot.source, snapshot.contents, model.spec.model_id
+    counts: dict[str, int] = {}
+    number, pace = 0, None
+    if _is_unchanged(lake, settings, snapshot, model_id=model_id):
+        counts["unchanged"] = _stored(lake, model_id).count()
+    else:
+        compared = _compare(lake, contents, model_id=model_id, replaced=replaced)
         counts = {row.reason: int(row["n"]) for row in compared.groupBy("reason").agg(
             F.count(F.lit(1)).alias("n")
         ).collect()}  # fmt: skip
         pending = compared.where("reason IN ('new', 'changed', 'model')")
         wanted = pending.select("content_hash").distinct()
-        known = _stored(lake, model.spec.model_id).where("status = 'ok'")
+        known = _stored(lake, model_id).where("status = 'ok'")
         fresh = wanted.join(known, "content_hash", "left_anti").cache()
         number = fresh.count()
-        pace = None
         if number:
-            pace = _measured_pace(lake, model.spec.model_id) or _try_rows(
-                settings, rows, contents.join(fresh, "content_hash"), model=model, source=source
+            pace = _measured_pace(lake, model_id) or _try_rows(
+                settings,
+                snapshot.rows,
+                contents.join(fresh, "content_hash"),
+                model=model,
+                source=source,
             )
         fresh.unpersist()
-    finally:
-        contents.unpersist()
     reasons = {name: counts.get(name, 0) for name in ("new", "changed", "model", "gone")}
     seconds = (0.0, 0.0, 0.0)
     if pace is not None:
@@ -110,7 +146,7 @@ def forecast_embedding(
     if price is not None:
         cost = (seconds[0] / 3600 * price, seconds[1] / 3600 * price, seconds[2] / 3600 * price)
     return Forecast(
-        model_id=model.spec.model_id,
+        model_id=model_id,
         source_rows=sum(count for name, count in counts.items() if name != "gone"),
         rows=reasons,
         contents=number,
@@ -121,9 +157,18 @@ def forecast_embedding(
     )
 
 
-def require_affordable(forecasts: list[Forecast], settings: Settings) -> None:
+def _is_unchanged(lake: Lake, settings: Settings, snapshot: _Snapshot, *, model_id: str) -> bool:
+    """Whether embed_table would say that nothing has changed."""
+    if snapshot.source.is_rescanned(settings.embed):
+        return False
+    standing = read_standing(
+        lake, snapshot.source, settings.embed, model_id=model_id, state=snapshot.state
+    )
+    return standing.proof.version == snapshot.state.version
+
+
+def require_affordable(forecasts: Sequence[Forecast], plan: PlanSettings) -> None:
     """Raise BudgetError where the upper bound of all forecasts is more than section `plan` allows."""
-    plan = settings.plan
     hours = sum(forecast.seconds[2] for forecast in forecasts) / 3600
     if plan.max_hours is not None and hours > plan.max_hours:
         raise BudgetError(

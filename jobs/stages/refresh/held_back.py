@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake
-
-_ROLLBACK = re.compile(r"rollback from (\d+) to \d+")
+from jobs.lake.releases import rolled_back
 
 
 def why_held_back(lake: Lake, *, model_id: str) -> str | None:
@@ -34,8 +32,8 @@ def _rolled_back(lake: Lake, model_id: str) -> tuple[datetime | None, str]:
     after = next((r for r in releases if last is not None and r.release_id > last), None)
     if after is None:
         return None, ""
-    noted = _ROLLBACK.fullmatch(after.note or "")
-    if noted is None or int(noted[1]) != last:
+    went = rolled_back(after.note)
+    if went is None or went[0] != last:
         return None, ""
     return after.released_at, f"release {last} of it was rolled back by release {after.release_id}"
 

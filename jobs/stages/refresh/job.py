@@ -27,6 +27,7 @@ from udfs.errors import ActiveRunError, IndexDataError
 
 log = logging.getLogger("gme_lake")
 
+_HELD_BACK = "the model of the alias is held back: {}; --again tries it again"
 Outcome = Literal["released", "nothing", "refused"]
 
 
@@ -57,9 +58,7 @@ class RefreshReport:
         named = f"{self.model.name} version {self.model.version} ({self.model.spec.model_id})"
         lines = [str(forecast) for forecast in self.forecasts]
         if self.held_back is not None:
-            lines.append(
-                f"the model of the alias is held back: {self.held_back}; --again tries it again"
-            )
+            lines.append(_HELD_BACK.format(self.held_back))
         if self.outcome == "refused":
             lines.append(f"{named} is refused; {self.release or 'no release'} stays:")
             lines += [f"  {reason}" for reason in self.reasons]
@@ -103,9 +102,7 @@ class RefreshPlan:
     def __str__(self) -> str:
         lines = [str(forecast) for forecast in self.forecasts]
         if self.held_back is not None:
-            lines.append(
-                f"the model of the alias is held back: {self.held_back}; --again tries it again"
-            )
+            lines.append(_HELD_BACK.format(self.held_back))
         if self.removal is not None:
             lines.append(f"would remove {self.removal}")
         return "\n".join(lines)
@@ -121,9 +118,13 @@ class RefreshPlan:
         }
 
 
-def plan_refresh(lake: Lake, registry: Registry, settings: Settings, *, again: bool) -> RefreshPlan:
-    """Which models a refresh brings up to date, and what that takes. Writes nothing into the lake."""
-    wanted, release = registry.resolve(), current_release(lake)
+def plan_refresh(
+    lake: Lake, registry: Registry, settings: Settings, *, wanted: ResolvedModel, again: bool
+) -> RefreshPlan:
+    """Which models a refresh brings up to date where the alias names `wanted`, and what that takes. Writes nothing into
+    the lake.
+    """
+    release = current_release(lake)
     held_back, serving = None, None
     if release is not None and release.model_id != wanted.spec.model_id:
         serving = registry.find(release.model_id)
@@ -132,10 +133,8 @@ def plan_refresh(lake: Lake, registry: Registry, settings: Settings, *, again: b
     target = serving if held_back and serving else wanted
     if target is serving:
         serving = None
-    forecasts = [] if serving is None else [forecast_embedding(lake, settings, model=serving)]
-    replaced = None if serving is None else serving.spec.model_id
-    forecasts.append(forecast_embedding(lake, settings, model=target, replaced=replaced))
-    return RefreshPlan(wanted, target, serving, held_back, tuple(forecasts))
+    forecasts = forecast_embedding(lake, settings, model=target, serving=serving)
+    return RefreshPlan(wanted, target, serving, held_back, forecasts)
 
 
 def add_removal(lake: Lake, settings: Settings, planned: RefreshPlan) -> RefreshPlan:
@@ -157,9 +156,9 @@ def refresh_lake(
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds):
         mark_killed_runs(lake, run.job, but=run.run_id)
         with run.stage("plan"):
-            planned = plan_refresh(lake, registry, settings, again=again)
+            planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)
-        require_affordable(list(planned.forecasts), settings)
+        require_affordable(planned.forecasts, settings.plan)
         return _Refresh(lake, run, registry, settings, planned).make()
 
 
@@ -210,9 +209,8 @@ class _Refresh:
 
     def _embed(self, model: ResolvedModel, *, said: str = "") -> None:
         """embed_table; the counts of the release's model, where that is another, have `said` in their names."""
-        stage = " ".join(["embed", *([said] if said else [])])
         with (
-            self._run.stage(stage),
+            self._run.stage(f"embed {said}".rstrip()),
             open_run(self._lake, self._registry, job="embed_table") as step,
         ):
             embed_table(

@@ -75,7 +75,8 @@ def remove(lake: Lake, run: Run, removal: Removal, *, keep_days: float) -> None:
     """Do what `plan_removal` found: rows of `vectors`, then indexes in the two steps of vacuum-indexes.
 
     Files of rows that were removed more than `keep_days` (and at least the seven days of Delta's retention) ago go from
-    disk, by a VACUUM each time that long has passed: it lists the whole table. A run that embeds with such a model at this moment finds rows missing when it counts them, and says so.
+    disk, by a VACUUM each time that long has passed: it lists the whole table. A run that embeds with such a model at
+    this moment finds rows missing when it counts them, and says so.
     """
     for model_id, rows in removal.vectors.items():
         _remove_vectors(lake, model_id)

@@ -54,7 +54,8 @@ def command(context: JobContext, dry_run: bool, again: bool) -> Report:
       6  another refresh, or another run of a step, is active
       1  another error
     """
-    from jobs.stages.refresh.job import add_removal, plan_refresh, refresh_lake
+    from jobs.stages.refresh.job import refresh_lake
+    from jobs.stages.refresh.plan import add_removal, plan_refresh
 
     lake, registry, settings = context.lake, context.registry, context.settings
     if dry_run:

@@ -44,6 +44,17 @@ def interval(values: Floats, *, seed: int | Sequence[int] = 0) -> Score:
     return Score(float(values.mean()), low, high, len(values))
 
 
+def ratio(top: Floats, bottom: Floats, *, seed: int | Sequence[int] = 0) -> Score:
+    """sum(top) / sum(bottom) of two float64 (n,) over the same units, with its interval over them; bottom > 0.
+
+    ValueError where the lengths differ or n is 0.
+    """
+    if top.shape != bottom.shape:
+        raise ValueError(f"a ratio needs the same units, got {len(top)} and {len(bottom)}")
+    low, high = bounds(resample_means(top, seed=seed) / resample_means(bottom, seed=seed))
+    return Score(float(top.sum() / bottom.sum()), low, high, len(top))
+
+
 def difference(new: Floats, old: Floats, *, seed: int | Sequence[int] = 0) -> Difference:
     """Paired difference of two float64 (n,) over the same queries in the same order: queries are resampled, not runs.
 

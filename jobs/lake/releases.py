@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from jobs.lake.gates import newest_decision, record_decision
@@ -26,7 +27,7 @@ from udfs.index.manifest import Manifest
 
 log = logging.getLogger("gme_lake")
 
-_COLUMNS = ("release_id", "model_id", "vectors_version", "index_id", "note")
+_COLUMNS = ("release_id", "model_id", "vectors_version", "index_id", "note", "released_at")
 # What `rollback` writes, and nothing else may: which release a row shows again is read from it.
 _ROLLBACK_NOTE = re.compile(r"rollback from (\d+) to (\d+)")
 _PREFIX = 6  # characters of a model_id that may stand for it
@@ -41,6 +42,7 @@ class Release:
     vectors_version: int
     index_id: str | None
     note: str | None = None
+    released_at: datetime | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         note = f" ({self.note})" if self.note else ""
@@ -281,7 +283,8 @@ def _earlier(releases: Sequence[Release], *, to: int | None) -> Release:
 
 
 def _append(run: Run, release: Release) -> Release:
-    values = {**vars(release), "released_at": now(), "by_run": run.run_id}
+    release = replace(release, released_at=now())
+    values = {**vars(release), "by_run": run.run_id}
     if not run.insert_new("releases", values, key="release_id"):
         raise LakeError(
             f"another run made release {release.release_id} at the same time; look at gme-lake release list, "

@@ -20,10 +20,12 @@ from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.sql import identifier
 from udfs.errors import LakeError
 
+_NO_ROWS = ("bytes", "tokens")  # ends of names of counts
+
 
 @dataclass
 class Run:
-    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks.
+    """What a job reports while it works. `counts` are rows (tokens and bytes where the name says so), `seconds` by stage: wall, or of tasks.
 
     `settings` are all that the job was given, as JSON: they are recorded, a stage is told its own.
     """
@@ -45,7 +47,7 @@ class Run:
     holder: str | None = None
     mlflow_run_id: str | None = None
     recorded: bool = False
-    servers: set[str] = field(default_factory=set)
+    servers: set[str] = field(default_factory=set)  # "host:pid:uuid:device" of each model load
     # For MLflow alone: figures that are no row counts, tags, and (table, version, context) read beside the source.
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -127,7 +129,7 @@ class Run:
             {"model_id": model.spec.model_id, "model_version": model.version} if model else {}
         )
         counts = {
-            k if k.endswith("_bytes") else f"rows.{k}": float(v) for k, v in self.counts.items()
+            k if k.endswith(_NO_ROWS) else f"rows.{k}": float(v) for k, v in self.counts.items()
         }
         seconds = {f"seconds.{k}": float(v) for k, v in self.seconds.items()}
         source = (
@@ -169,6 +171,7 @@ class Run:
             "claim": self.claim,
             "holder": self.holder,
             "beat_at": now(),
+            "devices": sorted({server.split(":", 3)[3] for server in self.servers}),
         }
 
 

@@ -146,6 +146,7 @@ RUN_EVENTS = Table(
         ("claim", "BIGINT"),  # number of the claim that the run holds, see claims.py
         ("holder", "STRING"),
         ("beat_at", "TIMESTAMP"),
+        ("devices", "ARRAY<STRING>"),  # that models ran on, as torch calls them
     ),
 )
 

@@ -21,10 +21,16 @@ class PlanSettings(Section):
         description="a refresh that would cost more (upper bound) ends before the first row",
     )
     max_hours: float | None = Field(None, ge=0, description="as max_cost, in hours of one model")
+    sample_rows: int = Field(
+        2000, ge=2, description="pending rows whose tokens are counted to forecast those of all"
+    )
     trial_rows: int = Field(
-        64,
+        1024,
         ge=2,
-        description="rows embedded to forecast the time of a model that no run has used yet",
+        description="of these, rows embedded to forecast the time of a model that no run has used yet on this device",
+    )
+    trial_seconds: float = Field(
+        60, gt=0, description="seconds of the model that such a trial may take, about"
     )
 
 

@@ -79,13 +79,13 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
 
     planned = refreshed.refresh("plan.price_per_hour=3600", "plan.trial_rows=4", dry_run=True)
     (forecast,) = planned.values["forecasts"]
-    assert (forecast.rows["new"], forecast.contents, forecast.pace.source) == (
-        12,
-        12,
-        "a trial of 4 rows",
-    )
-    assert 0 < forecast.seconds[1] <= forecast.seconds[0] <= forecast.seconds[2]
+    assert (forecast.rows["new"], forecast.contents, forecast.effort.sampled) == (12, 12, 12)
+    assert forecast.effort.pace.source == "a trial of 4 rows on cpu"
+    assert 0 < forecast.seconds.low < forecast.seconds.mean < forecast.seconds.high
     assert forecast.cost == pytest.approx(forecast.seconds)
+    assert forecast.effort.picture_tokens.mean == 12 * 4
+    index = planned.values["index"]
+    assert (index.rows, index.factory, index.added_to) == (12, "Flat", None)
     assert refreshed.rows_of(model_id) == {} and current_release(refreshed.lake) is None
 
     first = refreshed.refresh("plan.price_per_hour=3600")
@@ -93,6 +93,25 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     assert first.values["counts"]["embedded"] == 12
     assert first.values["cost"] == pytest.approx(first.values["model_seconds"])
     assert first.values["cost"] > 0
+    took = {one.name: one for one in first.values["compared"]}
+    assert took["contents"].planned == took["contents"].took == 12
+    assert took["tokens"].planned == took["tokens"].took == forecast.tokens.mean
+    assert set(took) == {
+        "contents",
+        "tokens",
+        "vector_bytes",
+        "index_bytes",
+        "index_task_bytes",
+        "tasks.model",
+        "tasks.index",
+    }
+    (recorded,) = (
+        refreshed.lake.read("runs").where("job = 'refresh_lake' AND error IS NULL").collect()
+    )
+    assert recorded.counts["planned.tokens"] == recorded.counts["tokens"] > 0
+    assert recorded.seconds["planned.tasks.model"] > 0
+    (embedded,) = refreshed.lake.read("runs").where("job = 'embed_table'").collect()
+    assert embedded.devices == ["cpu"] and embedded.counts["tokens"] == recorded.counts["tokens"]
     assert {check.name for check in first.values["checks"]} == {"whole", "coverage", "recall"}
     nothing = refreshed.refresh()
     assert (nothing.values["outcome"], nothing.values["release"]) == (
@@ -108,7 +127,8 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     shop.write([*source_rows([12]), *copied])
     (forecast,) = refreshed.refresh(dry_run=True).values["forecasts"]
     assert dict(forecast.rows) == {"new": 2, "changed": 1, "model": 0, "gone": 1}
-    assert (forecast.contents, forecast.copied, forecast.pace.source) == (2, 1, "1 earlier run(s)")
+    assert (forecast.contents, forecast.copied) == (2, 1)
+    assert forecast.effort.pace.source == "1 earlier run(s) on cpu"
     second = refreshed.refresh()
     counts = second.values["counts"]
     assert (counts["embedded"], counts["copied"], counts["deleted"]) == (2, 1, 1)

@@ -112,8 +112,8 @@ class _Work:
         self, batch: pa.RecordBatch, results: BatchResults
     ) -> Iterator[tuple[int, Prepared]]:
         """The good rows with their numbers; the others are rejected in `results`."""
-        preparer = _preparer(self._spec.model.path, self._spec.model.profile)
-        rows = _Rows(batch, self._watch)
+        preparer = load_preparer(self._spec.model.path, self._spec.model.profile)
+        rows = Rows(batch, self._watch)
         files = read_images(rows.uris_to_read(), spec=self._spec.reading)
         for number in range(batch.num_rows):
             started = time.perf_counter()
@@ -132,10 +132,10 @@ class _Work:
         return nullcontext() if self._watch is None else self._watch.row(key)
 
 
-class _Rows:
-    """One batch as rows; pictures stay in Arrow until their row is wanted."""
+class Rows:
+    """One batch of EMBED_INPUT as rows; pictures stay in Arrow until their row is wanted."""
 
-    def __init__(self, batch: pa.RecordBatch, watch: RowWatch | None) -> None:
+    def __init__(self, batch: pa.RecordBatch, watch: RowWatch | None = None) -> None:
         self.keys: list[str] = python_values(batch.column("key").cast(pa.string()))
         self._words = {name: python_values(batch.column(name)) for name in _WORDS}
         self._images = batch.column("image")
@@ -165,12 +165,13 @@ class _Rows:
 
 
 def _open_model(spec: EmbedSpec) -> ServerClient | LocalModel:
-    tokenizer = _preparer(spec.model.path, spec.model.profile).tokenizer_sha256
+    tokenizer = load_preparer(spec.model.path, spec.model.profile).tokenizer_sha256
     if spec.serving.placement == "worker":
         return LocalModel(spec.model, spec.serving, tokenizer=tokenizer)
     return open_server(spec.model, spec.serving, tokenizer=tokenizer)
 
 
 @lru_cache(maxsize=4)
-def _preparer(path: str, profile: ModelProfile) -> RowPreparer:
+def load_preparer(path: str, profile: ModelProfile) -> RowPreparer:
+    """The preparer of a checkpoint, read once a process."""
     return RowPreparer.load(path, profile=profile)

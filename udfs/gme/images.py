@@ -58,6 +58,25 @@ def decode_image(
     Reads JPEG (also MPO, CMYK), PNG (also APNG), GIF, WebP, BMP, TIFF and, where Pillow has it, AVIF.
     Raises `ImageRejected` with one of `REASONS` for everything else, and for more than `MAX_PIXELS` pixels. Thread-safe.
     """
+    with _whole_files_only(), _open(data) as image:
+        image.load()
+        result = _rgb(_turn(image) if upright else image, background=background)
+        result.info = {}  # an orientation left there would be applied again by whoever asks
+        return result
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the first picture in `data`, as its header says before it is turned; nothing is decoded.
+
+    Raises `ImageRejected` for what `decode_image` rejects by the header.
+    """
+    with _open(data) as image:
+        return image.size
+
+
+@contextmanager
+def _open(data: bytes) -> Iterator[Image.Image]:
+    """The picture, of which nothing but the header is read; whatever is raised inside becomes an `ImageRejected`."""
     if not data:
         raise ImageRejected("empty", "the file has no bytes")
     form = sniff(data)
@@ -70,12 +89,9 @@ def decode_image(
     if form == "JPEG":
         _check_scans(data)
     try:
-        with _whole_files_only(), Image.open(io.BytesIO(data), formats=_formats(form)) as image:
+        with Image.open(io.BytesIO(data), formats=_formats(form)) as image:
             _check_size(image.size, form)
-            image.load()
-            result = _rgb(_turn(image) if upright else image, background=background)
-            result.info = {}  # an orientation left there would be applied again by whoever asks
-            return result
+            yield image
     except ImageRejected:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ from PIL import Image
 
 from udfs.errors import RowRejected, SettingsError
 from udfs.gme.checkpoint import Checkpoint
-from udfs.gme.images import decode_image
-from udfs.gme.patches import MERGE, Patches, image_patches
+from udfs.gme.images import decode_image, picture_size
+from udfs.gme.patches import FACTOR, MERGE, Patches, image_patches, target_sizes
 from udfs.gme.prompts import Prompts
 from udfs.specs import ModelProfile
 
@@ -50,6 +51,13 @@ class Prepared:
     def nbytes(self) -> int:
         """Bytes of the arrays."""
         return self.input_ids.nbytes + (0 if self.patches is None else self.patches.nbytes)
+
+
+class TokenCount(NamedTuple):
+    """Language-model tokens of one row: those of its picture, and those of its text and of the frame around both."""
+
+    text: int
+    picture: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +109,19 @@ class RowPreparer:
     def with_patches(self, row: Row, patches: Patches, grid: tuple[int, int]) -> Prepared:
         """`prepare` for a picture that has been cut before (training keeps them); `row.image` is not looked at."""
         return Prepared(self._ids(row, len(patches) // MERGE**2), patches, grid)
+
+    def count(self, row: Row) -> TokenCount:
+        """The tokens that `prepare` gives the row, by the header of its picture alone; raises as it does for what
+        that shows.
+        """
+        picture = 0
+        if row.image is None:
+            self._require_text(row)
+        else:
+            width, height = picture_size(row.image)  # turned or not: the tokens are as many
+            height, width = target_sizes(height, width, profile=self._profile)[-1]
+            picture = (height // FACTOR) * (width // FACTOR)
+        return TokenCount(len(self._ids(row, picture)) - picture, picture)
 
     def _ids(self, row: Row, image_tokens: int) -> npt.NDArray[np.int32]:
         ids = self._prompts.ids(

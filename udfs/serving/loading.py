@@ -23,9 +23,8 @@ def load_model(
     """The model, verified and on `device`; `threads` as in `EmbeddingModel.load`. CheckpointError says what is wrong."""
     started = time.monotonic()
     checkpoint = verify(model)
-    from udfs.gme.model import (
-        EmbeddingModel,
-    )  # torch: seconds, and only worth them for a right checkpoint
+    # torch: seconds, and only worth them for a right checkpoint
+    from udfs.gme.model import EmbeddingModel, device_name
 
     loaded = EmbeddingModel.load(
         model.path,
@@ -36,7 +35,8 @@ def load_model(
         threads=threads,
     )
     seconds = time.monotonic() - started
-    server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+    made_on = device_name(loaded.device)
+    server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}:{made_on}"
     log.info("loaded %s on %s in %.1f s as %s", model.model_id, device, seconds, server)
     return Loaded(
         model=loaded,

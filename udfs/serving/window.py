@@ -29,7 +29,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory. `server` ("host:pid:uuid") is made at the load, so it names the load.
+    """A model in memory. `server` ("host:pid:uuid:device") is made at the load, so it names the load.
 
     Token ids are below `vocabulary`; `image_token` is the one that stands for a piece of the row's picture.
     """

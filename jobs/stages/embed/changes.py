@@ -11,7 +11,7 @@ from jobs.driver.on_executors import on_executors
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
-from jobs.stages.embed.pending import model_inputs, newest_contents
+from jobs.stages.embed.pending import model_inputs, newest_contents, one_a_content
 from jobs.stages.embed.reuse import LostContents, stage_reused
 from jobs.stages.embed.work import Embedding, read_contents
 from udfs.embed.batches import embed_batches
@@ -100,10 +100,9 @@ def _stage_embedded(
     job: Embedding, rows: DataFrame, pending: DataFrame, *, reused: DataFrame | None, folder: str
 ) -> DataFrame:
     """Embed one row of every distinct pending content; one scan of the images, no shuffle of them."""
-    chosen = pending.groupBy("content_hash").agg(F.min(F.struct("id", "row_hash")).alias("row"))
+    chosen = one_a_content(pending)
     if reused is not None:
         chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
-    chosen = chosen.select("row.id", "row.row_hash", "content_hash")
     scan = job.source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
     told = f"{folder}/progress"
     made = on_executors(model_inputs(scan), embed_batches, spec=replace(job.spec, progress=told))
@@ -114,17 +113,19 @@ def _stage_embedded(
 
 
 def _account(job: Embedding, embedded: DataFrame) -> int:
-    """Add the model's seconds to the run, remember its servers; returns how many contents were embedded."""
+    """Add the model's seconds and tokens to the run, remember its servers; returns how many contents were embedded."""
     row = embedded.agg(
         F.count(F.lit(1)).alias("contents"),
         F.sum("prepare_seconds").alias("prepare"),
         F.sum("model_seconds").alias("model"),
+        F.sum("tokens").alias("tokens"),
         F.collect_set("server").alias("servers"),
     ).first()
     if row is None:
         return 0
     job.run.add_seconds("tasks.prepare", row.prepare or 0.0)
     job.run.add_seconds("tasks.model", row.model or 0.0)
+    job.run.counts["tokens"] += row.tokens or 0
     job.run.servers.update(row.servers)
     job.run.counts["model_servers"] = len(job.run.servers)
     return int(row.contents)

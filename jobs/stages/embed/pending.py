@@ -16,6 +16,12 @@ def newest_contents(contents: DataFrame) -> DataFrame:
     return latest.select("id", "newest.content_hash", "newest.row_hash")
 
 
+def one_a_content(rows: DataFrame) -> DataFrame:
+    """(id, row_hash, content_hash): one of the rows (id, content_hash, row_hash) of each content."""
+    chosen = rows.groupBy("content_hash").agg(F.min(F.struct("id", "row_hash")).alias("row"))
+    return chosen.select("row.id", "row.row_hash", "content_hash")
+
+
 def model_inputs(rows: DataFrame, *, key: str = "content_hash") -> DataFrame:
     """What `udfs.embed.batches.embed_batches` reads, of rows with the column `key`, text, image and image_uri."""
     return rows.select(

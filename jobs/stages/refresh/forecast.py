@@ -1,46 +1,35 @@
-"""What a refresh will embed and what that will take: rows by reason, and seconds from earlier runs or a trial."""
+"""What a refresh will embed and what that will take: rows by reason, tokens, seconds, money, bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.settings.refresh import PlanSettings
 from jobs.settings.settings import Settings
 from jobs.stages.embed.history import TableState, read_standing
 from jobs.stages.embed.job import open_source
-from jobs.stages.embed.pending import model_inputs, newest_contents
+from jobs.stages.embed.pending import newest_contents, one_a_content
 from jobs.stages.embed.source import Source
-from udfs.bootstrap import interval
-from udfs.embed.batches import embed_batches
+from jobs.stages.refresh.effort import NOTHING, Effort, Figure, measure_effort
+from jobs.stages.refresh.machines import Machines, look_at_machines
 from udfs.errors import BudgetError
-from udfs.index.cost import format_seconds
+from udfs.index.cost import format_bytes, format_seconds
 
-_RUNS = 5  # of the model, newest first, that its speed is known from
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds of the model for one content: mean, and an interval of it. `source` says how it is known."""
-
-    mean: float
-    low: float
-    high: float
-    source: str
+_ROW_BYTES = 150  # of a vector row beside its floats, which Parquet cannot pack: ids, hashes, times
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What embedding the source with a model takes. `rows` by reason; `contents` go through the model, the others are copied.
 
-    `seconds` (mean, low, high) are of one model, `cost` is theirs by `plan.price_per_hour`, None without one.
+    `tokens` of the contents; `seconds` are of one model, `cost` is theirs by `plan.price_per_hour`, None without one;
+    `vector_bytes` are those of the rows in table `vectors`. `machines` were looked at where there is something to embed.
     """
 
     model_id: str
@@ -48,24 +37,32 @@ class Forecast:
     rows: Mapping[str, int]
     contents: int
     copied: int
-    pace: Pace | None
-    seconds: tuple[float, float, float]
-    cost: tuple[float, float, float] | None
+    effort: Effort | None
+    tokens: Figure
+    seconds: Figure
+    cost: Figure | None
+    vector_bytes: int
+    machines: Machines | None
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count:,} {name}" for name, count in self.rows.items() if count)
         lines = [
             f"model {self.model_id}: {reasons or 'no rows'} of {self.source_rows:,} rows of the source"
         ]
-        if self.pace is not None:
+        effort = self.effort
+        if effort is not None:
+            lines.append(
+                f"{self.contents:,} contents to embed and {self.copied:,} to copy: {self.tokens.mean:,.0f} tokens "
+                f"({self.tokens.low:,.0f} to {self.tokens.high:,.0f}; {effort.text_tokens.mean:,.0f} of texts, "
+                f"{effort.picture_tokens.mean:,.0f} of pictures, by {effort.sampled:,} rows), "
+                f"{format_bytes(self.vector_bytes)} of vectors"
+            )
+        if effort is not None and effort.pace is not None:
             mean, low, high = map(format_seconds, self.seconds)
             cost = ""
             if self.cost is not None:
-                cost = f", cost {self.cost[0]:.2f} ({self.cost[1]:.2f} to {self.cost[2]:.2f})"
-            lines.append(
-                f"{self.contents:,} contents to embed and {self.copied:,} to copy: {mean} of one model "
-                f"({low} to {high}, by {self.pace.source}){cost}"
-            )
+                cost = f", cost {self.cost.mean:.2f} ({self.cost.low:.2f} to {self.cost.high:.2f})"
+            lines.append(f"{mean} of one model ({low} to {high}, by {effort.pace.source}){cost}")
         return "\n  ".join(lines)
 
 
@@ -86,8 +83,8 @@ def forecast_embedding(
     and of `model`; nothing is written into the lake.
 
     Of `model`, rows that only `serving` has are there for the reason `model`, the others are `new`. Where earlier runs
-    prove that nothing has changed, no row is looked at; where no run tells how long one takes, up to `plan.trial_rows`
-    are embedded. Raises LakeError for a source that embed_table would refuse.
+    prove that nothing has changed, no row is looked at; where no run tells how long a token takes, some rows are embedded.
+    Raises LakeError for a source that embed_table would refuse, and what `look_at_machines` does.
     """
     source, state = open_source(lake, settings.source, settings.embed)
     rows = source.rows(source.read(lake.spark, version=source.version))
@@ -115,7 +112,7 @@ def _forecast(
 ) -> Forecast:
     source, contents, model_id = snapshot.source, snapshot.contents, model.spec.model_id
     counts: dict[str, int] = {}
-    number, pace = 0, None
+    number, effort, machines = 0, None, None
     if _is_unchanged(lake, settings, snapshot, model_id=model_id):
         counts["unchanged"] = _stored(lake, model_id).count()
     else:
@@ -129,31 +126,36 @@ def _forecast(
         fresh = wanted.join(known, "content_hash", "left_anti").cache()
         number = fresh.count()
         if number:
-            pace = _measured_pace(lake, model_id) or _try_rows(
-                settings,
-                snapshot.rows,
-                contents.join(fresh, "content_hash"),
-                model=model,
+            spec = settings.embed.spec(model.spec, settings.serving.spec(), source.reading)
+            machines = look_at_machines(lake, spec)
+            effort = measure_effort(
+                lake,
+                settings.plan,
+                one_a_content(contents.join(fresh, "content_hash")),
+                rows=snapshot.rows,
                 source=source,
+                spec=spec,
+                contents=number,
+                device=machines.device,
             )
         fresh.unpersist()
     reasons = {name: counts.get(name, 0) for name in ("new", "changed", "model", "gone")}
-    seconds = (0.0, 0.0, 0.0)
-    if pace is not None:
-        seconds = (pace.mean * number, pace.low * number, pace.high * number)
+    tokens = effort.tokens if effort else NOTHING
+    seconds = tokens.times(effort.pace.seconds) if effort and effort.pace else NOTHING
+    written = sum(reasons[name] for name in ("new", "changed", "model"))
     price = settings.plan.price_per_hour
-    cost = None
-    if price is not None:
-        cost = (seconds[0] / 3600 * price, seconds[1] / 3600 * price, seconds[2] / 3600 * price)
     return Forecast(
         model_id=model_id,
         source_rows=sum(count for name, count in counts.items() if name != "gone"),
         rows=reasons,
         contents=number,
-        copied=sum(reasons[name] for name in ("new", "changed", "model")) - number,
-        pace=pace,
+        copied=written - number,
+        effort=effort,
+        tokens=tokens,
         seconds=seconds,
-        cost=cost,
+        cost=None if price is None else seconds.scale(price / 3600),
+        vector_bytes=written * (4 * model.spec.dim + _ROW_BYTES),
+        machines=machines,
     )
 
 
@@ -169,7 +171,7 @@ def _is_unchanged(lake: Lake, settings: Settings, snapshot: _Snapshot, *, model_
 
 def require_affordable(forecasts: Sequence[Forecast], plan: PlanSettings) -> None:
     """Raise BudgetError where the upper bound of all forecasts is more than section `plan` allows."""
-    hours = sum(forecast.seconds[2] for forecast in forecasts) / 3600
+    hours = sum(forecast.seconds.high for forecast in forecasts) / 3600
     if plan.max_hours is not None and hours > plan.max_hours:
         raise BudgetError(
             f"the refresh would take up to {hours:.3f} h of one model; plan.max_hours={plan.max_hours:g} allows less. "
@@ -210,30 +212,3 @@ def _compare(lake: Lake, contents: DataFrame, *, model_id: str, replaced: str | 
         .otherwise("new")
     )
     return both.select("id", "content_hash", reason.alias("reason"))
-
-
-def _measured_pace(lake: Lake, model_id: str) -> Pace | None:
-    """Seconds a row by the model's last runs that embedded rows."""
-    runs = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
-    runs = runs.where((F.col("model_id") == model_id) & F.expr("counts['embedded'] > 0"))
-    rows = runs.orderBy("ended_at", ascending=False).head(_RUNS)
-    used = [(row.seconds["tasks.model"], row.counts["embedded"]) for row in rows]
-    if not used:
-        return None
-    paces = [seconds / embedded for seconds, embedded in used]
-    mean = sum(seconds for seconds, _ in used) / sum(embedded for _, embedded in used)
-    return Pace(mean, min(paces), max(paces), f"{len(used)} earlier run(s)")
-
-
-def _try_rows(
-    settings: Settings, rows: DataFrame, pending: DataFrame, *, model: ResolvedModel, source: Source
-) -> Pace:
-    """Embed a few pending rows, chosen by hash, and keep nothing but the time."""
-    chosen = pending.orderBy(F.xxhash64("content_hash")).limit(settings.plan.trial_rows)
-    chosen = chosen.select("id", "row_hash", "content_hash")
-    scan = source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
-    spec = settings.embed.spec(model.spec, settings.serving.spec(), source.reading)
-    made = on_executors(model_inputs(scan), embed_batches, spec=spec).rows()
-    seconds = np.array([row.model_seconds for row in made], dtype=np.float64)
-    pace = interval(seconds)
-    return Pace(pace.mean, pace.low, pace.high, f"a trial of {len(seconds)} rows")

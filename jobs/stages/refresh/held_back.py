@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake
-from jobs.lake.releases import rolled_back
+from jobs.lake.releases import Release, rolled_back
 
 
-def why_held_back(lake: Lake, *, model_id: str) -> str | None:
-    """Why the model of the alias is not to be released by itself; None: it may be.
+def why_held_back(lake: Lake, releases: Sequence[Release], *, model_id: str) -> str | None:
+    """Why the model of the alias is not to be released by itself; None: it may be. `releases` are all, newest first.
 
     It was rolled back, or refused by the gate, and no refresh since has found the alias at another model.
     """
     at, why = max(
-        (_rolled_back(lake, model_id), _refused(lake, model_id)),
+        (_rolled_back(releases, model_id), _refused(lake, model_id)),
         key=lambda found: found[0] or datetime.min,
     )
     if at is None or _was_elsewhere(lake, model_id, since=at):
@@ -26,10 +25,10 @@ def why_held_back(lake: Lake, *, model_id: str) -> str | None:
     return why
 
 
-def _rolled_back(lake: Lake, model_id: str) -> tuple[datetime | None, str]:
-    releases: Sequence[Any] = lake.read("releases").orderBy("release_id").collect()
+def _rolled_back(releases: Sequence[Release], model_id: str) -> tuple[datetime | None, str]:
     last = max((r.release_id for r in releases if r.model_id == model_id), default=None)
-    after = next((r for r in releases if last is not None and r.release_id > last), None)
+    newer = (r for r in reversed(releases) if last is not None and r.release_id > last)
+    after = next(newer, None)
     if after is None:
         return None, ""
     went = rolled_back(after.note)

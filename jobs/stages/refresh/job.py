@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
-from typing import Literal
+
+from pyspark.sql import functions as F
 
 from jobs.lake.claims import claim, mark_killed_runs
 from jobs.lake.gates import Decision, GateCheck, record_decision
 from jobs.lake.indexes import find_index, index_age, whole_manifest
-from jobs.lake.lake import Lake
+from jobs.lake.lake import Lake, delta_table
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import Release, current_release, promote
 from jobs.lake.runs import Run, open_run
@@ -18,128 +18,15 @@ from jobs.stages.embed.job import embed_table
 from jobs.stages.index.job import build_index
 from jobs.stages.index.plan import plan_index
 from jobs.stages.recall.job import measure_recall, open_spec
-from jobs.stages.refresh.forecast import Forecast, forecast_embedding, require_affordable
+from jobs.stages.refresh.forecast import require_affordable
 from jobs.stages.refresh.gate import check_coverage, check_quality, check_recall, compare_quality
-from jobs.stages.refresh.held_back import why_held_back
-from jobs.stages.refresh.retention import Removal, plan_removal, remove
+from jobs.stages.refresh.plan import RefreshPlan, add_removal, plan_refresh
+from jobs.stages.refresh.report import Outcome, RefreshReport, compare_plan
+from jobs.stages.refresh.retention import remove
 from jobs.stages.verify.verify import verify_index
 from udfs.errors import ActiveRunError, IndexDataError
 
 log = logging.getLogger("gme_lake")
-
-_HELD_BACK = "the model of the alias is held back: {}; --again tries it again"
-Outcome = Literal["released", "nothing", "refused"]
-
-
-@dataclass(frozen=True)
-class RefreshReport:
-    """What a refresh came to. `held_back`: why the model of the alias was left out, and the release's own was refreshed.
-
-    `counts` are rows over all steps, `seconds` by step; `reasons` say what the gate refused.
-    """
-
-    outcome: Outcome
-    model: ResolvedModel
-    release: Release | None
-    forecasts: tuple[Forecast, ...]
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    model_seconds: float = 0.0
-    cost: float | None = None
-    checks: tuple[GateCheck, ...] = ()
-    held_back: str | None = None
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """What was refused, in words."""
-        return tuple(check.said for check in self.checks if not check.passed)
-
-    def __str__(self) -> str:
-        named = f"{self.model.name} version {self.model.version} ({self.model.spec.model_id})"
-        lines = [str(forecast) for forecast in self.forecasts]
-        if self.held_back is not None:
-            lines.append(_HELD_BACK.format(self.held_back))
-        if self.outcome == "refused":
-            lines.append(f"{named} is refused; {self.release or 'no release'} stays:")
-            lines += [f"  {reason}" for reason in self.reasons]
-            lines.append(
-                "gme-lake release promote --force --note WHY releases an index all the same"
-            )
-        else:
-            lines += [f"  {check.said}" for check in self.checks]
-            lines.append(f"{self.outcome}: {self.release}")
-        return "\n".join(lines)
-
-    def values(self) -> dict[str, object]:
-        """The same for programs."""
-        return {
-            "outcome": self.outcome,
-            "model_id": self.model.spec.model_id,
-            "model_version": self.model.version,
-            "release": self.release,
-            "forecasts": self.forecasts,
-            "counts": self.counts,
-            "seconds": self.seconds,
-            "model_seconds": self.model_seconds,
-            "cost": self.cost,
-            "checks": self.checks,
-            "reasons": self.reasons,
-            "held_back": self.held_back,
-        }
-
-
-@dataclass(frozen=True)
-class RefreshPlan:
-    """What a refresh does: the model of the alias, the one it releases, and the one of the release where that is another."""
-
-    wanted: ResolvedModel
-    target: ResolvedModel
-    serving: ResolvedModel | None
-    held_back: str | None
-    forecasts: tuple[Forecast, ...]
-    removal: Removal | None = None
-
-    def __str__(self) -> str:
-        lines = [str(forecast) for forecast in self.forecasts]
-        if self.held_back is not None:
-            lines.append(_HELD_BACK.format(self.held_back))
-        if self.removal is not None:
-            lines.append(f"would remove {self.removal}")
-        return "\n".join(lines)
-
-    def values(self) -> dict[str, object]:
-        """The same for programs."""
-        return {
-            "model_id": self.target.spec.model_id,
-            "release_model_id": self.serving and self.serving.spec.model_id,
-            "held_back": self.held_back,
-            "forecasts": self.forecasts,
-            "removal": self.removal,
-        }
-
-
-def plan_refresh(
-    lake: Lake, registry: Registry, settings: Settings, *, wanted: ResolvedModel, again: bool
-) -> RefreshPlan:
-    """Which models a refresh brings up to date where the alias names `wanted`, and what that takes. Writes nothing into
-    the lake.
-    """
-    release = current_release(lake)
-    held_back, serving = None, None
-    if release is not None and release.model_id != wanted.spec.model_id:
-        serving = registry.find(release.model_id)
-        if not again:
-            held_back = why_held_back(lake, model_id=wanted.spec.model_id)
-    target = serving if held_back and serving else wanted
-    if target is serving:
-        serving = None
-    forecasts = forecast_embedding(lake, settings, model=target, serving=serving)
-    return RefreshPlan(wanted, target, serving, held_back, forecasts)
-
-
-def add_removal(lake: Lake, settings: Settings, planned: RefreshPlan) -> RefreshPlan:
-    """The plan with what would be removed at the end, as things are now."""
-    return replace(planned, removal=_plan_removal(lake, settings, planned))
 
 
 def refresh_lake(
@@ -158,6 +45,7 @@ def refresh_lake(
         with run.stage("plan"):
             planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)
+        planned.record(run)
         require_affordable(planned.forecasts, settings.plan)
         return _Refresh(lake, run, registry, settings, planned).make()
 
@@ -170,7 +58,6 @@ class _Refresh:
     ) -> None:
         self._lake, self._run, self._registry = lake, run, registry
         self._settings, self._planned = settings, planned
-        self._model_seconds = 0.0
 
     def make(self) -> RefreshReport:
         """The steps, one after another."""
@@ -213,6 +100,7 @@ class _Refresh:
             self._run.stage(f"embed {said}".rstrip()),
             open_run(self._lake, self._registry, job="embed_table") as step,
         ):
+            before = self._lake.version("vectors")
             embed_table(
                 self._lake,
                 step,
@@ -223,7 +111,19 @@ class _Refresh:
             )
         suffix = f"_{said.replace(' ', '_')}" if said else ""
         self._run.counts.update({f"{name}{suffix}": n for name, n in step.counts.items()})
-        self._model_seconds += step.seconds.get("tasks.model", 0.0)
+        # What the plan says of both models together.
+        self._run.counts["contents"] += step.counts["embedded"]
+        self._run.counts["vector_bytes"] += self._bytes_written(since=before)
+        if said:
+            self._run.counts["tokens"] += step.counts["tokens"]
+        self._run.add_seconds("tasks.model", step.seconds.get("tasks.model", 0.0))
+
+    def _bytes_written(self, *, since: int) -> int:
+        """Bytes of the files that commits of rows have added to `vectors` after a version."""
+        history = delta_table(self._lake.spark, self._lake.name("vectors")).history()
+        added = F.col("operationMetrics")["numTargetBytesAdded"].cast("bigint")
+        row = history.where(F.col("version") > since).agg(F.sum(added).alias("bytes")).first()
+        return int(row.bytes or 0) if row else 0
 
     def _check_quality(self, new: ResolvedModel, old: ResolvedModel) -> list[GateCheck]:
         """Before a row is paid for: documents and queries of the labelled tasks by both models."""
@@ -261,6 +161,12 @@ class _Refresh:
             log.info("%s", planned)
             report = build_index(self._lake, step, model=model, planned=planned)
         self._run.counts["indexed"] = report.rows
+        if report.built:
+            self._run.counts["index_bytes"] = report.bytes
+            peaks = (step.counts["train_peak_bytes"], step.counts["encode_peak_bytes"])
+            self._run.counts["index_task_bytes"] = max(peaks)
+            for name in ("tasks.train", "tasks.encode"):
+                self._run.add_seconds("tasks.index", step.seconds.get(name, 0.0))
         return report.spec.index_id
 
     def _verify(self, index_id: str) -> GateCheck:
@@ -299,8 +205,8 @@ class _Refresh:
     def _clean_up(self) -> None:
         """Remove what no kept release needs. Beside a vacuum-indexes of somebody else that is left to the next refresh."""
         with self._run.stage("clean up"):
-            removal = _plan_removal(self._lake, self._settings, self._planned)
-            if removal.is_empty:
+            removal = add_removal(self._lake, self._settings, self._planned).removal
+            if removal is None or removal.is_empty:
                 return
             keep_days = self._settings.refresh.keep_days
             timeout = self._settings.embed.claim_seconds
@@ -316,10 +222,8 @@ class _Refresh:
         self, outcome: Outcome, release: Release | None, checks: tuple[GateCheck, ...] = ()
     ) -> RefreshReport:
         price = self._settings.plan.price_per_hour
-        self._run.metrics["model_seconds"] = self._model_seconds
-        self._run.metrics["planned.model_seconds"] = sum(
-            forecast.seconds[0] for forecast in self._planned.forecasts
-        )
+        model_seconds = self._run.seconds.get("tasks.model", 0.0)
+        self._run.metrics["model_seconds"] = model_seconds
         return RefreshReport(
             outcome=outcome,
             model=self._planned.target,
@@ -327,13 +231,9 @@ class _Refresh:
             forecasts=self._planned.forecasts,
             counts=dict(self._run.counts),
             seconds=dict(self._run.seconds),
-            model_seconds=self._model_seconds,
-            cost=None if price is None else self._model_seconds / 3600 * price,
+            model_seconds=model_seconds,
+            cost=None if price is None else model_seconds / 3600 * price,
             checks=checks,
             held_back=self._planned.held_back,
+            compared=compare_plan(self._run),
         )
-
-
-def _plan_removal(lake: Lake, settings: Settings, planned: RefreshPlan) -> Removal:
-    models = [planned.target, planned.wanted, *([planned.serving] if planned.serving else [])]
-    return plan_removal(lake, settings.refresh, keep={model.spec.model_id for model in models})

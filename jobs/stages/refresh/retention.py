@@ -53,13 +53,8 @@ def plan_removal(lake: Lake, refresh: RefreshSettings, *, keep: Collection[str])
     last: Any = F.max("embedded_at").alias("last")
     size = F.sum(F.coalesce(F.size("embedding"), F.lit(0))).alias("floats")
     rows = lake.read("vectors").groupBy("model_id").agg(F.count(F.lit(1)).alias("rows"), last, size)
-    released = {
-        row.model_id: row.last
-        for row in lake.read("releases")
-        .groupBy("model_id")
-        .agg(F.max("released_at").alias("last"))
-        .collect()
-    }
+    # Newest first, so that of each model the last one stays.
+    released = {r.model_id: r.released_at for r in reversed(releases) if r.released_at}
     oldest = now() - retain
     vectors, floats = {}, 0
     for row in rows.collect():

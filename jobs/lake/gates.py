@@ -14,13 +14,16 @@ from jobs.lake.runs import Run
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One thing that was measured; `limit` is what `value` was held against, `said` the same in words."""
+    """One thing that was measured; `limit` is what `value` was held against, `said` the same in words, `remedy` what would
+    make it pass.
+    """
 
     name: str
     value: float
     limit: float
     passed: bool
     said: str
+    remedy: str = ""  # decisions of older lakes have none
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,42 @@ class GateSettings(Section):
         description="how much worse than the release's a new model may be on evaluate.tasks, by the lower 95 % bound "
         "of the paired difference; nothing is compared where there are no tasks",
     )
+    drift_rows: int = Field(
+        4096, ge=100, description="vectors that are sampled to see how they lie, at most"
+    )
+    norm_error: float | None = Field(
+        0.01, ge=0, description="how much the length of a vector may differ from 1"
+    )
+    mean_length: float | None = Field(
+        0.98,
+        ge=0,
+        le=1,
+        description="greatest length of the mean of the vectors: 1 where all point one way",
+    )
+    near_duplicates: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="greatest share of different contents with another one's vector, at a cosine of .999 or more",
+    )
+    mean_shift: float | None = Field(
+        0.1,
+        ge=0,
+        le=2,
+        description="how far the mean may lie from that of the release's vectors of the same model",
+    )
+    rank_drop: float | None = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the effective rank of the release's vectors that may be lost",
+    )
+    duplicates_rise: float | None = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="how much the share of near duplicates may be above that of the release's vectors",
+    )
 
 
 class RefreshSettings(Section):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,15 +16,18 @@ import pytest
 from jobs import refresh_lake
 from jobs.driver.cli import JobContext
 from jobs.lake.registry import Registry
-from jobs.lake.releases import current_release, newest_releases, promote, rollback
+from jobs.lake.releases import Release, current_release, newest_releases, promote, rollback
 from jobs.reports.lake_status import print_status, read_status
+from jobs.settings.refresh import GateSettings
 from jobs.stages.refresh import job as refreshing
+from jobs.stages.refresh import machines
+from jobs.stages.refresh.drift import check_drift
 from jobs.stages.register import describe_checkpoint
 from tests.lake_settings import settings_of
 from tests.spark.conftest import source_rows
-from tests.spark.index_vectors import released
+from tests.spark.index_vectors import append_vectors, model_of, released, unit
 from udfs.drawing import COMBINATIONS, draw_jpeg
-from udfs.errors import BudgetError, GateError, RowsError
+from udfs.errors import BudgetError, CheckpointError, GateError, RowsError, SettingsError
 from udfs.gme.scratch import write_scratch_checkpoint
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(1500)]
@@ -83,7 +89,7 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     assert forecast.effort.pace.source == "a trial of 4 rows on cpu"
     assert 0 < forecast.seconds.low < forecast.seconds.mean < forecast.seconds.high
     assert forecast.cost == pytest.approx(forecast.seconds)
-    assert forecast.effort.picture_tokens.mean == 12 * 4
+    assert forecast.effort.picture_tokens.mean == 12 * 16
     index = planned.values["index"]
     assert (index.rows, index.factory, index.added_to) == (12, "Flat", None)
     assert refreshed.rows_of(model_id) == {} and current_release(refreshed.lake) is None
@@ -260,6 +266,59 @@ def test_stopped_at_any_step_the_next_refresh_ends_where_one_would_have(refreshe
     assert refreshed.lake.read("indexes").count() == 1
     states = refreshed.lake.read("runs").where("job = 'refresh_lake'").groupBy("status").count()
     assert dict(states.collect()) == {"succeeded": 4, "failed": 3}
+
+
+def test_vectors_are_compared_with_those_that_the_release_shows(lakes, open_lake, tmp_path: Path):
+    lakes.copy(lakes.sharded, tmp_path / "lake")
+    lake, gate, model = open_lake(), GateSettings(), model_of("model-a", 32)
+    release = Release(1, "model-a", lake.version("vectors"), None)
+
+    def refused(release: Release | None) -> set[str]:
+        checks = check_drift(lake, gate, model=model, release=release)
+        assert {"norms", "collapse", "near_duplicates"} <= {check.name for check in checks}
+        moved = {"mean_shift", "effective_rank", "duplicates_rise"}
+        assert (moved <= {check.name for check in checks}) == (
+            release is not None and release.vectors_version < 1000
+        )
+        return {check.name for check in checks if not check.passed}
+
+    assert refused(release) == refused(None) == set()
+    vectors = lake.name("vectors")
+    lake.spark.sql(f"UPDATE {vectors} SET content_hash = concat('old-', content_hash)")
+    append_vectors(lake, np.tile(unit(1, 32, seed=3), (400, 1)), model_id="model-a")
+    assert refused(release) == {"mean_shift", "duplicates_rise"}
+    assert refused(replace(release, vectors_version=1000)) == set()  # a version that is gone
+    assert refused(None) == set()
+    few = Release(1, "model-a", release.vectors_version, None)
+    assert check_drift(lake, gate, model=model_of("model-b", 32), release=few) == []
+
+
+def test_a_plan_that_executors_cannot_carry_out_is_refused_before_the_first_row(
+    refreshed, monkeypatch, tmp_path: Path
+):
+    shop = refreshed.shop
+    shop.write(source_rows(range(4)), cdf=True)
+    moved = tmp_path / "checkpoint"
+    shutil.copytree(shop.checkpoint, moved)
+    refreshed.champion(moved)
+    with pytest.raises(SettingsError, match=r"serving.device=cuda, and torch sees no GPU on"):
+        refreshed.refresh("serving.device=cuda")
+    with pytest.raises(
+        SettingsError, match=r"index.factory=NoSuch.*faiss cannot build|faiss cannot build"
+    ):
+        refreshed.refresh("index.factory=NoSuch")
+    with monkeypatch.context() as patched:
+        patched.setattr(machines, "worker_room", lambda get, machine: 1000)
+        with pytest.raises(
+            SettingsError, match=r"an index of 4 rows needs about .* may take 1e\+03 B|1 kB"
+        ):
+            refreshed.refresh()
+    moved.rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"No executor that was asked can"):
+        refreshed.refresh()
+    lake = refreshed.lake
+    assert lake.read("vectors").count() == lake.read("indexes").count() == 0
+    assert lake.read("run_events").where("job <> 'refresh_lake'").count() == 0
 
 
 def labelled_tasks(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pyspark.sql import functions as F
@@ -45,7 +46,11 @@ def check_quality(found: Difference, *, drop: float) -> GateCheck:
         f"quality on {found.queries:,} labelled queries {found.mean:+.4f} against the release's model, at worst "
         f"{found.low:+.4f} by its 95 % interval; gate.quality_drop={drop:g}"
     )
-    return GateCheck("quality", found.low, -drop, found.low >= -drop, said)
+    more = math.ceil(found.queries * ((found.mean - found.low) / max(found.mean + drop, 1e-9)) ** 2)
+    remedy = f"a better model; or gate.quality_drop={-found.low:.4f}"
+    if found.mean > -drop:  # it is the interval that is too wide
+        remedy = f"about {more:,} labelled queries, if the model does as well on them; or {remedy}"
+    return GateCheck("quality", found.low, -drop, found.low >= -drop, said, remedy)
 
 
 def check_coverage(lake: Lake, gate: GateSettings, *, model_id: str) -> list[GateCheck]:
@@ -59,7 +64,12 @@ def check_coverage(lake: Lake, gate: GateSettings, *, model_id: str) -> list[Gat
     total, ok = (int(row.rows), int(row.ok)) if row else (0, 0)
     value = ok / total if total else 0.0
     said = f"{ok:,} of {total:,} rows have a vector ({value:.1%}); gate.coverage={gate.coverage:g}"
-    return [GateCheck("coverage", value, gate.coverage, value >= gate.coverage, said)]
+    lacking = math.ceil(gate.coverage * total) - ok
+    remedy = (
+        f"vectors for {lacking:,} more rows (SELECT * FROM {lake.name('rejected_rows')} says why they have none; "
+        f"embed.rescan=true tries them again); or gate.coverage={math.floor(value * 1000) / 1000:g}"
+    )
+    return [GateCheck("coverage", value, gate.coverage, value >= gate.coverage, said, remedy)]
 
 
 def check_recall(figures: Sequence[PointFigures], *, least: float) -> list[GateCheck]:
@@ -77,5 +87,9 @@ def check_recall(figures: Sequence[PointFigures], *, least: float) -> list[GateC
             f"interval over {one.recall.queries:,}; gate.recall={least:g}"
         )
         name = f"recall.{one.group.kind}"
-        checks.append(GateCheck(name, value, least, value >= least, said))
+        remedy = (
+            "gme-lake tune-index, which finds the index or the operating point for a recall, or a higher index.nprobe or "
+            f"index.k_factor; or gate.recall={math.floor(value * 1000) / 1000:g}"
+        )
+        checks.append(GateCheck(name, value, least, value >= least, said, remedy))
     return checks

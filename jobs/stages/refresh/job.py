@@ -18,6 +18,7 @@ from jobs.stages.embed.job import embed_table
 from jobs.stages.index.job import build_index
 from jobs.stages.index.plan import plan_index
 from jobs.stages.recall.job import measure_recall, open_spec
+from jobs.stages.refresh.drift import check_drift
 from jobs.stages.refresh.forecast import require_affordable
 from jobs.stages.refresh.gate import check_coverage, check_quality, check_recall, compare_quality
 from jobs.stages.refresh.plan import RefreshPlan, add_removal, plan_refresh
@@ -78,6 +79,8 @@ class _Refresh:
         checks.append(self._verify(index_id))
         checks += check_coverage(self._lake, self._settings.gate, model_id=target.spec.model_id)
         checks += self._check_recall(target, index_id)
+        with self._run.stage("drift"):
+            checks += check_drift(self._lake, self._settings.gate, model=target, release=current)
         decision = Decision(target.spec.model_id, index_id, tuple(checks))
         if not decision.passed:
             return self._refuse(decision)
@@ -176,7 +179,8 @@ class _Refresh:
         ):
             found = verify_index(self._lake, step, index_id=index_id)
         wrong = len(found.findings)
-        return GateCheck("whole", float(wrong), 0.0, found.ok, str(found))
+        remedy = f"gme-lake repair-index --index-id {index_id}"
+        return GateCheck("whole", float(wrong), 0.0, found.ok, str(found), remedy)
 
     def _check_recall(self, model: ResolvedModel, index_id: str) -> list[GateCheck]:
         """Measured, but of an index that searches exactly: few rows say little of a recall that is 1 by construction."""

@@ -70,6 +70,11 @@ class RefreshReport:
         """What was refused, in words."""
         return tuple(check.said for check in self.checks if not check.passed)
 
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What would make it pass."""
+        return tuple(check.remedy for check in self.checks if not check.passed)
+
     def __str__(self) -> str:
         named = f"{self.model.name} version {self.model.version} ({self.model.spec.model_id})"
         lines = [str(forecast) for forecast in self.forecasts]
@@ -79,7 +84,10 @@ class RefreshReport:
             lines.append(HELD_BACK.format(self.held_back))
         if self.outcome == "refused":
             lines.append(f"{named} is refused; {self.release or 'no release'} stays:")
-            lines += [f"  {reason}" for reason in self.reasons]
+            for check in self.checks:
+                if not check.passed:
+                    lines.append(f"  {check.said}")
+                    lines += [f"    to pass: {check.remedy}"] if check.remedy else []
             lines.append(
                 "gme-lake release promote --force --note WHY releases an index all the same"
             )
@@ -103,5 +111,6 @@ class RefreshReport:
             "cost": self.cost,
             "checks": self.checks,
             "reasons": self.reasons,
+            "remedies": self.remedies,
             "held_back": self.held_back,
         }

@@ -171,6 +171,11 @@ def _file(row: dict[str, Any]) -> File:
     return int(row["shard"]), name, str(row["sha256"]), int(row["bytes"]), int(row["rows"])
 
 
+def is_vacuumed(error: Exception) -> bool:
+    """Whether a version of a table could not be read because its log or its files are gone."""
+    return not is_broken_off(error) and any(words in str(error) for words in _VACUUMED)
+
+
 def _sample_rows(
     lake: Lake, manifest: Manifest, *, sample: int, seed: int
 ) -> tuple[int, list[int]]:
@@ -179,7 +184,7 @@ def _sample_rows(
     try:
         return own, _choose(lake, manifest, version=own, sample=sample, seed=seed)
     except Exception as error:
-        if own == newest or is_broken_off(error) or not any(w in str(error) for w in _VACUUMED):
+        if own == newest or not is_vacuumed(error):
             raise
         log.warning(
             "version %d of vectors, which index %s was built from, can no longer be read; it is compared with the "

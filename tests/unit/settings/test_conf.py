@@ -17,6 +17,7 @@ from jobs.driver.cli import gme_lake
 from jobs.driver.delta_jars import EXCLUDED, delta_package
 from jobs.driver.session import LOCAL_CONF, RUNTIME_CONF
 from jobs.settings.load import load_settings
+from jobs.settings.refresh import GateSettings
 from udfs.errors import ActiveRunError, SettingsError
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -217,7 +218,8 @@ def test_the_airflow_dag_runs_a_command_that_exists_and_knows_its_statuses(tmp_p
 
 @pytest.mark.parametrize("file", settings_files())
 def test_settings_files_load(file: str) -> None:
-    assert load_settings(files=[file], env={}) != load_settings(env={})
+    is_default = load_settings(files=[file], env={}) == load_settings(env={})
+    assert is_default == (file == "gate.yaml")
 
 
 def test_a_stale_command_or_setting_would_be_seen() -> None:
@@ -270,3 +272,8 @@ def test_scripts_parse_and_say_what_they_need(script: str) -> None:
     done = subprocess.run([bash, str(CONF / script)], env={}, capture_output=True, text=True)
     assert done.returncode != 0
     assert "set " in done.stderr
+
+
+def test_the_file_of_the_gate_has_every_threshold_at_its_default() -> None:
+    assert yaml.safe_load((CONF / "gate.yaml").read_text()) == {"gate": GateSettings().model_dump()}
+    assert load_settings(files=["gate.yaml"], env={}).gate == GateSettings()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from jobs.settings.section import Names, Section
+from jobs.settings.section import Names, Section, split_list
 from udfs.specs import Dtype, EmbedSpec, ModelSpec, ReadSpec, ServingSpec
 
 
@@ -74,6 +74,21 @@ class ModelSettings(Section):
     )
 
 
+REJECTED = "rejected"  # every status but ok
+_MAX_REJECTED = {REJECTED: 0.05}
+
+
+def split_shares(value: Any) -> Any:
+    """`0.05,image_missing=0.3` as a share of all rejected rows and of one status; a number is that of all."""
+    if isinstance(value, str):
+        pairs = [part.rpartition("=") for part in split_list(value)]
+        value = {name.strip() or REJECTED: share.strip() for name, _, share in pairs}
+    return _MAX_REJECTED | value if isinstance(value, dict) else {REJECTED: value}
+
+
+Shares = Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], BeforeValidator(split_shares)]
+
+
 class EmbedSettings(Section):
     """How the source is read and vectors are written."""
 
@@ -106,11 +121,28 @@ class EmbedSettings(Section):
         le=1,
         description="share of the vector rows that a run may delete because their ids are gone from the source",
     )
-    max_rejected: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="share of rejected rows that a run may have; fewer than 100 rows always may",
+    max_rejected: Shares = Field(
+        _MAX_REJECTED,
+        description="share of rejected rows that a run may have; fewer than 100 rows always may. 0.05,image_missing=0.3: "
+        "a status with a share of its own counts by that alone",
+    )
+    where: str | None = Field(
+        None,
+        description="SQL predicate on the source's columns: only rows of which it is true are looked at, the others keep "
+        "the vectors that they have; null: all rows",
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="rows that one run gives to the model, at most; the next run goes on from there; null: all",
+    )
+    first: str | None = Field(
+        None,
+        description="limit: column that says which rows come first, smallest first, or `column DESC`; null: by id",
+    )
+    retry: Names = Field(
+        default_factory=list,
+        description="look only at rows that were rejected with these statuses, and try them again; rejected: with any",
     )
     claim_seconds: float = Field(
         300,

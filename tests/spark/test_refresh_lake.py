@@ -321,6 +321,49 @@ def test_a_plan_that_executors_cannot_carry_out_is_refused_before_the_first_row(
     assert lake.read("run_events").where("job <> 'refresh_lake'").count() == 0
 
 
+def test_a_part_is_released_where_coverage_allows_and_the_next_refresh_goes_on(refreshed):
+    shop, lake = refreshed.shop, refreshed.lake
+    shop.write(source_rows(range(10)), cdf=True)
+    model_id = refreshed.champion("gme-tiny")
+    few = ("embed.limit=4", "embed.first=price DESC")
+    (forecast,) = refreshed.refresh(*few, dry_run=True).values["forecasts"]
+    assert (forecast.rows["new"], forecast.contents, forecast.left) == (4, 4, 6)
+    assert forecast.source_rows == 10
+
+    # Rows of the source that no run has looked at count: too few are no verdict on the model, and no index is built.
+    refused = refreshed.refresh(*few)
+    assert (refused.values["outcome"], refused.status) == ("refused", 3)
+    assert refused.values["reasons"] == ("4 of 10 rows have a vector (40.0%); gate.coverage=0.95",)
+    assert "6 rows left: the next refresh goes on" in refused.text
+    assert "promote --force" not in refused.text
+    assert lake.read("indexes").count() == lake.read("gate_decisions").count() == 0
+    released = refreshed.refresh(*few, "gate.coverage=.75")
+    assert released.values["outcome"] == "released", released.text
+    assert set(refreshed.shown()) == {f"p{n}" for n in range(2, 10)}
+
+    part = "embed.where=price < 1"
+    (forecast,) = refreshed.refresh(part, dry_run=True).values["forecasts"]
+    assert dict(forecast.rows) == {"new": 1, "changed": 0, "model": 0, "gone": 0}
+    assert (forecast.outside, forecast.source_rows) == (9, 10)
+    assert refreshed.refresh(part, "gate.coverage=.85").values["outcome"] == "released"
+    (forecast,) = refreshed.refresh(part, dry_run=True).values["forecasts"]
+    assert (sum(forecast.rows.values()), forecast.outside, forecast.source_rows) == (0, 9, 10)
+    rest = refreshed.refresh()
+    assert (rest.values["outcome"], rest.values["counts"]["embedded"]) == ("released", 1)
+    assert refreshed.refresh(*few).values["outcome"] == "nothing"
+
+    # A new model of which a part is there is not held back: the old one serves until enough is there.
+    new = refreshed.champion(shop.checkpoint)
+    assert refreshed.refresh(*few).status == 3
+    assert current_release(lake).model_id == model_id
+    switched = refreshed.refresh("embed.limit=6")
+    assert (switched.values["outcome"], switched.values["held_back"]) == ("released", None)
+    assert refreshed.shown() == refreshed.rows_of(new) and len(refreshed.shown()) == 10
+
+    (forecast,) = refreshed.refresh("embed.retry=rejected", dry_run=True).values["forecasts"]
+    assert (forecast.rows["retried"], forecast.outside) == (0, 10)
+
+
 def labelled_tasks(folder: Path) -> Path:
     """Find the drawn picture of a product by its words: 24 queries over 24 pictures."""
     string = pa.string()

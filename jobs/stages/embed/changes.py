@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame, Observation
@@ -11,9 +12,9 @@ from jobs.driver.on_executors import on_executors
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
-from jobs.stages.embed.pending import model_inputs, newest_contents, one_a_content
+from jobs.stages.embed.pending import model_inputs, newest_contents, one_a_content, pending_contents
 from jobs.stages.embed.reuse import LostContents, stage_reused
-from jobs.stages.embed.work import Embedding, read_contents
+from jobs.stages.embed.work import Embedding, read_stored
 from udfs.embed.batches import embed_batches
 
 
@@ -29,7 +30,7 @@ class Looked:
 
 
 def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostContents) -> Looked:
-    """Bring the vectors of `rows` up to date; `lost` are vectors that the model made before.
+    """Bring the vectors of `rows` that are selected up to date; `lost` are vectors that the model made before.
 
     What is written follows from comparing the rows with `vectors`, so that the same rows again change nothing.
     Everything between the stages is written to the staging folder first: each is computed once, and the commit
@@ -38,6 +39,10 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
     folder = f"{job.staging}/{name}"
     pinned = job.lake.version("vectors")
     with job.run.stage("hash"):
+        selected = _select(job, rows, folder=folder)
+        if selected is None:
+            return Looked(0, 0, 0, 0, 0)
+        rows = selected
         pending, looked_at = _stage_pending(job, rows, folder=folder, pinned=pinned)
         total, replaced = _sizes(pending)
     if total == 0:
@@ -51,17 +56,34 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
         if reused is not None:
             vectors = vectors.unionByName(reused)
         staged = pending.join(vectors, "content_hash")
-        rejected = staged.where("status <> 'ok'").count()
-        if not job.settings.rescan:  # most of those that are tried again are rejected again
+        rejected = _rejected(staged)
+        if not job.tries_again:  # most of those that are tried again are rejected again
             counts = job.run.counts
             require_few_rejected(
                 job,
-                rejected=counts["rejected"] + rejected,
+                rejected=job.rejected + rejected,
                 rows=counts["embedded"] + counts["copied"] + total,
                 said="of this run (the last micro-batch was not committed)",
             )
         commit(job, staged, rows=total, replaces=replaced > 0)
-    return Looked(looked_at, total, made, total - made, rejected)
+    job.rejected.update(rejected)
+    return Looked(looked_at, total, made, total - made, rejected.total())
+
+
+def _select(job: Embedding, rows: DataFrame, *, folder: str) -> DataFrame | None:
+    """The rows whose ids are selected, None where there are none; ids alone are compared, so that no picture is shuffled."""
+    if job.selected is None:
+        return rows
+    ids = rows.select("id").join(job.selected, "id", "left_semi").distinct()
+    ids.write.mode("overwrite").parquet(f"{folder}/selected")
+    ids = rows.sparkSession.read.parquet(f"{folder}/selected")
+    return rows.join(F.broadcast(ids), "id", "left_semi") if ids.head(1) else None
+
+
+def _rejected(staged: DataFrame) -> Counter[str]:
+    """Rejected rows by status."""
+    rows = staged.where("status <> 'ok'").groupBy("status").agg(F.count(F.lit(1)).alias("n"))
+    return Counter({row.status: int(row.n) for row in rows.collect()})
 
 
 def _stage_pending(
@@ -74,15 +96,7 @@ def _stage_pending(
     seen = Observation(f"looked-at-{job.run.run_id}-{folder.rsplit('/', 1)[-1]}")
     contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
     current = newest_contents(contents)
-    stored = read_contents(job, version=pinned)
-    if job.settings.rescan:
-        stored = stored.withColumn("content_hash", F.expr("IF(status = 'ok', content_hash, '')"))
-    stored = stored.select(
-        "id", F.col("content_hash").alias("stored_hash"), F.col("vector_id").alias("replaced_id")
-    )
-    pending = current.join(stored, "id", "left").where(
-        "stored_hash IS NULL OR stored_hash <> content_hash"
-    )
+    pending = pending_contents(current, read_stored(job, version=pinned))
     staged = pending.select("id", "row_hash", "content_hash", "replaced_id")
     staged.write.mode("overwrite").parquet(f"{folder}/pending")
     return rows.sparkSession.read.parquet(f"{folder}/pending"), int(seen.get["rows"])

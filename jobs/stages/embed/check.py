@@ -70,7 +70,7 @@ def check_rows(
     Raises LakeError for a source that embed_table would refuse.
     """
     opened = Source.open(lake, source, max_image_bytes=embed.max_image_bytes, written=embed)
-    snapshot = opened.read(lake.spark, version=opened.version)
+    snapshot = opened.read(lake.spark, version=opened.version).where(opened.selection.inside())
     total = snapshot.count()
     # Collected, so that every step sees the same rows: a limit may give others each time.
     chosen = opened.rows(snapshot).where("id IS NOT NULL").limit(CHECKED_ROWS).collect()

@@ -7,10 +7,11 @@ believed only where nothing else can have happened to the source or to `vectors`
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.lake.lake import Lake, delta_table
@@ -111,12 +112,13 @@ class TableState:
 class Proof:
     """`version` of the source at which the vectors were right; None: nothing is known, for the reason `why`.
 
-    `repeated` rows of that version had the id of another row.
+    `repeated` rows of that version had the id of another row, `outside` ids were outside embed.where.
     """
 
     version: int | None
     why: str = ""
     repeated: int = 0
+    outside: int = 0
 
 
 def source_runs(lake: Lake, *, model_id: str) -> DataFrame:
@@ -139,23 +141,30 @@ def source_key(
 
 
 def read_proof(
-    lake: Lake, *, model_id: str, key: str, state: TableState, vectors: TableState
+    lake: Lake,
+    *,
+    model_id: str,
+    key: str,
+    where: str | None,
+    state: TableState,
+    vectors: TableState,
 ) -> Proof:
-    """What the model's runs in this lake prove of the source.
+    """What the model's runs in this lake prove of the rows of the source that `where` (embed.where) is true of.
 
-    The last finished run counts, whatever it read: only if it read this table (by its Delta table id) with this mapping
-    at a version of this history, no run that began later did otherwise, and nobody but runs has changed `vectors`.
+    The last run that has looked at all of them counts, whatever it read: only if it read this table (by its Delta table
+    id) with this mapping at a version of this history, no run that began later did otherwise, and nobody but runs has
+    changed `vectors`. Runs over a part that began later have brought that part nearer to the source, and prove nothing.
     """
     columns = ["run_id", "started_at", "ended_at", "beat_at", "status", "counts"]
-    columns += ["source_key", "source_version", "source_commit", "vectors_version"]
+    columns += ["source_key", "source_version", "source_commit", "vectors_version", "settings"]
     events = source_runs(lake, model_id=model_id).select(*columns).collect()
     last_of = {
         e.run_id: e for e in sorted(events, key=lambda e: e.ended_at or e.beat_at or e.started_at)
     }
     rows = sorted(last_of.values(), key=lambda row: row.started_at)
-    finished = [number for number, row in enumerate(rows) if row.status == "succeeded"]
+    finished = [number for number, row in enumerate(rows) if _has_looked(row, where)]
     if not finished:
-        return Proof(None, "no run has finished yet")
+        return Proof(None, "no run has finished yet that looked at all of them")
     last, later = rows[finished[-1]], rows[finished[-1] :]
     for row in later:
         which = f"run {row.run_id}"
@@ -165,7 +174,20 @@ def read_proof(
             return Proof(None, f"{which} read a version that this history does not have")
     if not vectors.vectors_kept(since=last.vectors_version):
         return Proof(None, "vectors was changed by something else than a run")
-    return Proof(int(last.source_version), repeated=(last.counts or {}).get("duplicates", 0))
+    counts = last.counts or {}
+    repeated, outside = counts.get("duplicates", 0), counts.get("outside", 0)
+    return Proof(int(last.source_version), repeated=repeated, outside=outside)
+
+
+def _has_looked(row: Row, where: str | None) -> bool:
+    """Whether a run has finished and left out no row, or none that `where` is true of."""
+    counts = row.counts or {}
+    if row.status != "succeeded" or counts.get("left"):
+        return False
+    if not counts.get("outside"):
+        return True
+    asked = json.loads(row.settings)["embed"]
+    return where is not None and asked["where"] == where and not asked["retry"]
 
 
 @dataclass(frozen=True)
@@ -183,7 +205,8 @@ def read_standing(
     """What earlier runs prove of the model's vectors of a source in this state, as it is mapped now."""
     vectors = TableState.read(lake.spark, lake.name("vectors"))
     key = source_key(source, state=state, vectors=vectors, embed=embed)
-    proof = read_proof(lake, model_id=model_id, key=key, state=state, vectors=vectors)
+    where = source.selection.where
+    proof = read_proof(lake, model_id=model_id, key=key, where=where, state=state, vectors=vectors)
     return Standing(key, vectors, proof)
 
 

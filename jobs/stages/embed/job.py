@@ -27,6 +27,7 @@ from jobs.stages.embed.accounts import (
     require_few_rejected,
 )
 from jobs.stages.embed.changes import Looked, embed_changes
+from jobs.stages.embed.chosen import Chosen, choose_again, choose_ids
 from jobs.stages.embed.commit import clear_conflicts, remove_gone
 from jobs.stages.embed.history import (
     Proof,
@@ -45,6 +46,8 @@ from udfs.specs import ServingSpec
 
 log = logging.getLogger("gme_lake")
 
+_WORDS = {"left": "rows left", "outside": "rows outside"}
+
 
 @dataclass(frozen=True)
 class EmbedReport:
@@ -58,7 +61,8 @@ class EmbedReport:
         if self.unchanged:
             return f"nothing changed: source version {self.source_version} is already embedded"
         shown = ", ".join(
-            f"{count:,} {name.replace('_', ' ')}" for name, count in self.counts.items()
+            f"{count:,} {_WORDS.get(name, name.replace('_', ' '))}"
+            for name, count in self.counts.items()
         )
         return f"source version {self.source_version}: {shown}"
 
@@ -75,7 +79,7 @@ def embed_table(
     """Bring the model's vectors up to date with the source table, exactly once.
 
     Killed at any point and run again, `vectors` is what one clean run would have written. It returns only when every row
-    of the source is accounted for. Raises LakeError for a source that cannot be read, another run of the model in this
+    of the source is accounted for; those that embed.where, limit and retry leave out are counted. Raises LakeError for a source that cannot be read, another run of the model in this
     lake, vectors of another source table, and more deleted or rejected rows than settings allow.
     """
     run.model = model
@@ -83,9 +87,11 @@ def embed_table(
     model_id = model.spec.model_id
     replaces = require_own_vectors(lake, opened, model_id=model_id, replace=embed.replace_source)
     rescan = opened.is_rescanned(embed)
+    _require_whole(opened, replaces=replaces)
     proof = _identify(run, opened, embed, state=state)
-    if proof.version == state.version and not rescan:
-        run.counts.update({"duplicates": proof.repeated} if proof.repeated else {})
+    if proof.version == state.version and not rescan and not embed.retry:
+        known = {"duplicates": proof.repeated, "outside": proof.outside}
+        run.counts.update({name: count for name, count in known.items() if count})
         return EmbedReport(True, opened.version, {})
     name = f"{run.job}/{model_id}"
     spec = embed.spec(model.spec, serving, opened.reading)
@@ -112,6 +118,15 @@ def open_source(
     opened = Source.open(lake, source, max_image_bytes=embed.max_image_bytes, written=embed)
     state = TableState.read(lake.spark, opened.table)
     return replace(opened, version=state.version), state
+
+
+def _require_whole(source: Source, *, replaces: bool) -> None:
+    """Raise LakeError where a part of a table is to take another table's place."""
+    if replaces and not source.selection.is_whole:
+        raise LakeError(
+            f"embed.replace_source=true lets {source.table} take another table's place, and ids that both have would keep "
+            "the other's vectors where embed.where, embed.limit or embed.retry leaves them out: run without these first"
+        )
 
 
 def _identify(run: Run, source: Source, embed: EmbedSettings, *, state: TableState) -> Proof:
@@ -141,9 +156,10 @@ def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
     window, rows = choose_window(job, proof, key=key, state=state, rescan=rescan)
     for last in (False, True):
         stream = WindowStream(job, window, state=state)
-        ids, reached = _embed_window(job, stream, state=state, rows=rows)
+        ids, chosen, reached = _embed_window(job, stream, state=state, rows=rows)
         with run.stage("account"):
-            accounts = compare_ids(job, ids)
+            asked = replace(job, selected=chosen.ids)
+            accounts = compare_ids(asked, ids, left=chosen.left(job))
         if window.start is None or not accounts.missing or last:
             break
         log.warning(
@@ -163,22 +179,30 @@ def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
 
 def _embed_window(
     job: Embedding, stream: WindowStream, *, state: TableState, rows: int | None
-) -> tuple[SourceIds, int]:
-    """Give a window's rows to the model; the ids of the source at the version reached, and that version."""
+) -> tuple[SourceIds, Chosen, int]:
+    """Give a window's rows to the model; the ids of the source at the version reached, the chosen ones, and that version."""
     run, source = job.run, job.source
     lost = LostContents(job)
     with run.stage("count"):
         ids = count_source(job, version=state.version)
-    total = ids.rows if stream.window.start is None else rows
+        chosen = choose_ids(job, ids, version=state.version)
+    total = (ids.rows if chosen.rows is None else chosen.rows) if rows is None else rows
     progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
-    job = replace(job, progress=progress)
+    job = replace(job, progress=progress, selected=chosen.ids, rejected=Counter())
     run.counts.update({"embedded": 0, "copied": 0, "rejected": 0})
+    if chosen.rows == 0:
+        progress.close()
+        _report_ids(job, ids)
+        return ids, chosen, state.version
     try:
         reached = stream.run(functools.partial(_one_batch, job, stream, ids, lost, progress))
+        came = None
         if reached > state.version:
             ids = _follow(job, stream, state=state, reached=reached)
+            chosen, came = choose_again(job, ids, chosen, version=reached)
+            job = replace(job, selected=chosen.ids)
         snapshot = source.rows(source.read(job.lake.spark, version=reached))
-        unsettled = _find_unsettled_ids(job, stream, ids, reached=reached)
+        unsettled = _find_unsettled_ids(job, stream, ids, reached=reached, came=came)
         if unsettled is not None:
             winners = snapshot.join(unsettled, "id")
             looked = embed_changes(job, winners, name="unsettled", lost=lost)
@@ -186,7 +210,7 @@ def _embed_window(
     finally:
         progress.close()
     _report_ids(job, ids)
-    return ids, reached
+    return ids, chosen, reached
 
 
 def _one_batch(
@@ -218,14 +242,21 @@ def _leave_removals(rows: DataFrame, folder: str) -> None:
 
 
 def _find_unsettled_ids(
-    job: Embedding, stream: WindowStream, ids: SourceIds, *, reached: int
+    job: Embedding,
+    stream: WindowStream,
+    ids: SourceIds,
+    *,
+    reached: int,
+    came: DataFrame | None,
 ) -> DataFrame | None:
     """Ids whose one row a stream cannot tell: those of several rows, and those of which one of several may be removed.
 
-    Of a whole table that changed while it was read, these are all that changed.
+    `came` (id) are chosen by the version reached alone. Of a whole table that changed while it was read, these are all that changed.
     """
     spark = job.lake.spark
     parts = [ids.repeats()] if ids.repeated else []
+    if came is not None:
+        parts.append(came)
     folders = [f"{stream.removals}/{name}" for name in storage.names(stream.removals)]
     if folders:
         parts.append(spark.read.parquet(*folders))
@@ -273,16 +304,24 @@ def _report_ids(job: Embedding, ids: SourceIds) -> None:
 
 def _close(job: Embedding, ids: SourceIds, accounts: Accounts, *, replaces: bool) -> None:
     """Check the guards, delete the vector rows whose ids are gone, and require that all rows are accounted for."""
-    rows = accounts.ok + accounts.rejected
-    require_few_rejected(job, rejected=accounts.rejected, rows=rows, said=f"of {job.source.table}")
-    if not replaces:
-        require_few_gone(job, accounts)
+    counts, table = job.run.counts, job.source.table
+    left_out = {"left": accounts.left, "outside": accounts.outside}
+    counts.update({name: count for name, count in left_out.items() if count})
+    if (
+        job.source.selection.retry
+    ):  # all its rows were rejected before, and it looks for none that are gone
+        accounts = replace(accounts, gone=0)
+    else:
+        rows = accounts.ok + accounts.all_rejected
+        require_few_rejected(job, rejected=accounts.rejected, rows=rows, said=f"of {table}")
+        if not replaces:
+            require_few_gone(job, accounts)
     require_closed(job, ids, accounts)
     if accounts.gone:
         with job.run.stage("delete"):
             gone = accounts.open_ids.where("vector_id IS NOT NULL").select("vector_id")
             remove_gone(job, gone, rows=accounts.gone)
-    job.run.counts["deleted"] = accounts.gone
+    counts["deleted"] = accounts.gone
 
 
 def _count(counts: Counter[str], looked: Looked, progress: RowProgress) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.stages.embed.selection import Selection
+
 
 def newest_contents(contents: DataFrame) -> DataFrame:
     """(id, content_hash, row_hash), one row an id, of (id, content_hash, row_hash, commit_version).
@@ -14,6 +16,28 @@ def newest_contents(contents: DataFrame) -> DataFrame:
     newest = F.struct("commit_version", F.col("content_hash"), F.col("row_hash"))
     latest = contents.groupBy("id").agg(F.max(newest).alias("newest"))
     return latest.select("id", "newest.content_hash", "newest.row_hash")
+
+
+def pending_contents(current: DataFrame, stored: DataFrame) -> DataFrame:
+    """Of `newest_contents`, those that differ from (id, stored_hash, …) of the vector rows, whose columns they get."""
+    both = current.join(stored, "id", "left")
+    return both.where("stored_hash IS NULL OR stored_hash <> content_hash")
+
+
+def first_contents(
+    pending: DataFrame, known: DataFrame, selection: Selection, *, limit: int
+) -> DataFrame:
+    """(content_hash) of pending rows (id, content_hash, rank): those that are `known`, which cost nothing, and of the others
+    the first `limit`, each by its first row.
+    """
+    contents = pending.groupBy("content_hash").agg(
+        selection.first_of("rank").alias("rank"), F.min("id").alias("id")
+    )
+    known = known.select("content_hash").distinct()
+    fresh = contents.join(known, "content_hash", "left_anti")
+    first = fresh.orderBy(selection.by_rank("rank"), F.col("id")).limit(limit)
+    copied = contents.join(known, "content_hash", "left_semi")
+    return first.select("content_hash").union(copied.select("content_hash"))
 
 
 def one_a_content(rows: DataFrame) -> DataFrame:

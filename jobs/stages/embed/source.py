@@ -20,6 +20,7 @@ from jobs.lake.lake import (
 )
 from jobs.lake.sql import identifier, table_sql
 from jobs.settings.embed import EmbedSettings, SourceSettings
+from jobs.stages.embed.selection import WHOLE, Selection, read_selection
 from jobs.stages.embed.source_checks import (
     SourceColumns,
     check_contents,
@@ -42,7 +43,7 @@ from udfs.specs import ReadSpec
 class Source:
     """One image-text Delta table as the job reads it.
 
-    `image_kind` is bytes, uri (a path or URI column), both or none.
+    `image_kind` is bytes, uri (a path or URI column), both or none; `selection` says which rows are looked at.
     """
 
     table: str
@@ -51,6 +52,7 @@ class Source:
     has_cdf: bool
     version: int
     reading: ReadSpec
+    selection: Selection = WHOLE
 
     @classmethod
     def open(
@@ -74,7 +76,9 @@ class Source:
         for column in (settings.id, *template_columns(settings.text)):
             columns.type_of(column)
         kind = image_kind(settings, columns)
+        selection = WHOLE
         if written is not None:
+            selection = read_selection(written, columns, read_table(lake.spark, table))
             check_id(columns, settings.id)
             check_contents(columns, settings)
             check_written(columns, written, settings, properties)
@@ -86,7 +90,7 @@ class Source:
             max_bytes=max_image_bytes,
             folders=[settings.image_base],
         )
-        return cls(table, settings, kind, has_cdf, version, reading)
+        return cls(table, settings, kind, has_cdf, version, reading, selection)
 
     @property
     def has_files(self) -> bool:
@@ -115,9 +119,24 @@ class Source:
         return read_table(spark, self.table, version=version)
 
     def ids(self, spark: SparkSession, *, version: int) -> DataFrame:
-        """The id column alone (as string, name `id`), null ids left out."""
-        frame = self.read(spark, version=version)
-        return frame.select(self.id_column().alias("id")).where("id IS NOT NULL")
+        """(id, rows, inside, rank): each id at a version, as string, null left out, and how many rows have it.
+
+        An id is inside the selection's predicate where one of its rows is; its rank is that of the first of them.
+        """
+        rows = self.read(spark, version=version).select(
+            self.id_column().alias("id"),
+            self.selection.inside().alias("inside"),
+            self.selection.rank().alias("rank"),
+        )
+        return (
+            rows.where("id IS NOT NULL")
+            .groupBy("id")
+            .agg(
+                F.count(F.lit(1)).alias("rows"),
+                F.max("inside").alias("inside"),
+                self.selection.first_of("rank").alias("rank"),
+            )
+        )
 
     def changes(self, spark: SparkSession, *, start: int, end: int) -> DataFrame:
         """The change feed of versions `start` to `end`, both included; reading it raises where it is not all there."""

@@ -37,13 +37,15 @@ class StreamError(LakeError):
 class Window:
     """What is to be looked at: the change feed from version `start` on, or, without one, the whole table.
 
-    `key` says of which table by which mapping; `run_id` is null where another run may go on from the checkpoint.
+    `key` says of which table by which mapping, `where` of which rows (embed.where); `run_id` is null where another run may
+    go on from the checkpoint.
     """
 
     key: str
     has_cdf: bool
     start: int | None
     run_id: str | None = None
+    where: str | None = None
 
 
 def choose_window(
@@ -53,9 +55,11 @@ def choose_window(
 
     With the number of rows in it; None where that is the whole table.
     """
-    source = job.source
-    whole = Window(key, source.has_cdf, None, job.run.run_id if rescan else None)
-    if rescan:
+    source, where = job.source, job.source.selection.where
+    # Which rows are chosen follows from all of them, and is another question to the next run.
+    is_own = rescan or source.selection.limit is not None or bool(source.selection.retry)
+    whole = Window(key, source.has_cdf, None, job.run.run_id if is_own else None, where)
+    if is_own:
         return whole, None
     if proof.version is None or proof.repeated:
         # Deleting one of two rows with the same id leaves the other one, which no change tells of.
@@ -80,7 +84,7 @@ def choose_window(
         )
         return whole, None
     log.info("%d changes of %s since version %d", changed, source.table, proof.version)
-    return Window(key, True, start), changed
+    return Window(key, True, start, where=where), changed
 
 
 @dataclass(frozen=True)

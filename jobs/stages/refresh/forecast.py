@@ -12,21 +12,24 @@ from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.settings.refresh import PlanSettings
 from jobs.settings.settings import Settings
+from jobs.stages.embed.chosen import contents_inside, retried_statuses
 from jobs.stages.embed.history import TableState, read_standing
 from jobs.stages.embed.job import open_source
-from jobs.stages.embed.pending import newest_contents, one_a_content
+from jobs.stages.embed.pending import first_contents, newest_contents, one_a_content
 from jobs.stages.embed.source import Source
 from jobs.stages.refresh.effort import NOTHING, Effort, Figure, measure_effort
 from jobs.stages.refresh.machines import Machines, look_at_machines
 from udfs.errors import BudgetError
 from udfs.index.cost import format_bytes, format_seconds
 
+_PENDING = ("new", "changed", "model", "retried")
 _ROW_BYTES = 150  # of a vector row beside its floats, which Parquet cannot pack: ids, hashes, times
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What embedding the source with a model takes. `rows` by reason; `contents` go through the model, the others are copied.
+    `left` wait for a later run and `outside` are not looked at, by section `embed`.
 
     `tokens` of the contents; `seconds` are of one model, `cost` is theirs by `plan.price_per_hour`, None without one;
     `vector_bytes` are those of the rows in table `vectors`. `machines` were looked at where there is something to embed.
@@ -43,9 +46,12 @@ class Forecast:
     cost: Figure | None
     vector_bytes: int
     machines: Machines | None
+    left: int = 0
+    outside: int = 0
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count:,} {name}" for name, count in self.rows.items() if count)
+        parts = {**self.rows, "left": self.left, "outside": self.outside}
+        reasons = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
         lines = [
             f"model {self.model_id}: {reasons or 'no rows'} of {self.source_rows:,} rows of the source"
         ]
@@ -68,11 +74,15 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """The source at its newest version: `rows` as the model sees them, `contents` hashed once, when they are first asked for."""
+    """The source at its newest version: `rows` as the model sees them, `contents` hashed once, when they are first asked for.
+
+    `ids` are `Source.ids` where not all rows are looked at; `contents` are of those inside embed.where.
+    """
 
     source: Source
     state: TableState
     rows: DataFrame
+    ids: DataFrame | None
     contents: DataFrame
 
 
@@ -87,9 +97,15 @@ def forecast_embedding(
     Raises LakeError for a source that embed_table would refuse, and what `look_at_machines` does.
     """
     source, state = open_source(lake, settings.source, settings.embed)
-    rows = source.rows(source.read(lake.spark, version=source.version))
-    contents = newest_contents(source.contents(rows.where("id IS NOT NULL"))).cache()
-    snapshot = _Snapshot(source, state, rows, contents)
+    frame = source.read(lake.spark, version=source.version)
+    rows = source.rows(frame)
+    if source.selection.is_whole:
+        ids, contents = None, newest_contents(source.contents(rows.where("id IS NOT NULL")))
+    else:
+        ids = source.ids(lake.spark, version=source.version).cache()
+        repeated = bool(ids.where("rows > 1").head(1))
+        contents = contents_inside(source, ids, frame, repeated=repeated)
+    snapshot = _Snapshot(source, state, rows, ids, contents.cache())
     try:
         if serving is None:
             return (_forecast(lake, settings, snapshot, model=model),)
@@ -99,7 +115,9 @@ def forecast_embedding(
             _forecast(lake, settings, snapshot, model=model, replaced=replaced),
         )
     finally:
-        contents.unpersist()
+        snapshot.contents.unpersist()
+        if ids is not None:
+            ids.unpersist()
 
 
 def _forecast(
@@ -114,13 +132,15 @@ def _forecast(
     counts: dict[str, int] = {}
     number, effort, machines = 0, None, None
     if _is_unchanged(lake, settings, snapshot, model_id=model_id):
-        counts["unchanged"] = _stored(lake, model_id).count()
+        ids = snapshot.ids
+        known = _stored(lake, model_id) if ids is None else ids.where("inside")
+        counts["unchanged"] = known.count()
     else:
-        compared = _compare(lake, contents, model_id=model_id, replaced=replaced)
+        compared = _compare(lake, snapshot, model_id=model_id, replaced=replaced)
         counts = {row.reason: int(row["n"]) for row in compared.groupBy("reason").agg(
             F.count(F.lit(1)).alias("n")
         ).collect()}  # fmt: skip
-        pending = compared.where("reason IN ('new', 'changed', 'model')")
+        pending = compared.where(F.col("reason").isin(list(_PENDING)))
         wanted = pending.select("content_hash").distinct()
         known = _stored(lake, model_id).where("status = 'ok'")
         fresh = wanted.join(known, "content_hash", "left_anti").cache()
@@ -140,13 +160,20 @@ def _forecast(
             )
         fresh.unpersist()
     reasons = {name: counts.get(name, 0) for name in ("new", "changed", "model", "gone")}
+    if source.selection.retry:
+        reasons["retried"] = counts.get("retried", 0)
+    of_source = sum(count for name, count in counts.items() if name != "gone")
+    outside = 0
+    if snapshot.ids is not None:
+        of_source, looked = snapshot.ids.count(), of_source
+        outside = of_source - looked
     tokens = effort.tokens if effort else NOTHING
     seconds = tokens.times(effort.pace.seconds) if effort and effort.pace else NOTHING
-    written = sum(reasons[name] for name in ("new", "changed", "model"))
+    written = sum(reasons.get(name, 0) for name in _PENDING)
     price = settings.plan.price_per_hour
     return Forecast(
         model_id=model_id,
-        source_rows=sum(count for name, count in counts.items() if name != "gone"),
+        source_rows=of_source,
         rows=reasons,
         contents=number,
         copied=written - number,
@@ -156,12 +183,14 @@ def _forecast(
         cost=None if price is None else seconds.scale(price / 3600),
         vector_bytes=written * (4 * model.spec.dim + _ROW_BYTES),
         machines=machines,
+        left=counts.get("left", 0),
+        outside=outside,
     )
 
 
 def _is_unchanged(lake: Lake, settings: Settings, snapshot: _Snapshot, *, model_id: str) -> bool:
     """Whether embed_table would say that nothing has changed."""
-    if snapshot.source.is_rescanned(settings.embed):
+    if snapshot.source.is_rescanned(settings.embed) or settings.embed.retry:
         return False
     standing = read_standing(
         lake, snapshot.source, settings.embed, model_id=model_id, state=snapshot.state
@@ -196,10 +225,17 @@ def _stored(lake: Lake, model_id: str) -> DataFrame:
     return vectors.select("id", "content_hash", "status")
 
 
-def _compare(lake: Lake, contents: DataFrame, *, model_id: str, replaced: str | None) -> DataFrame:
-    """(id, content_hash, reason): unchanged, changed, new, model, gone."""
-    stored = _stored(lake, model_id).select("id", F.col("content_hash").alias("stored_hash"))
-    both = contents.join(stored, "id", "full_outer")
+def _compare(lake: Lake, snapshot: _Snapshot, *, model_id: str, replaced: str | None) -> DataFrame:
+    """(id, content_hash, reason): unchanged, changed, new, model, gone; retried or left, where section `embed` says so."""
+    selection, ids = snapshot.source.selection, snapshot.ids
+    stored = _stored(lake, model_id).withColumnRenamed("content_hash", "stored_hash")
+    if selection.retry:
+        statuses = retried_statuses(lake, snapshot.source, model_id=model_id)
+        retried = stored.where(F.col("status").isin(statuses)).join(snapshot.contents, "id")
+        return retried.select("id", "content_hash", F.lit("retried").alias("reason"))
+    both = snapshot.contents.join(stored, "id", "full_outer")
+    if ids is not None:
+        both = both.join(ids.where("NOT inside").select("id"), "id", "left_anti")
     before = F.lit(None).cast("boolean")
     if replaced is not None:
         old = _stored(lake, replaced).select("id", F.lit(True).alias("had_vector"))
@@ -211,4 +247,12 @@ def _compare(lake: Lake, contents: DataFrame, *, model_id: str, replaced: str | 
         .when(before, "model")
         .otherwise("new")
     )
-    return both.select("id", "content_hash", reason.alias("reason"))
+    compared = both.withColumn("reason", reason)
+    if selection.limit is not None:
+        pending = compared.where(F.col("reason").isin(list(_PENDING)))
+        known = _stored(lake, model_id).where("status = 'ok'")
+        first = first_contents(pending, known, selection, limit=selection.limit)
+        compared = compared.join(first.withColumn("first", F.lit(True)), "content_hash", "left")
+        is_left = F.col("reason").isin(list(_PENDING)) & F.col("first").isNull()
+        compared = compared.withColumn("reason", F.when(is_left, "left").otherwise(F.col("reason")))
+    return compared.select("id", "content_hash", "reason")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.gates import GateCheck
@@ -53,14 +54,17 @@ def check_quality(found: Difference, *, drop: float) -> GateCheck:
     return GateCheck("quality", found.low, -drop, found.low >= -drop, said, remedy)
 
 
-def check_coverage(lake: Lake, gate: GateSettings, *, model_id: str) -> list[GateCheck]:
-    """Whether enough of the source's rows have a vector of the model; rejected rows have none."""
+def check_coverage(
+    lake: Lake, gate: GateSettings, *, ids: DataFrame, model_id: str
+) -> list[GateCheck]:
+    """Whether enough of the source's rows, by their `ids` (id), have a vector of the model: rows that are rejected, or that
+    no run has looked at yet, have none.
+    """
     if gate.coverage is None:
         return []
-    rows = lake.read("vectors").where(F.col("model_id") == model_id)
-    row = rows.agg(
-        F.count(F.lit(1)).alias("rows"), F.count_if(F.col("status") == "ok").alias("ok")
-    ).first()
+    good = lake.read("vectors").where((F.col("model_id") == model_id) & (F.col("status") == "ok"))
+    both = ids.select("id").join(good.select("id", "vector_id"), "id", "left")
+    row = both.agg(F.count(F.lit(1)).alias("rows"), F.count("vector_id").alias("ok")).first()
     total, ok = (int(row.rows), int(row.ok)) if row else (0, 0)
     value = ok / total if total else 0.0
     said = f"{ok:,} of {total:,} rows have a vector ({value:.1%}); gate.coverage={gate.coverage:g}"

@@ -15,6 +15,7 @@ from jobs.lake.releases import Release, current_release, promote
 from jobs.lake.runs import Run, open_run
 from jobs.settings.settings import Settings
 from jobs.stages.embed.job import embed_table
+from jobs.stages.embed.source import Source
 from jobs.stages.index.job import build_index
 from jobs.stages.index.plan import plan_index
 from jobs.stages.recall.job import measure_recall, open_spec
@@ -70,14 +71,17 @@ class _Refresh:
             decision = Decision(target.spec.model_id, None, tuple(checks))
             if not decision.passed:
                 return self._refuse(decision)
-        self._embed(target)
+        version = self._embed(target)
         current = current_release(self._lake)
         if current is not None and self._is_up_to_date(current):
             self._clean_up()
             return self._report("nothing", current)
+        coverage = self._check_coverage(target, version=version)
+        if self._is_part() and not all(check.passed for check in coverage):
+            # No verdict on the model: it is not held back, and the next refresh goes on.
+            return self._report("refused", current, tuple(coverage))
         index_id = self._build_index(target)
-        checks.append(self._verify(index_id))
-        checks += check_coverage(self._lake, self._settings.gate, model_id=target.spec.model_id)
+        checks += [self._verify(index_id), *coverage]
         checks += self._check_recall(target, index_id)
         with self._run.stage("drift"):
             checks += check_drift(self._lake, self._settings.gate, model=target, release=current)
@@ -97,8 +101,10 @@ class _Refresh:
         self._clean_up()
         return self._report("released", release, decision.checks)
 
-    def _embed(self, model: ResolvedModel, *, said: str = "") -> None:
-        """embed_table; the counts of the release's model, where that is another, have `said` in their names."""
+    def _embed(self, model: ResolvedModel, *, said: str = "") -> int:
+        """embed_table, and the version of the source that it has embedded; the counts of the release's model, where that is
+        another, have `said` in their names.
+        """
         with (
             self._run.stage(f"embed {said}".rstrip()),
             open_run(self._lake, self._registry, job="embed_table") as step,
@@ -120,6 +126,7 @@ class _Refresh:
         if said:
             self._run.counts["tokens"] += step.counts["tokens"]
         self._run.add_seconds("tasks.model", step.seconds.get("tasks.model", 0.0))
+        return step.source_version or 0
 
     def _bytes_written(self, *, since: int) -> int:
         """Bytes of the files that commits of rows have added to `vectors` after a version."""
@@ -140,6 +147,18 @@ class _Refresh:
         with self._run.stage("quality"):
             found = compare_quality(self._lake, self._registry, self._settings, new=new, old=old)
         return [check_quality(found, drop=gate.quality_drop)]
+
+    def _is_part(self) -> bool:
+        """Whether rows of the source were left out, by embed.limit, where or retry."""
+        return any(self._run.counts.get(name) for name in ("left", "outside"))
+
+    def _check_coverage(self, model: ResolvedModel, *, version: int) -> list[GateCheck]:
+        settings, lake = self._settings, self._lake
+        largest = settings.embed.max_image_bytes
+        source = Source.open(lake, settings.source, max_image_bytes=largest)
+        with self._run.stage("coverage"):
+            ids = source.ids(lake.spark, version=version)
+            return check_coverage(lake, settings.gate, ids=ids, model_id=model.spec.model_id)
 
     def _is_up_to_date(self, current: Release) -> bool:
         """Whether the release has the model wanted and an index of exactly its vectors."""

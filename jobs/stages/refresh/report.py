@@ -88,9 +88,12 @@ class RefreshReport:
                 if not check.passed:
                     lines.append(f"  {check.said}")
                     lines += [f"    to pass: {check.remedy}"] if check.remedy else []
-            lines.append(
-                "gme-lake release promote --force --note WHY releases an index all the same"
-            )
+            if "indexed" in self.counts:
+                lines.append(
+                    "gme-lake release promote --force --note WHY releases an index all the same"
+                )
+            if "left" in self.counts:
+                lines.append(f"{self.counts['left']:,} rows left: the next refresh goes on")
         else:
             lines += [f"  {check.said}" for check in self.checks]
             lines.append(f"{self.outcome}: {self.release}")

@@ -94,7 +94,8 @@ class Suite:
             schemes=list(reading.schemes or ()),
             **{name: getattr(settings.source, name) for name in _READING},
         )
-        embed = settings.embed.model_copy(update={"write_back": "none", "rescan": False})
+        all_rows: dict[str, object] = {"rescan": False, "where": None, "limit": None, "retry": []}
+        embed = settings.embed.model_copy(update={"write_back": "none"} | all_rows)
         changed = {"lake": own, "embed": embed, "source": source}
         return cls(opened, tasks, settings.model_copy(update=changed), reading)
 

@@ -72,7 +72,8 @@ def print_status(status: LakeStatus, *, file: TextIO) -> None:
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("rows, or what went wrong")
     for run in status.runs:
-        said = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in run.rows.items() if n)
+        rows = {name: n for name, n in run.rows.items() if n and not name.startswith("planned.")}
+        said = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in rows.items())
         table.add_row(
             f"{run.started_at:%Y-%m-%d %H:%M}",
             run.job.replace("_", "-"),

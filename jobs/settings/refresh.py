@@ -71,6 +71,13 @@ class GateSettings(Section):
         le=1,
         description="greatest share of different contents with another one's vector, at a cosine of .999 or more",
     )
+    overlap: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="least share of a row's ten nearest neighbours in a trial that a new model has in common with the "
+        "release's; null: it is told, and nothing is asked of it",
+    )
     mean_shift: float | None = Field(
         0.1,
         ge=0,
@@ -92,8 +99,20 @@ class GateSettings(Section):
 
 
 class RefreshSettings(Section):
-    """How long what was released before is kept."""
+    """What of a new model is tried first, and how long what was released before is kept."""
 
+    trial: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the source's rows that a new model embeds first, to be looked at by the gate; 0: no trial",
+    )
+    trial_rows: int = Field(
+        2000,
+        ge=1,
+        description="rows of such a trial, at least; those that evaluate.tasks judge come on top. A source of less than "
+        "twice as many has none",
+    )
     keep_releases: int = Field(
         2,
         ge=1,

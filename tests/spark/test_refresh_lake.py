@@ -364,6 +364,49 @@ def test_a_part_is_released_where_coverage_allows_and_the_next_refresh_goes_on(r
     assert (forecast.rows["retried"], forecast.outside) == (0, 10)
 
 
+def test_a_new_model_is_tried_on_some_rows_before_all_are_paid_for(
+    shop, tmp_path_factory: pytest.TempPathFactory
+):
+    tasks = labelled_tasks(tmp_path_factory.mktemp("tasks"))
+    refreshed = Refreshed(
+        shop,
+        f"evaluate.tasks={tasks}",
+        "gate.quality_drop=null",
+        "refresh.trial_rows=100",
+        "gate.mean_length=1",
+        "gate.near_duplicates=1",
+    )
+    names = [*PRODUCTS, *(f"thing {n}" for n in range(276))]
+    shop.write([(name, name, None, None, 1.0) for name in names], cdf=True)
+    old, lake = refreshed.champion(shop.checkpoint), refreshed.lake
+    assert refreshed.refresh().values["outcome"] == "released"
+
+    new = refreshed.champion("gme-tiny")
+    refused = refreshed.refresh("gate.overlap=1")
+    assert refused.status == 3, refused.text
+    assert "gate.overlap=1" in refused.values["reasons"][0]
+    assert "or gate.overlap=0." in refused.values["remedies"][0] and "to pass: " in refused.text
+    tried = refreshed.rows_of(new)
+    assert PRODUCTS.keys() <= tried.keys() and 100 <= len(tried) < 200
+    assert refused.values["counts"]["embedded_for_the_trial"] == len(tried)
+    assert refused.values["seconds"]["rest_after_trial"] > 0 and not refused.values["compared"]
+    assert current_release(lake).model_id == old
+    (decided,) = lake.read("gate_decisions").where(f"model_id = '{new}'").collect()
+    assert (decided.index_id, decided.passed) == (None, False)
+    assert {"trial.overlap", "trial.collapse"} <= {c["name"] for c in json.loads(decided.checks)}
+    assert "the gate refused it" in refreshed.refresh().values["held_back"]
+
+    # What the trial has embedded is not paid for again.
+    switched = refreshed.refresh("refresh.trial_rows=50", again=True)
+    assert switched.values["outcome"] == "released", switched.text
+    assert {"trial.overlap", "mean_shift"} & {c.name for c in switched.values["checks"]} == {
+        "trial.overlap"
+    }
+    counts = switched.values["counts"]
+    assert (counts["embedded"], counts["embedded_for_the_trial"]) == (300 - len(tried), 0)
+    assert refreshed.shown().keys() == set(names)
+
+
 def labelled_tasks(folder: Path) -> Path:
     """Find the drawn picture of a product by its words: 24 queries over 24 pictures."""
     string = pa.string()

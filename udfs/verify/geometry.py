@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from udfs.columns import Columns, gives
 from udfs.index.vectors import Floats
@@ -17,6 +18,8 @@ GEOMETRY_INPUT = Columns("embedding array<float>")
 GEOMETRY_OUTPUT = Columns(
     "rows bigint, norm_error double, mean array<double>, effective_rank double, near_duplicates double"
 )
+OVERLAP_INPUT = Columns("one array<float>, other array<float>")
+OVERLAP_OUTPUT = Columns("share double")
 NEAR = 0.999  # cosine; of photographs that were encoded anew some .998, of a text with another price the same
 _BLOCK = 1024  # rows compared with all others at a time
 
@@ -88,3 +91,45 @@ def geometry_batches(batches: Iterator[pa.RecordBatch], *, dim: int) -> Iterator
     if len(x) < 2:
         return
     yield GEOMETRY_OUTPUT.batch(*[[value] for value in astuple(measure_geometry(x))])
+
+
+def neighbour_overlap(one: Floats, other: Floats, *, k: int) -> NDArray[np.float64]:
+    """Of each row of one (n, d) and other (n, e), the same rows by two models: the share, float64 (n,), of its `k` nearest
+    other rows that are the same in both. k < n. By chance it is k / (n - 1).
+    """
+    if len(one) != len(other) or not 0 < k < len(one):
+        raise ValueError(
+            f"expected as many rows twice, and 0 < k < n; got {len(one)}, {len(other)}, k={k}"
+        )
+    shares = np.empty(len(one))
+    for start in range(0, len(one), _BLOCK):
+        near = [_nearest(x, start=start, k=k) for x in (one, other)]
+        common = (near[0][:, :, None] == near[1][:, None, :]).any(axis=2)
+        shares[start : start + len(common)] = common.mean(axis=1)
+    return shares
+
+
+def _nearest(x: Floats, *, start: int, k: int) -> NDArray[np.int64]:
+    """Numbers (b, k) of the rows nearest to those of a block, themselves left out, in no order."""
+    cosines = x[start : start + _BLOCK] @ x.T
+    here = np.arange(len(cosines))
+    cosines[here, start + here] = -np.inf
+    return np.argpartition(cosines, -k, axis=1)[:, -k:]
+
+
+@gives(OVERLAP_OUTPUT)
+def overlap_batches(
+    batches: Iterator[pa.RecordBatch], *, dims: tuple[int, int], k: int
+) -> Iterator[pa.RecordBatch]:
+    """`neighbour_overlap` of the OVERLAP_INPUT rows of one partition, in OVERLAP_OUTPUT rows; none where they are not more
+    than `k`. `dims` are the widths of the two.
+    """
+    held = list(batches)
+    sides = [
+        np.concatenate(
+            [np.empty(0, np.float32), *(b.column(name).flatten().to_numpy() for b in held)]
+        ).reshape(-1, dim)
+        for name, dim in zip(OVERLAP_INPUT.names, dims, strict=True)
+    ]
+    if len(sides[0]) > k:
+        yield OVERLAP_OUTPUT.batch(neighbour_overlap(*sides, k=k))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ class Figure(NamedTuple):
 
 
 NOTHING = Figure(0.0, 0.0, 0.0)
+
+
+def add_figures(figures: Iterable[Figure]) -> Figure:
+    """Their sum, with the interval of parts that err together."""
+    parts = list(figures)
+    return Figure(*(sum(part) for part in zip(*parts, strict=True))) if parts else NOTHING
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def _measured_pace(lake: Lake, model_id: str, *, device: str, least: float) -> P
         return None
     paces = [seconds / tokens for seconds, tokens in used]
     found = Figure(sum(seconds for seconds, _ in used) / total, min(paces), max(paces))
-    return Pace(_widen(found), f"{len(used)} earlier run(s) on {device}")
+    return Pace(widen(found), f"{len(used)} earlier run(s) on {device}")
 
 
 def _try_rows(
@@ -160,7 +167,7 @@ def _try_rows(
         seconds, tokens = _embed(sample, number, spec=spec)
         pace = pace_of(seconds, tokens) or pace
     found = Figure(pace.mean, pace.low, pace.high)
-    return Pace(_widen(found), f"a trial of {len(seconds):,} rows on {device}")
+    return Pace(widen(found), f"a trial of {len(seconds):,} rows on {device}")
 
 
 def _embed(sample: DataFrame, rows: int, *, spec: EmbedSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -188,6 +195,7 @@ def pace_of(seconds: np.ndarray, tokens: np.ndarray) -> Score | None:
     return ratio(*sums)
 
 
-def _widen(pace: Figure) -> Figure:
+def widen(pace: Figure) -> Figure:
+    """A pace with an interval at least as wide as that of the same work on another day."""
     low, high = pace.mean * (1 - _LEAST_SPREAD), pace.mean * (1 + _LEAST_SPREAD)
     return Figure(pace.mean, min(pace.low, low), max(pace.high, high))

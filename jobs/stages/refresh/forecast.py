@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
@@ -17,7 +17,7 @@ from jobs.stages.embed.history import TableState, read_standing
 from jobs.stages.embed.job import open_source
 from jobs.stages.embed.pending import first_contents, newest_contents, one_a_content
 from jobs.stages.embed.source import Source
-from jobs.stages.refresh.effort import NOTHING, Effort, Figure, measure_effort
+from jobs.stages.refresh.effort import NOTHING, Effort, Figure, measure_effort, widen
 from jobs.stages.refresh.machines import Machines, look_at_machines
 from udfs.errors import BudgetError
 from udfs.index.cost import format_bytes, format_seconds
@@ -70,6 +70,11 @@ class Forecast:
                 cost = f", cost {self.cost.mean:.2f} ({self.cost.low:.2f} to {self.cost.high:.2f})"
             lines.append(f"{mean} of one model ({low} to {high}, by {effort.pace.source}){cost}")
         return "\n  ".join(lines)
+
+    def after(self, tokens: int, *, seconds: float) -> Figure:
+        """Seconds of the rest once so many of its tokens have gone through the model, by the pace at which they did."""
+        rest = Figure(*(max(expected - tokens, 0.0) for expected in self.tokens))
+        return rest.times(widen(Figure(*[seconds / tokens] * 3)))
 
 
 @dataclass(frozen=True)
@@ -198,13 +203,18 @@ def _is_unchanged(lake: Lake, settings: Settings, snapshot: _Snapshot, *, model_
     return standing.proof.version == snapshot.state.version
 
 
-def require_affordable(forecasts: Sequence[Forecast], plan: PlanSettings) -> None:
-    """Raise BudgetError where the upper bound of all forecasts is more than section `plan` allows."""
-    hours = sum(forecast.seconds.high for forecast in forecasts) / 3600
+def require_affordable(seconds: Figure, plan: PlanSettings, *, spent: float = 0.0) -> None:
+    """Raise BudgetError where the upper bound of `seconds` of one model, and those `spent`, are more than section `plan`
+    allows.
+    """
+    hours = (seconds.high + spent) / 3600
+    kept = (
+        f"{spent:.1f} s are spent, and what they gave is kept" if spent else "Nothing was embedded"
+    )
     if plan.max_hours is not None and hours > plan.max_hours:
         raise BudgetError(
             f"the refresh would take up to {hours:.3f} h of one model; plan.max_hours={plan.max_hours:g} allows less. "
-            "Nothing was embedded. Allow more, or refresh fewer rows"
+            f"{kept}. Allow more, or refresh fewer rows"
         )
     if plan.max_cost is None:
         return
@@ -216,7 +226,7 @@ def require_affordable(forecasts: Sequence[Forecast], plan: PlanSettings) -> Non
     if cost > plan.max_cost:
         raise BudgetError(
             f"the refresh would cost up to {cost:.2f} ({hours:.3f} h of one model at {plan.price_per_hour:g} an hour); "
-            f"plan.max_cost={plan.max_cost:g} allows less. Nothing was embedded. Allow more, or refresh fewer rows"
+            f"plan.max_cost={plan.max_cost:g} allows less. {kept}. Allow more, or refresh fewer rows"
         )
 
 

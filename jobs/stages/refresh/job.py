@@ -13,6 +13,7 @@ from jobs.lake.lake import Lake, delta_table
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import Release, current_release, promote
 from jobs.lake.runs import Run, open_run
+from jobs.settings.embed import EmbedSettings
 from jobs.settings.settings import Settings
 from jobs.stages.embed.job import embed_table
 from jobs.stages.embed.source import Source
@@ -25,8 +26,10 @@ from jobs.stages.refresh.gate import check_coverage, check_quality, check_recall
 from jobs.stages.refresh.plan import RefreshPlan, add_removal, plan_refresh
 from jobs.stages.refresh.report import Outcome, RefreshReport, compare_plan
 from jobs.stages.refresh.retention import remove
+from jobs.stages.refresh.trial import check_trial, choose_trial
 from jobs.stages.verify.verify import verify_index
 from udfs.errors import ActiveRunError, IndexDataError
+from udfs.index.cost import format_seconds
 
 log = logging.getLogger("gme_lake")
 
@@ -48,7 +51,7 @@ def refresh_lake(
             planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)
         planned.record(run)
-        require_affordable(planned.forecasts, settings.plan)
+        require_affordable(planned.seconds, settings.plan)
         return _Refresh(lake, run, registry, settings, planned).make()
 
 
@@ -60,6 +63,8 @@ class _Refresh:
     ) -> None:
         self._lake, self._run, self._registry = lake, run, registry
         self._settings, self._planned = settings, planned
+        self._tried = 0  # contents that a trial has embedded
+        self._is_embedded = False  # all that was planned
 
     def make(self) -> RefreshReport:
         """The steps, one after another."""
@@ -71,7 +76,12 @@ class _Refresh:
             decision = Decision(target.spec.model_id, None, tuple(checks))
             if not decision.passed:
                 return self._refuse(decision)
-        version = self._embed(target)
+            checks += self._try_model(target, serving)
+            decision = Decision(target.spec.model_id, None, tuple(checks))
+            if not decision.passed:
+                return self._refuse(decision)
+        version = self._embed(target, embed=self._rest()).source_version or 0
+        self._is_embedded = True
         current = current_release(self._lake)
         if current is not None and self._is_up_to_date(current):
             self._clean_up()
@@ -101,9 +111,11 @@ class _Refresh:
         self._clean_up()
         return self._report("released", release, decision.checks)
 
-    def _embed(self, model: ResolvedModel, *, said: str = "") -> int:
-        """embed_table, and the version of the source that it has embedded; the counts of the release's model, where that is
-        another, have `said` in their names.
+    def _embed(
+        self, model: ResolvedModel, *, said: str = "", embed: EmbedSettings | None = None
+    ) -> Run:
+        """embed_table, by `embed` or section `embed`; the counts of the release's model, where that is another, and of a
+        trial have `said` in their names.
         """
         with (
             self._run.stage(f"embed {said}".rstrip()),
@@ -115,18 +127,18 @@ class _Refresh:
                 step,
                 model=model,
                 source=self._settings.source,
-                embed=self._settings.embed,
+                embed=embed or self._settings.embed,
                 serving=self._settings.serving.spec(),
             )
         suffix = f"_{said.replace(' ', '_')}" if said else ""
         self._run.counts.update({f"{name}{suffix}": n for name, n in step.counts.items()})
-        # What the plan says of both models together.
+        # What the plan says of all of it together.
         self._run.counts["contents"] += step.counts["embedded"]
         self._run.counts["vector_bytes"] += self._bytes_written(since=before)
         if said:
             self._run.counts["tokens"] += step.counts["tokens"]
         self._run.add_seconds("tasks.model", step.seconds.get("tasks.model", 0.0))
-        return step.source_version or 0
+        return step
 
     def _bytes_written(self, *, since: int) -> int:
         """Bytes of the files that commits of rows have added to `vectors` after a version."""
@@ -148,6 +160,13 @@ class _Refresh:
             found = compare_quality(self._lake, self._registry, self._settings, new=new, old=old)
         return [check_quality(found, drop=gate.quality_drop)]
 
+    def _rest(self) -> EmbedSettings:
+        """Section `embed` after a trial, whose rows are some of those that embed.limit allows."""
+        embed = self._settings.embed
+        if embed.limit is None:
+            return embed
+        return embed.model_copy(update={"limit": max(1, embed.limit - self._tried)})
+
     def _is_part(self) -> bool:
         """Whether rows of the source were left out, by embed.limit, where or retry."""
         return any(self._run.counts.get(name) for name in ("left", "outside"))
@@ -159,6 +178,28 @@ class _Refresh:
         with self._run.stage("coverage"):
             ids = source.ids(lake.spark, version=version)
             return check_coverage(lake, settings.gate, ids=ids, model_id=model.spec.model_id)
+
+    def _try_model(self, new: ResolvedModel, old: ResolvedModel) -> list[GateCheck]:
+        """Embed a trial's rows, which are kept, and look at them; what the rest takes is known better then, and may be more
+        than the plan allows.
+        """
+        own, plan = self._planned.forecasts[-1], self._settings.plan
+        rows, contents = own.source_rows, own.contents
+        chosen = choose_trial(self._lake, self._settings, rows=rows, contents=contents)
+        if chosen is None:
+            return []
+        step = self._embed(new, said="for the trial", embed=chosen)
+        self._tried = step.counts["embedded"]
+        with self._run.stage("trial"):
+            checks = check_trial(self._lake, self._settings.gate, new=new, old=old)
+        if step.counts["tokens"]:  # none, where a refresh before this one has embedded the trial
+            rest = own.after(step.counts["tokens"], seconds=step.seconds["tasks.model"])
+            said = f"after the trial: {format_seconds(rest.mean)} of one model for the rest"
+            log.info("%s (%s to %s)", said, *map(format_seconds, rest[1:]))
+            self._run.add_seconds("rest_after_trial", rest.mean)
+            if all(check.passed for check in checks):
+                require_affordable(rest, plan, spent=self._run.seconds["tasks.model"])
+        return checks
 
     def _is_up_to_date(self, current: Release) -> bool:
         """Whether the release has the model wanted and an index of exactly its vectors."""
@@ -258,5 +299,5 @@ class _Refresh:
             cost=None if price is None else model_seconds / 3600 * price,
             checks=checks,
             held_back=self._planned.held_back,
-            compared=compare_plan(self._run),
+            compared=compare_plan(self._run) if self._is_embedded else (),
         )

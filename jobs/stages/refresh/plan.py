@@ -9,6 +9,7 @@ from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import newest_releases
 from jobs.lake.runs import Run
 from jobs.settings.settings import Settings
+from jobs.stages.refresh.effort import Figure, add_figures
 from jobs.stages.refresh.forecast import Forecast, forecast_embedding
 from jobs.stages.refresh.held_back import why_held_back
 from jobs.stages.refresh.index_forecast import IndexForecast, forecast_index
@@ -32,6 +33,11 @@ class RefreshPlan:
     forecasts: tuple[Forecast, ...]
     index: IndexForecast | None
     removal: Removal | None = None
+
+    @property
+    def seconds(self) -> Figure:
+        """Of one model, for all models."""
+        return add_figures(forecast.seconds for forecast in self.forecasts)
 
     def __str__(self) -> str:
         lines = [str(forecast) for forecast in self.forecasts]

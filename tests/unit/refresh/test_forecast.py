@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jobs.stages.refresh.effort import pace_of
+from jobs.settings.refresh import PlanSettings
+from jobs.stages.refresh.effort import Figure, pace_of
+from jobs.stages.refresh.forecast import Forecast, require_affordable
 from jobs.stages.refresh.machines import Machines, require_fits, worker_room
-from udfs.errors import SettingsError
+from udfs.errors import BudgetError, SettingsError
 
 GIB = 1 << 30
 
@@ -61,3 +63,21 @@ def test_an_index_task_that_does_not_fit_is_refused_with_both_figures():
         SettingsError, match=r"needs about 3.22 GB .* may take 2.15 GB.*index.shards"
     ):
         require_fits(3 * GIB, machines, index="an index of 9 rows")
+
+
+def test_what_a_trial_has_spent_counts_with_the_rest():
+    plan = PlanSettings(max_hours=1, price_per_hour=2, max_cost=3)
+    rest = Figure(1000, 900, 3000)
+    require_affordable(rest, plan, spent=600)
+    with pytest.raises(BudgetError, match=r"1.028 h.*max_hours=1 .*700.0 s are spent, and what"):
+        require_affordable(rest, plan, spent=700)
+    with pytest.raises(BudgetError, match=r"cost up to 1.67 .*max_cost=1 .*Nothing was embedded"):
+        require_affordable(rest, PlanSettings(price_per_hour=2, max_cost=1))
+
+
+def test_the_rest_after_a_trial_goes_by_the_trials_pace():
+    tokens = Figure(10_000, 9_000, 11_000)
+    own = Forecast("m", 9, {}, 9, 0, None, tokens, Figure(1, 1, 1), None, 0, None)
+    rest = own.after(1000, seconds=2.0)
+    assert rest == pytest.approx((18.0, 8000 * 0.002 * 0.85, 10_000 * 0.002 * 1.15))
+    assert own.after(20_000, seconds=2.0) == (0, 0, 0)

@@ -132,7 +132,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(checkpoint: Path, tmp_pat
     assert _run([batch], own)[0].column("status").to_pylist() == ["ok"]
     with (folder / "tokenizer.json").open("a") as file:
         file.write("\n")
-    embed._preparer.cache_clear()
+    embed.load_preparer.cache_clear()
     with pytest.raises(ServingError, match=r"tokenizer.json of sha-256 .* but that of model"):
         _run([batch], own)
 

@@ -8,7 +8,14 @@ import pytest
 
 from jobs.settings.refresh import GateSettings
 from jobs.stages.refresh.drift import check_collapse, check_moved
-from udfs.verify.geometry import GEOMETRY_INPUT, geometry_batches, measure_geometry
+from udfs.verify.geometry import (
+    GEOMETRY_INPUT,
+    OVERLAP_INPUT,
+    geometry_batches,
+    measure_geometry,
+    neighbour_overlap,
+    overlap_batches,
+)
 
 DIM = 32
 GATE = GateSettings()
@@ -84,3 +91,28 @@ def test_one_row_comes_of_a_partition_and_none_of_less_than_two_rows():
     assert found["mean"] == pytest.approx(wanted.mean)
     assert list(geometry_batches(iter([GEOMETRY_INPUT.batch(x[:1].tolist())]), dim=DIM)) == []
     assert pa.types.is_list(row.schema.field("mean").type)
+
+
+def test_two_models_that_rank_alike_have_all_neighbours_in_common_and_others_as_many_as_by_chance():
+    x = unit(1500, 16)
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((24, 16)))[0].astype(np.float32)
+    assert neighbour_overlap(x, x @ turn.T, k=10).mean() > 0.999
+    other = neighbour_overlap(x, unit(1500, 24, seed=2), k=10)
+    assert other.shape == (1500,) and other.mean() == pytest.approx(10 / 1499, rel=0.5)
+    # By hand: the nearest of the first three rows are 1, 0, 1 and 2, 2, 0.
+    one = np.array([[1, 0], [0.9, 0.436], [0, 1]], np.float32)
+    two = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    assert neighbour_overlap(one, two, k=1).tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match="0 < k < n"):
+        neighbour_overlap(x[:10], x[:10], k=10)
+
+
+def test_neighbours_are_compared_over_all_batches_of_a_partition():
+    x, y = unit(60, 8), unit(60, 4, seed=1)
+    batches = [
+        OVERLAP_INPUT.batch(a.tolist(), b.tolist()) for a, b in ((x[:25], y[:25]), (x[25:], y[25:]))
+    ]
+    (made,) = overlap_batches(iter(batches), dims=(8, 4), k=5)
+    assert made.column("share").to_pylist() == neighbour_overlap(x, y, k=5).tolist()
+    few = OVERLAP_INPUT.batch(x[:5].tolist(), y[:5].tolist())
+    assert list(overlap_batches(iter([few]), dims=(8, 4), k=5)) == []

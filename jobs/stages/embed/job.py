@@ -79,8 +79,9 @@ def embed_table(
     """Bring the model's vectors up to date with the source table, exactly once.
 
     Killed at any point and run again, `vectors` is what one clean run would have written. It returns only when every row
-    of the source is accounted for; those that embed.where, limit and retry leave out are counted. Raises LakeError for a source that cannot be read, another run of the model in this
-    lake, vectors of another source table, and more deleted or rejected rows than settings allow.
+    of the source is accounted for, those that embed.where, limit and retry leave out too. Raises LakeError for a source
+    that cannot be read, another run of the model in this lake, vectors of another source table, and more deleted or
+    rejected rows than settings allow.
     """
     run.model = model
     opened, state = open_source(lake, source, embed)
@@ -180,11 +181,12 @@ def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
 def _embed_window(
     job: Embedding, stream: WindowStream, *, state: TableState, rows: int | None
 ) -> tuple[SourceIds, Chosen, int]:
-    """Give a window's rows to the model; the ids of the source at the version reached, the chosen ones, and that version."""
+    """Give a window's rows to the model; the ids of the source at the version reached, those chosen, and that version."""
     run, source = job.run, job.source
     lost = LostContents(job)
     with run.stage("count"):
         ids = count_source(job, version=state.version)
+    with run.stage("choose"):
         chosen = choose_ids(job, ids, version=state.version)
     total = (ids.rows if chosen.rows is None else chosen.rows) if rows is None else rows
     progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
@@ -251,7 +253,8 @@ def _find_unsettled_ids(
 ) -> DataFrame | None:
     """Ids whose one row a stream cannot tell: those of several rows, and those of which one of several may be removed.
 
-    `came` (id) are chosen by the version reached alone. Of a whole table that changed while it was read, these are all that changed.
+    Of a whole table that changed while it was read, these are all that changed, and `came` (id): those that are chosen by
+    the version reached alone.
     """
     spark = job.lake.spark
     parts = [ids.repeats()] if ids.repeated else []
@@ -307,9 +310,8 @@ def _close(job: Embedding, ids: SourceIds, accounts: Accounts, *, replaces: bool
     counts, table = job.run.counts, job.source.table
     left_out = {"left": accounts.left, "outside": accounts.outside}
     counts.update({name: count for name, count in left_out.items() if count})
-    if (
-        job.source.selection.retry
-    ):  # all its rows were rejected before, and it looks for none that are gone
+    if job.source.selection.retry:
+        # All its rows were rejected before, and it looks for none that are gone.
         accounts = replace(accounts, gone=0)
     else:
         rows = accounts.ok + accounts.all_rejected

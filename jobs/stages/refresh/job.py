@@ -89,7 +89,7 @@ class _Refresh:
         coverage = self._check_coverage(target, version=version)
         if self._is_part() and not all(check.passed for check in coverage):
             # No verdict on the model: it is not held back, and the next refresh goes on.
-            return self._report("refused", current, tuple(coverage))
+            return self._report("refused", current, (*checks, *coverage))
         index_id = self._build_index(target)
         checks += [self._verify(index_id), *coverage]
         checks += self._check_recall(target, index_id)

@@ -129,16 +129,26 @@ class Registry:
         return self._resolved(model.name, str(found.version), tags, cosine=model.canary_cosine)
 
     def find(self, model_id: str) -> ResolvedModel:
-        """The newest registered version of a model_id (an index or release names it). Raises RegistryError."""
-        name = self.settings.model.name
-        for version, tags in reversed(list(self._versions())):
-            if tags.get("model_id") == model_id:
-                cosine = self.settings.model.canary_cosine
-                return self._resolved(name, str(version), tags, cosine=cosine)
-        raise RegistryError(
-            f"no version of model {name} has model_id {model_id}; "
-            "register that checkpoint again with the profile and dtype it had"
-        )
+        """A registered version of a model_id, which an index or release names. Raises RegistryError.
+
+        Of several, which differ in their canaries, the one that model.alias names, else the newest.
+        """
+        name, model = self.settings.model.name, self.settings.model
+        found = {
+            str(version): tags
+            for version, tags in self._versions()
+            if tags.get("model_id") == model_id
+        }
+        if not found:
+            raise RegistryError(
+                f"no version of model {name} has model_id {model_id}; "
+                "register that checkpoint again with the profile and dtype it had"
+            )
+        version = list(found)[-1]
+        if len(found) > 1:
+            named = str(self.client.get_registered_model(name).aliases.get(model.alias))
+            version = named if named in found else version
+        return self._resolved(name, version, found[version], cosine=model.canary_cosine)
 
     def register(
         self, spec: ModelSpec, *, alias: str, canaries: Canaries | None = None

@@ -177,6 +177,7 @@ def test_canaries_stay_with_the_version_and_lie_in_the_lake(checkpoint, tracking
     # An environment of other vectors is another version of the same model.
     other = registry.register(spec, alias="other", canaries=some_canaries(spec.dim, seed=1))
     assert other.version == "3" and other.spec.model_id == spec.model_id
+    assert registry.find(spec.model_id) == first  # the alias's, not the newest
 
     # What is lost or damaged in the lake comes again from the registry, in another lake too.
     file = Path(first.spec.canaries.uri)

@@ -47,8 +47,20 @@ REFERENCE = replace(
 
 
 @dataclass(frozen=True)
+class CanarySpec:
+    """The canaries of a registered model: a file that every executor can read, and the lowest cosine of a load with them."""
+
+    uri: str
+    sha256: str
+    cosine: float
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """One model, resolved once on the driver. `path` is a checkpoint folder that every executor can read."""
+    """One model, resolved once on the driver. `path` is a checkpoint folder that every executor can read.
+
+    `canaries`: what every load is compared with; None where none were made, and loads serve unchecked.
+    """
 
     path: str
     model_id: str
@@ -56,6 +68,7 @@ class ModelSpec:
     weights_sha256: str
     dtype: Dtype = "float32"
     profile: ModelProfile = GME
+    canaries: CanarySpec | None = None
 
 
 @dataclass(frozen=True)

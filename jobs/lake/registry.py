@@ -1,14 +1,15 @@
-"""MLflow, on the driver only: model versions by reference, aliases resolved once, runs of jobs."""
+"""MLflow, on the driver only: model versions by reference and their canaries, aliases resolved once, runs of jobs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,26 @@ from jobs.settings.embed import ModelSettings
 from jobs.settings.load import prepare_environment, tracking_uri_from_environment
 from jobs.settings.settings import Settings
 from udfs import storage
-from udfs.errors import RegistryError
-from udfs.specs import ModelProfile, ModelSpec
+from udfs.errors import RegistryError, ServingError
+from udfs.gme.canaries.check import compare
+from udfs.gme.canaries.record import Canaries, read_canaries, sha256_of
+from udfs.gme.prepare import EncodedBatch
+from udfs.specs import CanarySpec, ModelProfile, ModelSpec
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-# Telemetry would open connections from a cluster that may have none; the git probe warns where git is absent.
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+# Telemetry would open connections from a cluster that may have none; the git probe warns where git is absent; artifacts
+# are small files, whose bars of progress say nothing.
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_CANARIES_TAG = "canaries_sha256"
+_CANARIES_FILE = "canaries.json"  # among the artifacts of a version, and in the lake by its sha-256
+
+log = logging.getLogger("gme_lake")
 
 
 @dataclass(frozen=True)
@@ -112,51 +125,126 @@ class Registry:
                 f"model {model.name} has no {wanted} in {self._mlflow.get_tracking_uri()}: "
                 f"{error.message.rstrip('.')}. Register one with: gme-lake register-model --set model.checkpoint=FOLDER"
             ) from None
-        return ResolvedModel(
-            model.name, str(found.version), _spec_of(self._tags(found), model.name)
-        )
+        tags = self._tags(found)
+        return self._resolved(model.name, str(found.version), tags, cosine=model.canary_cosine)
 
     def find(self, model_id: str) -> ResolvedModel:
-        """The newest registered version of a model_id (an index or release names it). Raises RegistryError."""
-        name = self.settings.model.name
-        for version, tags in reversed(list(self._versions())):
-            if tags.get("model_id") == model_id:
-                return ResolvedModel(name, str(version), _spec_of(tags, model_id))
-        raise RegistryError(
-            f"no version of model {name} has model_id {model_id}; "
-            "register that checkpoint again with the profile and dtype it had"
-        )
+        """A registered version of a model_id, which an index or release names. Raises RegistryError.
 
-    def register(self, spec: ModelSpec, *, alias: str) -> ResolvedModel:
+        Of several, which differ in their canaries, the one that model.alias names, else the newest.
+        """
+        name, model = self.settings.model.name, self.settings.model
+        found = {
+            str(version): tags
+            for version, tags in self._versions()
+            if tags.get("model_id") == model_id
+        }
+        if not found:
+            raise RegistryError(
+                f"no version of model {name} has model_id {model_id}; "
+                "register that checkpoint again with the profile and dtype it had"
+            )
+        version = list(found)[-1]
+        if len(found) > 1:
+            named = str(self.client.get_registered_model(name).aliases.get(model.alias))
+            version = named if named in found else version
+        return self._resolved(name, version, found[version], cosine=model.canary_cosine)
+
+    def register(
+        self, spec: ModelSpec, *, alias: str, canaries: Canaries | None = None
+    ) -> ResolvedModel:
         """Register a checkpoint by reference: tags say what it is, the weights stay where they are.
 
-        The logged pyfunc loads the checkpoint from its path, for small uses in notebooks and servers.
-        An identical model (same model_id and path) is not registered twice, by others at the same moment neither; the
-        alias moves to it. Raises RegistryError for a name that the registry does not take.
+        The logged pyfunc loads the checkpoint from its path, for small uses in notebooks and servers; `canaries` are an
+        artifact of it. An identical model (same model_id and path, and canaries that agree by model.canary_cosine) is
+        not registered twice, by others at the same moment neither; the alias moves to it. Raises RegistryError for a
+        name that the registry does not take.
         """
         name = self.settings.model.name
         require_catalog_name(name, registry_uri=self._mlflow.get_registry_uri())
         with self._alone():
-            version = self._version_of(spec) or self._agree_on_version(
-                spec, self._log_version(spec, name)
-            )
+            version = self._version_of(spec, canaries)
+            if version is None:
+                mine = self._log_version(spec, name, canaries)
+                version = self._agree_on_version(spec, canaries, mine)
             self.client.set_registered_model_alias(name, alias, version)
-        return ResolvedModel(name, version, spec)
+            found = self.client.get_model_version(name, version)
+        cosine = self.settings.model.canary_cosine
+        return self._resolved(name, version, self._tags(found), cosine=cosine)
 
-    def _agree_on_version(self, spec: ModelSpec, mine: str) -> str:
+    def _agree_on_version(self, spec: ModelSpec, canaries: Canaries | None, mine: str) -> str:
         """The version that all who registered this model at the same moment agree on: the first; mine goes if it is not."""
-        first = self._version_of(spec) or mine
+        first = self._version_of(spec, canaries) or mine
         if first != mine:
             self.client.delete_model_version(self.settings.model.name, mine)
         return first
 
-    def _version_of(self, spec: ModelSpec) -> str | None:
-        """The first version with the same model_id and path."""
+    def _version_of(self, spec: ModelSpec, canaries: Canaries | None) -> str | None:
+        """The first version with the same model_id and path, and canaries that agree: without any of ours all do."""
         wanted = {"model_id": spec.model_id, "checkpoint": spec.path}
         for version, tags in self._versions():
-            if {key: tags.get(key) for key in wanted} == wanted:
+            if {key: tags.get(key) for key in wanted} != wanted:
+                continue
+            if canaries is None or self._has_canaries(str(version), tags, canaries):
                 return str(version)
         return None
+
+    def _has_canaries(self, version: str, tags: Mapping[str, str], canaries: Canaries) -> bool:
+        """Whether a version has canaries that agree with these, by model.canary_cosine."""
+        sha256 = tags.get(_CANARIES_TAG)
+        if sha256 is None:
+            return False
+        try:
+            stored = Canaries.from_bytes(self._download_canaries(version, sha256))
+        except RegistryError as error:
+            log.warning("%s; the model is registered anew", error)
+            return False
+        if stored.rows != canaries.rows:
+            return False
+        errors = [None if status == "ok" else status for status in canaries.statuses]
+        made = EncodedBatch(canaries.vectors, errors)
+        return not compare(stored, made, cosine=self.settings.model.canary_cosine).faults
+
+    def _resolved(
+        self, name: str, version: str, tags: Mapping[str, str], *, cosine: float
+    ) -> ResolvedModel:
+        """A version with its canaries, which lie in the lake: executors reach no model registry."""
+        spec, sha256 = _spec_of(tags, name), tags.get(_CANARIES_TAG)
+        if sha256 is None:
+            log.warning(
+                "model %s version %s has no canaries (registered with model.trial=false, or by an older gme-lake): what "
+                "loads of it serve is not checked",
+                name,
+                version,
+            )
+            return ResolvedModel(name, version, spec)
+        folder = storage.join(absolute(self.settings.lake.root), "canaries")
+        canaries = CanarySpec(storage.join(folder, f"{sha256}.json"), sha256, cosine)
+        try:
+            read_canaries(canaries)
+        except ServingError:  # not there yet, or damaged
+            data = self._download_canaries(version, sha256, name=name)
+            with tempfile.TemporaryDirectory() as local:
+                file = Path(local) / _CANARIES_FILE
+                file.write_bytes(data)
+                storage.publish(file, canaries.uri)
+        return ResolvedModel(name, version, replace(spec, canaries=canaries))
+
+    def _download_canaries(self, version: str, sha256: str, *, name: str | None = None) -> bytes:
+        """A version's file of canaries. Raises RegistryError where it is gone or has other bytes."""
+        name = name or self.settings.model.name
+        said = f"the canaries of model {name} version {version}"
+        way_out = "register the checkpoint again (gme-lake register-model)"
+        uri = f"models:/{name}/{version}/artifacts/{_CANARIES_FILE}"
+        try:
+            with tempfile.TemporaryDirectory() as local:
+                file = self._mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=local)
+                data = Path(file).read_bytes()
+        except (OSError, self._mlflow.exceptions.MlflowException) as error:
+            raise RegistryError(f"{said} cannot be read ({error}): {way_out}") from error
+        if sha256_of(data) != sha256:
+            raise RegistryError(f"{said} are damaged (sha-256 {sha256_of(data)[:16]}…): {way_out}")
+        return data
 
     def _versions(self) -> Iterator[tuple[int, Mapping[str, str]]]:
         """All whole versions of model.name with their tags, oldest first.
@@ -183,15 +271,25 @@ class Registry:
         tags: Mapping[str, str] = version.tags
         return tags
 
-    def _log_version(self, spec: ModelSpec, name: str) -> str:
+    def _log_version(self, spec: ModelSpec, name: str, canaries: Canaries | None) -> str:
         source = resources.files("jobs.lake") / "pyfunc_model.py"
-        with resources.as_file(source) as path, warnings.catch_warnings():
+        tags, artifacts = _tags(spec), {}
+        with (
+            resources.as_file(source) as path,
+            tempfile.TemporaryDirectory() as local,
+            warnings.catch_warnings(),
+        ):
+            if canaries is not None:
+                data, file = canaries.to_bytes(), Path(local) / _CANARIES_FILE
+                file.write_bytes(data)
+                tags[_CANARIES_TAG], artifacts["canaries"] = sha256_of(data), str(file)
             # predict() takes any frame: a type hint would be read as the schema of one column.
             for said in ("type hints", "input example"):
                 warnings.filterwarnings("ignore", message=f"(?s).*{said}")
             info = self._mlflow.pyfunc.log_model(
                 name="model",  # MLflow 3 takes no dots here, which a name in Unity Catalog has
                 python_model=str(path),
+                artifacts=artifacts or None,
                 model_config={
                     "checkpoint": spec.path,
                     "dtype": spec.dtype,
@@ -202,7 +300,7 @@ class Registry:
                 signature=_signature(spec.dim),
             )
         # With its tags at once: a version without them would be taken for one of another tool's.
-        version = self._mlflow.register_model(info.model_uri, name, tags=_tags(spec))
+        version = self._mlflow.register_model(info.model_uri, name, tags=tags)
         return str(version.version)
 
     @contextmanager

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import failure
 from jobs.lake.conflicts import again_on_conflict
@@ -19,6 +20,7 @@ from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.sql import identifier
 from udfs.errors import LakeError
+from udfs.gme.canaries.environment import UNCHECKED, merge_loads
 
 _NO_ROWS = ("bytes", "tokens")  # ends of names of counts
 
@@ -48,6 +50,7 @@ class Run:
     mlflow_run_id: str | None = None
     recorded: bool = False
     servers: set[str] = field(default_factory=set)  # "host:pid:uuid:device" of each model load
+    loads: set[str] = field(default_factory=set)  # reports of the model's loads, see udfs.serving
     # For MLflow alone: figures that are no row counts, tags, and (table, version, context) read beside the source.
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -65,6 +68,11 @@ class Run:
     def add_seconds(self, name: str, seconds: float) -> None:
         """Add to a stage's seconds."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def add_loads(self, embedded: DataFrame) -> None:
+        """Remember what the model was loaded in that made rows of EMBED_OUTPUT, and how near it came to its canaries."""
+        row = embedded.agg(F.collect_set("load_report").alias("loads")).first()
+        self.loads.update(row.loads if row else [])
 
     def begin(self, *, txn: tuple[str, int] | None = None) -> None:
         """Record the run as running, once: a run that is killed later then still has a row that its vectors join to.
@@ -137,9 +145,18 @@ class Run:
             if self.source_table and self.source_version is not None
             else []
         )
+        environment = merge_loads(self.loads)
+        lowest = environment.get("canary_cosine", UNCHECKED)
+        canaries = {} if lowest == UNCHECKED else {"canary_cosine": float(lowest)}
         registry.log_run(
-            tags={"run_id": self.run_id, "job": self.job, **self.tags, **of_model},
-            metrics=counts | seconds | self.metrics,
+            tags={
+                "run_id": self.run_id,
+                "job": self.job,
+                **self.tags,
+                **of_model,
+                **{f"environment.{name}": value for name, value in environment.items()},
+            },
+            metrics=counts | seconds | canaries | self.metrics,
             tables=[*source, *self.inputs],
         )
 
@@ -167,11 +184,11 @@ class Run:
             "mlflow_run_id": self.mlflow_run_id,
             "counts": {k: int(v) for k, v in counts.items()},
             "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
+            "environment": merge_loads(self.loads.copy()) or None,
             "error": error,
             "claim": self.claim,
             "holder": self.holder,
             "beat_at": now(),
-            "devices": sorted({server.split(":", 3)[3] for server in self.servers}),
         }
 
 

@@ -46,7 +46,12 @@ def publish_catalog(lake: Lake) -> None:
     filled = [
         t.format(schema=lake.schema, root=literal(lake.root), inner_product=inner) for t in texts
     ]
-    mark = hashlib.sha256("\n".join([lake.root, *filled]).encode()).hexdigest()[:16]
+    made_from = [
+        lake.root,
+        *filled,
+        *(repr(table.columns) for table in TABLES),
+    ]  # views name them all
+    mark = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
     of_session = [statement for statement in filled if _TEMPORARY.search(statement)]
     if _mark_of(lake) != mark or not _is_whole(lake, texts):
         _publish(lake, [statement for statement in filled if statement not in of_session], texts)

@@ -142,11 +142,12 @@ RUN_EVENTS = Table(
         ("mlflow_run_id", "STRING"),
         ("counts", "MAP<STRING, BIGINT>"),
         ("seconds", "MAP<STRING, DOUBLE>"),
+        # Versions and device of the model's loads, and canary_cosine, the lowest (or "unchecked"); see environment.py.
+        ("environment", "MAP<STRING, STRING>"),
         ("error", "STRING"),
         ("claim", "BIGINT"),  # number of the claim that the run holds, see claims.py
         ("holder", "STRING"),
         ("beat_at", "TIMESTAMP"),
-        ("devices", "ARRAY<STRING>"),  # that models ran on, as torch calls them
     ),
 )
 

@@ -18,6 +18,7 @@ from jobs.lake.lake import Lake, cause
 from jobs.reports.release_table import ListedRelease, list_releases
 from jobs.reports.terminal import open_console
 from udfs.errors import IndexDataError
+from udfs.gme.canaries.environment import UNCHECKED, format_environment
 
 _RUNS = 8
 
@@ -36,10 +37,14 @@ class ListedRun:
 
 @dataclass(frozen=True)
 class LakeStatus:
-    """What there is: `rows` of the release's model by status, `age` of its index or why it cannot be told."""
+    """What there is: `rows` of the release's model by status, `age` of its index or why it cannot be told.
+
+    `environment` is what the last run that loaded the release's model made vectors in; empty where no run has said so.
+    """
 
     release: ListedRelease | None
     rows: Mapping[str, int]
+    environment: Mapping[str, str]
     age: Age | None
     index_error: str | None
     decision: Decision | None
@@ -50,13 +55,15 @@ def read_status(lake: Lake) -> LakeStatus:
     """Read it from the lake's tables."""
     release = next(iter(list_releases(lake, limit=1)), None)
     rows: dict[str, int] = {}
+    environment: dict[str, str] = {}
     age, error = None, None
     if release is not None:
         of_model = lake.read("vectors").where(F.col("model_id") == release.model_id)
         counted = of_model.groupBy("status").count().orderBy("status").collect()
         rows = {row.status: int(row["count"]) for row in counted}
+        environment = _last_environment(lake, release.model_id)
         age, error = _index_age(lake, release)
-    return LakeStatus(release, rows, age, error, last_decision(lake), _last_runs(lake))
+    return LakeStatus(release, rows, environment, age, error, last_decision(lake), _last_runs(lake))
 
 
 def print_status(status: LakeStatus, *, file: TextIO) -> None:
@@ -98,6 +105,8 @@ def _lines(status: LakeStatus) -> list[str]:
             f"vectors: {good:,} of {total:,} rows"
             + (f"; rejected: {rejected}" if rejected else ""),
         ]
+        if status.environment:
+            lines.append(_environment_line(status.environment))
         if status.age is not None:
             lines.append(
                 f"index: {status.age.missing:,} of {status.age.live:,} rows are not in it and searched exactly, "
@@ -108,6 +117,18 @@ def _lines(status: LakeStatus) -> list[str]:
     if status.decision is not None:
         lines += _decision_lines(status.decision)
     return lines
+
+
+def _environment_line(environment: Mapping[str, str]) -> str:
+    """What loads of the model were checked by, and made with."""
+    told = dict(environment)
+    cosine = told.pop("canary_cosine", UNCHECKED)
+    checked = (
+        "the model has no canaries, and what its loads serve is not checked (register-model with model.trial=true)"
+        if cosine == UNCHECKED
+        else f"canaries: lowest cosine {cosine}"
+    )
+    return f"{checked}; last loaded with {format_environment(told)}"
 
 
 def _decision_lines(decision: Decision) -> list[str]:
@@ -124,6 +145,13 @@ def _index_age(lake: Lake, release: ListedRelease) -> tuple[Age | None, str | No
         return index_age(lake, whole_manifest(lake, row)), None
     except IndexDataError as error:
         return None, cause(error)
+
+
+def _last_environment(lake: Lake, model_id: str) -> dict[str, str]:
+    events = lake.read("run_events").where(F.col("model_id") == model_id)
+    newest = events.where("environment IS NOT NULL").orderBy("beat_at", ascending=False)
+    row = newest.select("environment").first()
+    return row.environment if row else {}
 
 
 def _last_runs(lake: Lake) -> list[ListedRun]:

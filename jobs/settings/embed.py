@@ -69,8 +69,15 @@ class ModelSettings(Section):
     dtype: Dtype = Field("float32", description="register-model: dtype of the weights when loaded")
     trial: bool = Field(
         True,
-        description="register-model: embed one row first, which loads the model on this machine; false where its "
-        "memory is too small for it",
+        description="register-model, train-embedder: embed the canaries first, which loads the model on this machine; "
+        "false where its memory is too small for it: then no load of the model is checked by them",
+    )
+    canary_cosine: float = Field(
+        0.9995,
+        ge=-1,
+        le=1,
+        description="lowest cosine of a loaded model's vectors with those of its registration's canaries; one below it "
+        "ends the run",
     )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
-
-from PIL import Image
 
 from jobs.settings.conf import conf_folder, profile_named
 from jobs.settings.embed import ModelSettings
 from udfs.errors import CheckpointError
-from udfs.gme import Encoder, Row
+from udfs.gme import Encoder
+from udfs.gme.canaries.environment import describe_environment
+from udfs.gme.canaries.inputs import canary_rows
+from udfs.gme.canaries.record import Canaries
 from udfs.gme.checkpoint import Checkpoint
 from udfs.gme.fingerprint import model_id
 from udfs.gme.weights import check_weights
@@ -50,35 +50,37 @@ def describe_checkpoint(settings: ModelSettings) -> ModelSpec:
     )
 
 
-def try_model(spec: ModelSpec) -> None:
-    """Embed one row with picture and text as an executor would. Raises CheckpointError where that fails.
+def make_canaries(spec: ModelSpec, settings: ModelSettings) -> Canaries | None:
+    """Embed the canaries as an executor would, on a GPU where there is one; None where `model.trial` says not to.
 
-    Loads the model: memory for all its weights, and seconds (2B) to minutes (7B on a CPU).
+    A picture that this machine cannot read is recorded as such, with a warning. Raises CheckpointError where the model
+    cannot be loaded, or fails over a row. Takes memory for all its weights, and seconds (2B on a GPU) to minutes (on a CPU).
     """
+    if not settings.trial:
+        return None
+    rows = canary_rows()
+    said = f"{len(rows)} canaries were to be embedded with {spec.path}"
     try:
         encoder = Encoder.load(spec.path, dtype=spec.dtype, device="auto", profile=spec.profile)
-        found = encoder.encode([Row(text="a trial row", image=_trial_picture())])
+        made = encoder.encode(rows.values())
+        environment = describe_environment("auto")
     except ImportError as error:
         raise CheckpointError(
-            f"one row was to be embedded with {spec.path}, but {error}: install gme-lake[model] on this machine, or "
-            "set model.trial=false and let the first embed-table find out"
+            f"{said}, but {error}: install gme-lake[model] on this machine, or set model.trial=false and register it "
+            "without canaries"
         ) from error
     except (ValueError, RuntimeError, MemoryError, OSError) as error:  # torch and transformers
+        raise CheckpointError(f"{said}: {type(error).__name__}: {error}") from error
+    for name, reason in zip(rows, made.errors, strict=True):
+        if reason is not None and not reason.startswith("image_"):
+            raise CheckpointError(f"{said}, and {name!r} could not be: {reason}")
+        if reason is not None:
+            log.warning("canary %r cannot be read on this machine: %s", name, reason)
+    if made.vectors.shape[1] != spec.dim:
         raise CheckpointError(
-            f"one row could not be embedded with {spec.path}: {type(error).__name__}: {error}"
-        ) from error
-    if found.errors[0] is not None:
-        raise CheckpointError(f"one row could not be embedded with {spec.path}: {found.errors[0]}")
-    if found.vectors.shape != (1, spec.dim):
-        raise CheckpointError(
-            f"vectors of {spec.dim} numbers expected from {spec.path}, one trial row gave {found.vectors.shape[1]}"
+            f"{said}: vectors of {spec.dim} numbers expected, {made.vectors.shape[1]} found"
         )
-
-
-def _trial_picture() -> bytes:
-    out = io.BytesIO()
-    Image.linear_gradient("L").save(out, "PNG")
-    return out.getvalue()
+    return Canaries.of(rows, made, environment=environment)
 
 
 def _compare_budgets(checkpoint: Checkpoint, profile: ModelProfile) -> None:

@@ -117,7 +117,10 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     assert recorded.counts["planned.tokens"] == recorded.counts["tokens"] > 0
     assert recorded.seconds["planned.tasks.model"] > 0
     (embedded,) = refreshed.lake.read("runs").where("job = 'embed_table'").collect()
-    assert embedded.devices == ["cpu"] and embedded.counts["tokens"] == recorded.counts["tokens"]
+    assert (
+        embedded.environment["device"] == "cpu"
+        and embedded.counts["tokens"] == recorded.counts["tokens"]
+    )
     assert {check.name for check in first.values["checks"]} == {"whole", "coverage", "recall"}
     nothing = refreshed.refresh()
     assert (nothing.values["outcome"], nothing.values["release"]) == (

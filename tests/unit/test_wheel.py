@@ -73,10 +73,12 @@ from importlib import resources
 from jobs.driver.cli import main
 from jobs.settings.conf import conf_file, conf_names, conf_text, profile_named
 from jobs.settings.load import load_settings
+from udfs.gme.canaries.inputs import canary_rows
 assert jobs.__file__.startswith({str(archive)!r}), jobs.__file__
 assert udfs.__file__.startswith({str(archive)!r}), udfs.__file__
 assert load_settings(files=["demo.yaml"], env={{}}).lake.root == "demo-lake"
 assert profile_named("gme-qwen2-vl-2b").dim == 1536
+assert len(canary_rows()) == 16
 assert "knn.sql" in conf_names("sql") and "SELECT" in conf_text("sql/knn.sql").upper()
 with conf_file("log4j2.properties") as path:
     assert "rootLogger" in path.read_text()

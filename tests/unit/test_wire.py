@@ -24,6 +24,7 @@ from udfs.recall.query_set import QuerySetSpec
 from udfs.recall.truth import TruthKey, TruthSpec
 from udfs.recall.tuning import grid
 from udfs.specs import (
+    CanarySpec,
     EmbedSpec,
     IndexPlan,
     IndexSpec,
@@ -41,7 +42,10 @@ from udfs.verify.shards import VerifySpec
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 4096  # bytes
 URI = "abfss://container@account.dfs.core.windows.net/" + "folder/" * 20
-MODEL = ModelSpec(URI, "0123456789abcdef", 3584, "f" * 64, "bfloat16", ModelProfile("p" * 40))
+CANARIES = CanarySpec(f"{URI}{'f' * 64}.json", "f" * 64, 0.9995)
+MODEL = ModelSpec(
+    URI, "0123456789abcdef", 3584, "f" * 64, "bfloat16", ModelProfile("p" * 40), CANARIES
+)
 PLAN = IndexPlan("OPQ64_256,IVF65536_HNSW32,PQ64x4fs", "ip", 65536, 64, 10**7, "fp16", 64, 10)
 INDEX = IndexSpec("index-0123456789", URI, MODEL.model_id, 3584, 10**6, PLAN)
 FILE = FileRecord("quantizer-" + "f" * 64, "f" * 64, 10**10)

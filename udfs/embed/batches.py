@@ -29,7 +29,7 @@ EMBED_INPUT = Columns(
     "key string, text string, image binary, image_uri string, instruction string, is_query boolean"
 )
 EMBED_OUTPUT = Columns(
-    "key string, status string, error string, embedding array<float>, server string, tokens int, "
+    "key string, status string, error string, embedding array<float>, server string, load_report string, tokens int, "
     "prepare_seconds double, model_seconds double"
 )
 _WORDS = {"text": "text", "image_uri": "image path", "instruction": "instruction"}
@@ -42,8 +42,9 @@ def embed_batches(
     """Embed Arrow batches with the columns EMBED_INPUT; one EMBED_OUTPUT batch each, rows in input order.
 
     A rejected row has a status other than "ok", the reason in `error` and a null embedding. `server` names the
-    model load that made the vector, `tokens` are those that the model saw, 0 where it did not see the row. `prepare_seconds` and `model_seconds` are the row's share of wall seconds
-    (of its worker, and of the model), so their sums are the seconds spent. `image` wins over `image_uri`. Whatever
+    model load that made the vector; `load_report` says what it was loaded in, in the first row of each request, and is
+    null in the others. `tokens` are those that the model saw, 0 where it did not see the row. `prepare_seconds` and
+    `model_seconds` are the row's share of wall seconds (of its worker, and of the model), so their sums are the seconds spent. `image` wins over `image_uri`. Whatever
     a row's text, path or picture is, it costs that row only: strings that are not UTF-8 are `not_utf8`, and a row
     that takes longer than `spec.max_row_seconds` is `too_slow` at the task's next attempt (see RowWatch).
     Raises CheckpointError or ServingError where there is no model; Spark then retries the task.
@@ -59,7 +60,7 @@ def embed_batches(
         if first is not None:  # a partition without a single good row needs no model
             with _open_model(spec) as model:
                 for answer in model.embed_stream(chain([first], requests)):
-                    work.accept(answer)
+                    work.accept(answer, load_report=model.load_report)
                     yield from work.take_finished()
         yield from work.take_finished()
         done.end()
@@ -92,10 +93,10 @@ class _Work:
             if rows:
                 yield self._send(results, rows)
 
-    def accept(self, answer: EncodeReply) -> None:
+    def accept(self, answer: EncodeReply, *, load_report: str) -> None:
         """Put the answer to the oldest unanswered request where it belongs."""
         results, rows, tokens = self._sent.popleft()
-        results.accept(rows, tokens, answer)
+        results.accept(rows, tokens, answer, load_report=load_report)
         self._done.add(len(rows), rejected=sum(error is not None for error in answer.errors))
 
     def take_finished(self) -> Iterator[pa.RecordBatch]:

@@ -38,7 +38,7 @@ class EmbeddingModel:
         threads: int | None = None,
     ) -> None:
         self._forward = forward
-        self.device = device
+        self._device = device
         self._budget = budget
         self._threads = threads
         self.dim = forward.dim
@@ -103,7 +103,7 @@ class EmbeddingModel:
                     middle = len(batch) // 2
                     todo += [batch[middle:], batch[:middle]]
                 else:
-                    errors[batch[0]] = _out_of_memory(rows[batch[0]], self.device)
+                    errors[batch[0]] = _out_of_memory(rows[batch[0]], self._device)
             if under_way and (len(under_way) > 1 or not todo):
                 batch, answer = under_way.popleft()  # while a GPU works on the next one
                 vectors[batch] = answer.take()
@@ -122,7 +122,7 @@ class EmbeddingModel:
             if not any(words in str(error) for words in _NO_MEMORY):
                 raise
         if (
-            self.device.type == "cuda"
+            self._device.type == "cuda"
         ):  # outside the handler, whose traceback would keep the tensors alive
             torch.cuda.empty_cache()
         return None

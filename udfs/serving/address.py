@@ -61,12 +61,15 @@ def server_address(model: ModelSpec, serving: ServingSpec, *, gpu: str | None) -
     """
     fields = dataclasses.asdict(serving)
     fields.pop("start_timeout_seconds")  # how long a client waits changes nothing in the server
+    named = dataclasses.asdict(model)
+    if model.canaries is not None:
+        named["canaries"].pop("uri")  # lakes have copies of their own
     key = {
         "protocol": PROTOCOL,
         "executor": os.environ.get("SPARK_LOCAL_DIRS", ""),
         "uid": os.getuid(),
         "gpu": gpu,
-        "model": dataclasses.asdict(model),
+        "model": named,
         "serving": fields,
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -43,7 +43,7 @@ class ServerClient:
         self._address = address
         self._row_bytes = 4 * model.dim + _ERROR_BYTES
         try:
-            self.server = self._greet(model, tokenizer, deadline)
+            self.server, self.load_report = self._greet(model, tokenizer, deadline)
         except BaseException:
             connection.close()
             raise
@@ -77,7 +77,7 @@ class ServerClient:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _greet(self, model: ModelSpec, tokenizer: str | None, deadline: float) -> str:
+    def _greet(self, model: ModelSpec, tokenizer: str | None, deadline: float) -> tuple[str, str]:
         hello = {"protocol": wire.PROTOCOL, "model_id": model.model_id, "tokenizer": tokenizer}
         self._socket.settimeout(max(0.1, deadline - time.monotonic()))
         try:
@@ -93,7 +93,7 @@ class ServerClient:
             raise ServingError(
                 f"vectors of {model.dim} numbers expected, the server's have {answer.get('dim')}"
             )
-        return str(answer["server"])
+        return str(answer["server"]), str(answer["load_report"])
 
     def _answer(self, rows: int) -> EncodeReply:
         limit = rows * self._row_bytes + wire.FAILURE_BYTES

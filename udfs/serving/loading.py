@@ -1,4 +1,4 @@
-"""Load the model of a spec into this process, after checking that the checkpoint is the one the driver resolved."""
+"""Load the model of a spec into this process, and check it: the checkpoint is the driver's, its canaries agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import time
 import uuid
 
 from udfs.errors import CheckpointError
+from udfs.gme.canaries.check import check_canaries
+from udfs.gme.canaries.environment import describe_environment, report_load
 from udfs.gme.checkpoint import Checkpoint
+from udfs.gme.encoder import Encoder
 from udfs.gme.fingerprint import model_id, tokenizer_sha256
 from udfs.serving.window import Loaded
 from udfs.specs import ModelSpec, ServingSpec
@@ -20,11 +23,14 @@ log = logging.getLogger("gme_lake")
 def load_model(
     model: ModelSpec, serving: ServingSpec, *, device: str, threads: int | None
 ) -> Loaded:
-    """The model, verified and on `device`; `threads` as in `EmbeddingModel.load`. CheckpointError says what is wrong."""
+    """The model, verified and on `device`; `threads` as in `EmbeddingModel.load`.
+
+    CheckpointError says what is wrong with the checkpoint, ServingError which canaries do not agree.
+    """
     started = time.monotonic()
     checkpoint = verify(model)
     # torch: seconds, and only worth them for a right checkpoint
-    from udfs.gme.model import EmbeddingModel, device_name
+    from udfs.gme.model import EmbeddingModel
 
     loaded = EmbeddingModel.load(
         model.path,
@@ -34,13 +40,23 @@ def load_model(
         patch_budget=serving.patch_budget,
         threads=threads,
     )
-    seconds = time.monotonic() - started
-    made_on = device_name(loaded.device)
-    server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}:{made_on}"
-    log.info("loaded %s on %s in %.1f s as %s", model.model_id, device, seconds, server)
+    environment = describe_environment(device)
+    loaded_in = time.monotonic() - started
+    lowest = None
+    if model.canaries is not None:
+        encoder = Encoder(checkpoint, loaded, dtype=model.dtype, profile=model.profile)
+        lowest = check_canaries(model.canaries, encoder, environment=environment)
+    checked_in = time.monotonic() - started - loaded_in
+    server = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+    log.info("loaded %s on %s in %.1f s as %s", model.model_id, device, loaded_in, server)
+    if lowest is None:
+        log.info("the model has no canaries: what it serves is not checked")
+    else:
+        log.info("lowest cosine with its canaries: %.7f (%.1f s)", lowest, checked_in)
     return Loaded(
         model=loaded,
         server=server,
+        load_report=report_load(environment, lowest=lowest),
         dim=loaded.dim,
         vocabulary=loaded.vocabulary,
         image_token=loaded.image_token,

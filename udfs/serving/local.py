@@ -29,6 +29,7 @@ class LocalModel:
         self._loaded = _load(model, serving)
         check_tokenizer(tokenizer, self._loaded, model)
         self.server = self._loaded.server
+        self.load_report = self._loaded.load_report
 
     def embed_stream(self, requests: Iterable[list[Prepared]]) -> Iterator[EncodeReply]:
         """One answer a request, in order. ServingError where the model fails."""

@@ -25,6 +25,7 @@ class BatchResults:
         self._status = ["ok"] * rows
         self._error: list[str | None] = [None] * rows
         self._server: list[str | None] = [None] * rows
+        self._load_report: list[str | None] = [None] * rows
         self._model_seconds = np.zeros(rows)
         self._tokens = np.zeros(rows, np.int32)
         self._vectors: npt.NDArray[np.float32] = np.empty((rows, dim), np.float32)
@@ -38,9 +39,15 @@ class BatchResults:
         """Row `number` never reaches the model."""
         self._status[number], self._error[number] = error.status, printable(error.detail)
 
-    def accept(self, rows: list[int], tokens: list[int], answer: EncodeReply) -> Self:
-        """Put `answer` into the rows that were sent; they share its seconds by their `tokens`."""
+    def accept(
+        self, rows: list[int], tokens: list[int], answer: EncodeReply, *, load_report: str
+    ) -> Self:
+        """Put `answer` into the rows that were sent; they share its seconds by their `tokens`.
+
+        The first of them bears the `load_report`: one that every row repeats would be longer than small vectors.
+        """
         self.unanswered -= 1
+        self._load_report[rows[0]] = load_report
         self._vectors[rows] = answer.vectors
         self._tokens[rows] = tokens
         self._model_seconds[rows] = answer.model_seconds * np.array(tokens) / sum(tokens)
@@ -67,6 +74,7 @@ class BatchResults:
             "error": pa.array(self._error, pa.string()),
             "embedding": embedding,
             "server": pa.array(self._server, pa.string()),
+            "load_report": pa.array(self._load_report, pa.string()),
             "tokens": pa.array(self._tokens),
             "prepare_seconds": pa.array(self.prepare_seconds),
             "model_seconds": pa.array(self._model_seconds),

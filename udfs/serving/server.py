@@ -27,7 +27,7 @@ from udfs.serving.address import Address
 from udfs.serving.device import usable_cores
 from udfs.serving.session import ByteBudget, Session
 from udfs.serving.window import WINDOW_BUDGETS, Loaded, ModelThread
-from udfs.specs import ModelProfile, ModelSpec, ServingSpec
+from udfs.specs import CanarySpec, ModelProfile, ModelSpec, ServingSpec
 
 _MEET_SECONDS = 60.0  # for the worker that started the server to connect
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED)
@@ -49,12 +49,14 @@ class Options:
     def parse(cls, text: str) -> Options:
         """From the JSON that `udfs.serving.launch` writes."""
         raw = json.loads(text)
-        profile = ModelProfile(**raw["model"].pop("profile"))
+        model = raw["model"]
+        profile = ModelProfile(**model.pop("profile"))
+        canaries = model.pop("canaries")
         return cls(
             address=Address(folder=Path(raw["folder"]), name=raw["name"]),
             watch=raw["watch"],
             device=raw["device"],
-            model=ModelSpec(**raw["model"], profile=profile),
+            model=ModelSpec(**model, profile=profile, canaries=canaries and CanarySpec(**canaries)),
             serving=ServingSpec(**raw["serving"]),
         )
 

@@ -107,7 +107,8 @@ class Session:
         if self._thread.broken.done():
             raise ConnectionError("this server is about to leave")  # the client looks for the next
         check_tokenizer(hello.get("tokenizer"), loaded, self._model)
-        answer = ours | {"server": loaded.server, "dim": loaded.dim}
+        answer = ours | {"server": loaded.server, "load_report": loaded.load_report}
+        answer |= {"dim": loaded.dim}
         await self._write(Kind.HELLO, wire.encode_json(answer))
         return RequestLimits.of(loaded, self._model.profile)
 

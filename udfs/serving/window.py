@@ -31,11 +31,13 @@ class Model(Protocol):
 class Loaded:
     """A model in memory. `server` ("host:pid:uuid:device") is made at the load, so it names the load.
 
+    `load_report` is JSON of names and values: the environment, and `canary_cosine` (or "unchecked").
     Token ids are below `vocabulary`; `image_token` is the one that stands for a piece of the row's picture.
     """
 
     model: Model
     server: str
+    load_report: str
     dim: int
     vocabulary: int
     image_token: int

@@ -16,7 +16,7 @@ import pyarrow as pa
 from udfs.errors import CheckpointError, GmeLakeError, ServingError
 from udfs.gme.prepare import Prepared
 
-PROTOCOL = 2
+PROTOCOL = 3
 REQUEST_BYTES = 8 << 20  # prepared rows of one request; its last row may exceed it
 REQUEST_ROWS = 256  # so that the answer to a request of short texts stays small too
 CONTROL_BYTES = 4096  # payload of a HELLO or STATS
@@ -42,7 +42,7 @@ _ROWS = pa.schema(
 class Kind(IntEnum):
     """What a frame carries."""
 
-    HELLO = 1  # JSON, both ways: protocol and model_id; the server answers when its model is loaded
+    HELLO = 1  # JSON, both ways: protocol and model_id; the server answers, with more, when its model is loaded
     EMBED = 2  # Arrow: prepared rows
     ANSWER = 3  # Arrow: vectors and errors of one EMBED, in its row order
     STATS = 4  # JSON, both ways

@@ -20,7 +20,7 @@ from jobs.stages.demo.drawn_catalogue import draw_catalogue
 from jobs.stages.embed.job import embed_table
 from jobs.stages.index.job import build_index
 from jobs.stages.index.plan import plan_index
-from jobs.stages.register import describe_checkpoint
+from jobs.stages.register import describe_checkpoint, make_canaries
 from jobs.stages.search.job import search_table
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.report import query_results
@@ -84,8 +84,10 @@ def run_demo(demo: Demo) -> Path:
 
 
 def _register(demo: Demo) -> ResolvedModel:
-    spec = describe_checkpoint(demo.settings.model)
-    model = demo.registry.register(spec, alias=demo.settings.model.alias)
+    settings = demo.settings.model
+    spec = describe_checkpoint(settings)
+    canaries = make_canaries(spec, settings)
+    model = demo.registry.register(spec, alias=settings.alias, canaries=canaries)
     demo.say(
         f"   {model.name} version {model.version}: model_id {spec.model_id}, {spec.dim} dimensions"
     )

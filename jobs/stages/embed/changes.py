@@ -51,6 +51,8 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
         reused = stage_reused(job, pending, lost=lost, folder=folder, pinned=pinned)
         embedded = _stage_embedded(job, rows, pending, reused=reused, folder=folder)
         made = _account(job, embedded)
+        # The same row twice in one micro-batch was embedded twice; both vectors are the same.
+        embedded = embedded.dropDuplicates(["content_hash"])
     with job.run.stage("commit"):
         vectors = embedded.select("content_hash", "status", "error", "embedding")
         if reused is not None:
@@ -122,18 +124,18 @@ def _stage_embedded(
     made = on_executors(model_inputs(scan), embed_batches, spec=replace(job.spec, progress=told))
     with rows_from_executors(job.progress, told):
         embedded = made.write(f"{folder}/embedded")
-    # The same row twice in one micro-batch was embedded twice; both vectors are the same.
-    return embedded.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])
+    return embedded.withColumnRenamed("key", "content_hash")
 
 
 def _account(job: Embedding, embedded: DataFrame) -> int:
-    """Add the model's seconds and tokens to the run, remember its servers; returns how many contents were embedded."""
+    """Add the model's seconds and tokens to the run, remember its servers and loads; returns how many contents."""
     row = embedded.agg(
-        F.count(F.lit(1)).alias("contents"),
+        F.count_distinct("content_hash").alias("contents"),
         F.sum("prepare_seconds").alias("prepare"),
         F.sum("model_seconds").alias("model"),
         F.sum("tokens").alias("tokens"),
         F.collect_set("server").alias("servers"),
+        F.collect_set("load_report").alias("loads"),
     ).first()
     if row is None:
         return 0
@@ -141,5 +143,6 @@ def _account(job: Embedding, embedded: DataFrame) -> int:
     job.run.add_seconds("tasks.model", row.model or 0.0)
     job.run.counts["tokens"] += row.tokens or 0
     job.run.servers.update(row.servers)
+    job.run.loads.update(row.loads)
     job.run.counts["model_servers"] = len(job.run.servers)
     return int(row.contents)

@@ -137,9 +137,7 @@ def _measured_pace(lake: Lake, model_id: str, *, device: str, least: float) -> P
     are passed over.
     """
     runs = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
-    runs = runs.where(
-        (F.col("model_id") == model_id) & (F.col("devices") == F.array(F.lit(device)))
-    )
+    runs = runs.where((F.col("model_id") == model_id) & (F.col("environment")["device"] == device))
     runs = runs.where("counts['tokens'] > 0").orderBy("ended_at", ascending=False)
     rows = [(row.seconds["tasks.model"], row.counts["tokens"]) for row in runs.head(_LOOKED_AT)]
     largest = max((tokens for _, tokens in rows), default=0)

@@ -19,7 +19,7 @@ from jobs.lake.runs import Run
 from jobs.settings.conf import profile_named
 from jobs.settings.settings import Settings
 from jobs.settings.train import TrainSettings
-from jobs.stages.register import describe_checkpoint
+from jobs.stages.register import describe_checkpoint, make_canaries
 from jobs.stages.train.pair_files import DataFolder
 from udfs.errors import SettingsError
 from udfs.gme.scratch import write_scratch_checkpoint
@@ -53,7 +53,8 @@ def train_embedder(spark: SparkSession, run: Run, *, registry: Registry, setting
         registry.log_metrics(score_metrics(scores))
         registry.log_artifact(str(Path(spec.work) / SCORES_FILE))
     trained = describe_checkpoint(settings.model.model_copy(update={"checkpoint": spec.output}))
-    run.model = registry.register(trained, alias=settings.model.alias)
+    canaries = make_canaries(trained, settings.model)
+    run.model = registry.register(trained, alias=settings.model.alias, canaries=canaries)
     last = _read(metrics)[-1]
     run.counts["steps"] = int(last["step"])
     return (

@@ -49,10 +49,11 @@ def load(options: Options) -> Loaded:
         os._exit(7)
     if options.model.path == "slow":
         time.sleep(0.5)
-    print("threads", os.environ["OMP_NUM_THREADS"], flush=True)
+    print("threads", os.environ["OMP_NUM_THREADS"], options.model.canaries, flush=True)
     return Loaded(
         FakeModel(),
         server=f"fake:{os.getpid()}:{uuid.uuid4().hex}",
+        load_report='{"python": "fake"}',
         dim=DIM,
         vocabulary=VOCABULARY,
         image_token=IMAGE_TOKEN,

@@ -19,8 +19,12 @@ from udfs.embed import batches as embed
 from udfs.embed.batches import EMBED_OUTPUT, embed_batches
 from udfs.embed.rows_done import Done, read_done
 from udfs.errors import CheckpointError, ServingError
+from udfs.gme import Encoder
+from udfs.gme.canaries.environment import merge_loads
+from udfs.gme.canaries.inputs import canary_rows
+from udfs.gme.canaries.record import Canaries, sha256_of
 from udfs.serving import launch
-from udfs.specs import REFERENCE, EmbedSpec, ServingSpec
+from udfs.specs import REFERENCE, CanarySpec, EmbedSpec, ServingSpec
 
 INPUT = pa.schema(
     [
@@ -121,6 +125,35 @@ def test_other_weights_than_the_driver_resolved_are_refused(spec: EmbedSpec) -> 
     other = dataclasses.replace(spec.model, model_id="f" * 16)
     with pytest.raises(CheckpointError, match="makes model_id"):
         _run([_batch([{"key": "a", "text": "a"}])], dataclasses.replace(spec, model=other))
+
+
+def test_a_load_is_compared_with_its_canaries(spec: EmbedSpec, tmp_path: Path) -> None:
+    """Agrees, and says with what; made where one picture comes out otherwise: refused, and no vector is made."""
+    rows = {name: canary_rows()[name] for name in ("word", "glass.png", "tiny.png")}
+    made = Encoder.load(spec.model.path, profile=REFERENCE).encode(rows.values())
+    theirs = Canaries.of(rows, made, environment={"pillow": "9.9.9"})
+
+    def kept() -> EmbedSpec:
+        data = theirs.to_bytes()
+        file = tmp_path / sha256_of(data)
+        file.write_bytes(data)
+        canaries = CanarySpec(str(file), sha256_of(data), 0.9995)
+        return dataclasses.replace(spec, model=dataclasses.replace(spec.model, canaries=canaries))
+
+    batch = _batch([{"key": "a"}, {"key": "b", "text": "b"}, {"key": "c", "text": "c"}])
+    checked = _run([batch], kept())[0].column("load_report").to_pylist()
+    unchecked = _run([batch], spec)[0].column("load_report").to_pylist()
+    assert checked[0] is None and checked[2] is None  # once a request
+    load = merge_loads([checked[1]])
+    assert float(load["canary_cosine"]) > 0.99999 and load["device"].startswith("cpu")
+    assert load | {"canary_cosine": "unchecked"} == merge_loads([unchecked[1]])
+
+    theirs.vectors[list(rows).index("glass.png")] *= -1
+    with pytest.raises(
+        ServingError, match=r"'glass.png' has cosine -1.0+ .*pillow 9\.9\.9"
+    ) as refused:
+        _run([batch], kept())
+    assert f"here python {load['python']}, pillow {load['pillow']}" in str(refused.value)
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(checkpoint: Path, tmp_path: Path) -> None:

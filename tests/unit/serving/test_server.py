@@ -21,7 +21,7 @@ from udfs.gme.prepare import Prepared
 from udfs.serving.address import server_address
 from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
-from udfs.specs import ModelSpec, ServingSpec
+from udfs.specs import CanarySpec, ModelSpec, ServingSpec
 
 Watched = subprocess.Popen[bytes]
 pytestmark = pytest.mark.usefixtures("folder")
@@ -226,6 +226,25 @@ def test_the_server_refuses_another_model_and_another_protocol(connect) -> None:
                 tokenizer=TOKENIZER,
                 deadline=time.monotonic() + 5,
             )
+
+
+def test_lakes_share_a_server_where_their_canaries_are_the_same() -> None:
+    """Each lake has its own copy of the file; other canaries, and another limit, are another server's."""
+
+    def name(uri: str, sha256: str = "a" * 64, cosine: float = 0.9995) -> str:
+        model = dataclasses.replace(MODEL, canaries=CanarySpec(uri, sha256, cosine))
+        return server_address(model, SERVING, gpu="").name
+
+    assert name("/one/c.json") == name("/other/c.json")
+    names = {name("/one/c.json"), name("/one/c.json", "b" * 64), name("/one/c.json", cosine=0.9)}
+    assert len(names | {server_address(MODEL, SERVING, gpu="").name}) == 4
+
+
+def test_a_server_gets_the_canaries_of_its_model(connect, folder: Path) -> None:
+    canaries = CanarySpec("/lake/canaries/c.json", "a" * 64, 0.9995)
+    with connect(dataclasses.replace(MODEL, canaries=canaries)) as client:
+        assert client.load_report == '{"python": "fake"}'
+        assert repr(canaries) in next(folder.glob("*.log")).read_text()
 
 
 def test_the_model_gets_its_own_threads(connect, folder: Path, monkeypatch) -> None:

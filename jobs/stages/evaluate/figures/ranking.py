@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.search.job import QUERIES_PER_TASK
 from udfs.embed.batches import embed_batches
@@ -39,7 +40,7 @@ def stage_queries(suite: Suite, *, folder: str) -> DataFrame:
 
 
 def embed_queries(
-    suite: Suite, queries: DataFrame, model: ResolvedModel, *, folder: str
+    suite: Suite, run: Run, queries: DataFrame, *, model: ResolvedModel, folder: str
 ) -> DataFrame:
     """(key, task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
     wanted = ("key", "text", "image", "image_uri", "instruction")
@@ -47,6 +48,7 @@ def embed_queries(
     spec = replace(suite.embed_spec(model), notes=f"{folder}-slow-rows")
     tasks = math.ceil(queries.count() / QUERIES_PER_TASK)
     made = on_executors(inputs.repartition(max(tasks, 1)), embed_batches, spec=spec).write(folder)
+    run.add_loads(made)
     vectors = made.select("key", "status", "error", "embedding")
     named = queries.select("key", "task", "corpus", "query_id", "self_id")
     return named.join(vectors, "key")

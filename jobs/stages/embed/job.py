@@ -274,6 +274,8 @@ def _report_ids(job: Embedding, ids: SourceIds) -> None:
 def _close(job: Embedding, ids: SourceIds, accounts: Accounts, *, replaces: bool) -> None:
     """Check the guards, delete the vector rows whose ids are gone, and require that all rows are accounted for."""
     rows = accounts.ok + accounts.rejected
+    if rows:
+        job.run.metrics["coverage"] = accounts.ok / rows
     require_few_rejected(job, rejected=accounts.rejected, rows=rows, said=f"of {job.source.table}")
     if not replaces:
         require_few_gone(job, accounts)

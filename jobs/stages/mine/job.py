@@ -61,7 +61,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel, settings: Sett
         counts = _count_candidates(vectors)
         with run.stage("embed queries"):
             queries, how = _queries(pairs, mine), suite.embed_spec(model)
-            asked = embed_queries(queries, how, folder=f"{staging}/queries")
+            asked = embed_queries(run, queries, how, folder=f"{staging}/queries")
         with run.stage("search"), clear_task_errors():
             if mine.choose == "nearest":
                 found = nearest(suite, asked, model, depth=mine.depth)

@@ -77,7 +77,7 @@ def _of_table(
     reading = query_reading(lake.spark, settings, table, image_base=base)
     how = settings.embed.spec(model.spec, settings.serving.spec(), reading)
     with run.stage("embed"):
-        made = embed_queries(queries, how, folder=f"{staging}/queries")
+        made = embed_queries(run, queries, how, folder=f"{staging}/queries")
     good = made.where("status = 'ok'")
     labels = queries.select("query_id", _kind().alias("kind"))
     if recall.segments:

@@ -66,6 +66,10 @@ class Forecast:
                 f"{self.contents:,} contents to embed and {self.copied:,} to copy: {mean} of one model "
                 f"({low} to {high}, by {self.pace.source}){cost}"
             )
+        elif self.contents:
+            lines.append(
+                f"{self.contents:,} contents to embed and {self.copied:,} to copy; no run of the model tells in what time"
+            )
         return "\n  ".join(lines)
 
 
@@ -80,14 +84,19 @@ class _Snapshot:
 
 
 def forecast_embedding(
-    lake: Lake, settings: Settings, *, model: ResolvedModel, serving: ResolvedModel | None
+    lake: Lake,
+    settings: Settings,
+    *,
+    model: ResolvedModel,
+    serving: ResolvedModel | None,
+    trial: bool = True,
 ) -> tuple[Forecast, ...]:
     """Compare the newest version of the source with the vectors of `serving`, the release's model where that is another,
     and of `model`; nothing is written into the lake.
 
     Of `model`, rows that only `serving` has are there for the reason `model`, the others are `new`. Where earlier runs
     prove that nothing has changed, no row is looked at; where no run tells how long one takes, up to `plan.trial_rows`
-    are embedded. Raises LakeError for a source that embed_table would refuse.
+    are embedded, or with `trial` false the time stays unknown. Raises LakeError for a source that embed_table would refuse.
     """
     source, state = open_source(lake, settings.source, settings.embed)
     rows = source.rows(source.read(lake.spark, version=source.version))
@@ -95,11 +104,11 @@ def forecast_embedding(
     snapshot = _Snapshot(source, state, rows, contents)
     try:
         if serving is None:
-            return (_forecast(lake, settings, snapshot, model=model),)
+            return (_forecast(lake, settings, snapshot, model=model, trial=trial),)
         replaced = serving.spec.model_id
         return (
-            _forecast(lake, settings, snapshot, model=serving),
-            _forecast(lake, settings, snapshot, model=model, replaced=replaced),
+            _forecast(lake, settings, snapshot, model=serving, trial=trial),
+            _forecast(lake, settings, snapshot, model=model, replaced=replaced, trial=trial),
         )
     finally:
         contents.unpersist()
@@ -111,6 +120,7 @@ def _forecast(
     snapshot: _Snapshot,
     *,
     model: ResolvedModel,
+    trial: bool,
     replaced: str | None = None,
 ) -> Forecast:
     source, contents, model_id = snapshot.source, snapshot.contents, model.spec.model_id
@@ -129,7 +139,9 @@ def _forecast(
         fresh = wanted.join(known, "content_hash", "left_anti").cache()
         number = fresh.count()
         if number:
-            pace = _measured_pace(lake, model_id) or _try_rows(
+            pace = _measured_pace(lake, model_id)
+        if number and pace is None and trial:
+            pace = _try_rows(
                 settings,
                 snapshot.rows,
                 contents.join(fresh, "content_hash"),

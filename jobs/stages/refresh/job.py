@@ -119,10 +119,16 @@ class RefreshPlan:
 
 
 def plan_refresh(
-    lake: Lake, registry: Registry, settings: Settings, *, wanted: ResolvedModel, again: bool
+    lake: Lake,
+    registry: Registry,
+    settings: Settings,
+    *,
+    wanted: ResolvedModel,
+    again: bool,
+    trial: bool = True,
 ) -> RefreshPlan:
     """Which models a refresh brings up to date where the alias names `wanted`, and what that takes. Writes nothing into
-    the lake.
+    the lake; `trial` as of `forecast_embedding`.
     """
     release = current_release(lake)
     held_back, serving = None, None
@@ -133,7 +139,7 @@ def plan_refresh(
     target = serving if held_back and serving else wanted
     if target is serving:
         serving = None
-    forecasts = forecast_embedding(lake, settings, model=target, serving=serving)
+    forecasts = forecast_embedding(lake, settings, model=target, serving=serving, trial=trial)
     return RefreshPlan(wanted, target, serving, held_back, forecasts)
 
 
@@ -224,6 +230,7 @@ class _Refresh:
         suffix = f"_{said.replace(' ', '_')}" if said else ""
         self._run.counts.update({f"{name}{suffix}": n for name, n in step.counts.items()})
         self._model_seconds += step.seconds.get("tasks.model", 0.0)
+        self._run.add_step(step)
 
     def _check_quality(self, new: ResolvedModel, old: ResolvedModel) -> list[GateCheck]:
         """Before a row is paid for: documents and queries of the labelled tasks by both models."""
@@ -261,6 +268,7 @@ class _Refresh:
             log.info("%s", planned)
             report = build_index(self._lake, step, model=model, planned=planned)
         self._run.counts["indexed"] = report.rows
+        self._run.add_step(step)
         return report.spec.index_id
 
     def _verify(self, index_id: str) -> GateCheck:
@@ -316,7 +324,6 @@ class _Refresh:
         self, outcome: Outcome, release: Release | None, checks: tuple[GateCheck, ...] = ()
     ) -> RefreshReport:
         price = self._settings.plan.price_per_hour
-        self._run.metrics["model_seconds"] = self._model_seconds
         self._run.metrics["planned.model_seconds"] = sum(
             forecast.seconds[0] for forecast in self._planned.forecasts
         )

@@ -20,10 +20,10 @@ from jobs.lake.runs import Run
 from jobs.lake.sql import table_sql
 from jobs.settings.search import SearchSettings
 from jobs.settings.settings import Settings
+from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
-from udfs.embed.batches import embed_batches
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
@@ -99,7 +99,7 @@ def open_results(
     run.tags.update({"index_id": target.index_id, "release_id": str(target.release.release_id)})
     with run.lake.staging(run.run_id) as staging:
         with run.stage("embed"):
-            embedded = embed_queries(queries, spec, folder=f"{staging}/queries")
+            embedded = embed_queries(run, queries, spec, folder=f"{staging}/queries")
         with run.stage("changes since index"):
             how = search_spec(run, settings, target=target, staging=staging)
         yield search_embedded(embedded, spec=how, manifest=target.manifest, settings=settings)
@@ -117,7 +117,7 @@ def search_embedded(
     return on_executors(embedded.repartition(blocks), search_batches, spec=spec).frame
 
 
-def embed_queries(queries: DataFrame, spec: EmbedSpec, *, folder: str) -> DataFrame:
+def embed_queries(run: Run, queries: DataFrame, spec: EmbedSpec, *, folder: str) -> DataFrame:
     """SEARCH_INPUT rows of all queries, embedded once into files."""
     spec = replace(spec, notes=f"{folder}-slow-rows")
     inputs = queries.select(
@@ -125,7 +125,7 @@ def embed_queries(queries: DataFrame, spec: EmbedSpec, *, folder: str) -> DataFr
         *("text", "image", "image_uri", "instruction"),
         F.lit(True).alias("is_query"),
     )
-    embedded = on_executors(inputs, embed_batches, spec=spec).write(folder)
+    embedded = embed_rows(run, inputs, spec=spec, folder=folder)
     made = embedded.withColumnRenamed("key", "query_id")
     wanted = ("query_id", "k", "status", "error", "embedding")
     return queries.select("query_id", "k").join(made, "query_id").select(*wanted)

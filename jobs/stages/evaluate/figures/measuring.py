@@ -72,7 +72,7 @@ def embed_tasks(
         embedded = suite.embed(model)
         run.counts["documents_embedded"] = embedded.counts.get("embedded", 0)
     with run.stage("embed queries"):
-        queries = embed_queries(run, suite, staged, model, folder=f"{folder}/embedded")
+        queries = embed_queries(suite, run, staged, model=model, folder=f"{folder}/embedded")
     vectors = suite.vectors(model)
     counts = _count(queries, vectors)
     return EmbeddedTasks(suite, tasks, staged, judgements, queries, vectors, counts, folder)

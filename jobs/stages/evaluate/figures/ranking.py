@@ -40,7 +40,7 @@ def stage_queries(suite: Suite, *, folder: str) -> DataFrame:
 
 
 def embed_queries(
-    run: Run, suite: Suite, queries: DataFrame, model: ResolvedModel, *, folder: str
+    suite: Suite, run: Run, queries: DataFrame, *, model: ResolvedModel, folder: str
 ) -> DataFrame:
     """(key, task, corpus, query_id, self_id, status, error, embedding) of staged queries, embedded into `folder`."""
     wanted = ("key", "text", "image", "image_uri", "instruction")

@@ -6,7 +6,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("ablate", "train", "model", "evaluate", "lake", "mlflow", "spark"))
+@job(sections=("ablate", "train", "model", "evaluate", "lake", "metrics", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Train every strategy of ablate.strategies with every seed and print the table of their scores.
 

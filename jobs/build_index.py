@@ -8,7 +8,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("index", "model", "lake", "mlflow", "spark"))
+@job(sections=("index", "model", "lake", "metrics", "mlflow", "spark"))
 @click.option("--dry-run", is_flag=True, help="Show plan and estimate, and build nothing.")
 def command(context: JobContext, dry_run: bool) -> Report:
     """Build the index of the model's vectors at the newest version of `vectors`.

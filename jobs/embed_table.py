@@ -10,7 +10,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("source", "model", "embed", "serving", "lake", "mlflow", "spark"))
+@job(sections=("source", "model", "embed", "serving", "lake", "metrics", "mlflow", "spark"))
 @click.option(
     "--check",
     is_flag=True,

@@ -8,7 +8,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("evaluate", "model", "index", "serving", "lake", "mlflow", "spark"))
+@job(sections=("evaluate", "model", "index", "serving", "lake", "metrics", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Evaluate the model on the tasks of evaluate.tasks; print, record and (evaluate.report) show the figures.
 

@@ -6,7 +6,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("recall", "model", "serving", "lake", "mlflow", "spark"))
+@job(sections=("recall", "model", "serving", "lake", "metrics", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Measure an index against exact search over the version of `vectors` it was built from.
 

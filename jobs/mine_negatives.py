@@ -6,7 +6,9 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("mine", "evaluate", "model", "serving", "index", "lake", "mlflow", "spark"))
+@job(
+    sections=("mine", "evaluate", "model", "serving", "index", "lake", "metrics", "mlflow", "spark")
+)
 def command(context: JobContext) -> Report:
     """Find hard negatives for mine.pairs and mine.tasks with the model, and replace mine.output with the pairs.
 

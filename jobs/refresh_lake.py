@@ -23,6 +23,7 @@ from udfs.errors import GateError
         "release",
         "serving",
         "lake",
+        "metrics",
         "mlflow",
         "spark",
     )

@@ -9,7 +9,7 @@ import click
 from jobs.driver.cli import CommandGroup, JobContext, job
 from jobs.driver.printing import Report
 
-_SECTIONS = ("release", "model", "lake", "mlflow", "spark")
+_SECTIONS = ("release", "model", "lake", "metrics", "mlflow", "spark")
 
 
 @job(sections=_SECTIONS, name="promote")
@@ -70,7 +70,7 @@ def promote_command(
     return Report.of(released, run_id=run.run_id)
 
 
-@job(sections=("lake", "mlflow", "spark"), name="rollback", quick=True)
+@job(sections=("lake", "metrics", "mlflow", "spark"), name="rollback", quick=True)
 @click.option(
     "--to",
     type=int,

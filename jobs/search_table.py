@@ -6,7 +6,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("search", "serving", "lake", "mlflow", "spark"))
+@job(sections=("search", "serving", "lake", "metrics", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Search for the queries of search.queries and replace search.output with the results.
 

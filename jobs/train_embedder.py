@@ -6,7 +6,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("train", "model", "lake", "mlflow", "spark"))
+@job(sections=("train", "model", "lake", "metrics", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Train train.base on train.pairs or the drawn catalogue; write train.output and register it as model.name.
 

@@ -6,7 +6,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("tune", "recall", "index", "model", "serving", "lake", "mlflow", "spark"))
+@job(sections=("tune", "recall", "index", "model", "serving", "lake", "metrics", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Tune an index of the model's vectors, at the newest version of `vectors`, to the target of section tune.
 

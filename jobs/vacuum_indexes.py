@@ -10,7 +10,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("lake", "mlflow", "spark"))
+@job(sections=("lake", "metrics", "mlflow", "spark"))
 @click.option(
     "--releases",
     type=click.IntRange(min=1),

@@ -10,7 +10,7 @@ from jobs.driver.cli import JobContext, job
 from jobs.driver.printing import Report
 
 
-@job(sections=("model", "lake", "mlflow", "spark"))
+@job(sections=("model", "lake", "metrics", "mlflow", "spark"))
 @click.option(
     "--index-id",
     help="Index to verify; default: that of the current release, else the newest of the model.",

@@ -5,6 +5,10 @@
 # In steps.json, BUCKET and MLFLOW_HOST stand for yours. bootstrap.sh (yours, in the same bucket) makes
 # /mnt/gme-lake, a Python with `pip install gme_lake-….whl[model] mlflow` but without pyspark, and copies the
 # checkpoint to /mnt/checkpoints on every node.
+#
+# A step whose command ends with another status than 0 is FAILED, and the steps after it are cancelled. What refresh-lake
+# came to (released, or refused and why: status 3; over budget: 4; rows lost: 5; another one active: 6) is the JSON
+# object at the end of the step's stdout. Add that step alone to refresh again; one that was killed goes on.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -8,8 +8,8 @@ import importlib
 import logging
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from jobs.lake.lake import Lake
     from jobs.lake.registry import Registry
     from jobs.lake.runs import Run
+    from jobs.reports.lake_status import LakeStatus
+
+log = logging.getLogger("gme_lake")
 
 
 class JobContext:
@@ -76,11 +79,42 @@ class JobContext:
 
         return Registry(self.settings)
 
-    def open_run(self, job: str) -> AbstractContextManager[Run]:
-        """A run of `job` in the lake, recorded there and in MLflow however it ends."""
+    @contextmanager
+    def open_run(self, job: str) -> Iterator[Run]:
+        """A run of `job` in the lake, recorded there, in MLflow and in `metrics.textfile` however it ends."""
         from jobs.lake.runs import open_run
+        from jobs.reports.textfile import require_folder
 
-        return open_run(self.lake, self.registry, job=job)
+        if self.settings.metrics.textfile is not None:
+            require_folder(self.settings.metrics.textfile)
+        try:
+            with open_run(self.lake, self.registry, job=job) as run:
+                yield run
+        finally:
+            self._write_metrics_of_run()
+
+    def write_metrics(self, status: LakeStatus | None = None) -> None:
+        """Write `metrics.textfile`, where it is set, by what the lake's tables say now; `status` where that is read already.
+
+        SettingsError or OSError where the file cannot be written.
+        """
+        from jobs.reports.lake_status import read_status
+        from jobs.reports.textfile import lake_metrics, write_textfile
+
+        path = self.settings.metrics.textfile
+        if path is not None:
+            write_textfile(path, lake_metrics(self.lake, status or read_status(self.lake)))
+
+    def _write_metrics_of_run(self) -> None:
+        """The same after a run: what that came to is what the command ends with, and its report, whatever happens here."""
+        try:
+            self.write_metrics()
+        except Exception as error:
+            log.warning(
+                "metrics.textfile=%s is not written and says what was before this run: %s",
+                self.settings.metrics.textfile,
+                root_cause(error),
+            )
 
 
 def job(
@@ -123,8 +157,15 @@ def job(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script."""
-    gme_lake().main(args=None if argv is None else list(argv), prog_name="gme-lake")
+    """Entry point of the console script. Returns after success, and raises SystemExit with any other status.
+
+    What calls it in its own process, as Databricks does, need not know that SystemExit(0) is no failure.
+    """
+    try:
+        gme_lake().main(args=None if argv is None else list(argv), prog_name="gme-lake")
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def gme_lake() -> click.Group:

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import is_conflict
 from jobs.lake.lake import Lake
+from jobs.lake.run_events import collect_runs
 from jobs.lake.runs import Run
 from udfs.errors import ActiveRunError
 
@@ -65,7 +66,7 @@ class Claim:
 
     def require(self) -> None:
         """Raise ActiveRunError where another run has taken the claim, because this one was silent for too long."""
-        newest = max(_events(self._run.lake, self._name), key=lambda row: row.claim)
+        newest = max(_claimed_runs(self._run.lake, self._name), key=lambda row: row.claim)
         if newest.claim != self._run.claim:
             raise _taken(self._name, newest)
 
@@ -99,7 +100,7 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     if run.recorded:
         raise ValueError(f"run {run.run_id} wrote before it took the claim {name}")
     lake = run.lake
-    events = _events(lake, name)
+    events = _claimed_runs(lake, name)
     newest = max(events, key=lambda row: row.claim, default=None)
     if newest is not None:
         _require_dead(lake, name, newest, timeout=timeout)
@@ -125,7 +126,7 @@ def _take(run: Run, name: str) -> None:
     except Exception as error:
         if not is_conflict(error):
             raise
-    first = [row for row in _events(run.lake, name) if row.claim == run.claim]
+    first = [row for row in _claimed_runs(run.lake, name) if row.claim == run.claim]
     if [row.run_id for row in first] != [run.run_id]:
         run.recorded, run.claim = False, None
         raise _taken(name, first[0] if first else None)
@@ -136,21 +137,21 @@ def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
 
     Only for the holder of the claim: no other run can be alive.
     """
-    dead = [row for row in _events(lake, name) if not row.ended and row.run_id != but]
+    dead = [row for row in _claimed_runs(lake, name) if not row.ended and row.run_id != but]
     if dead:
         ids = [row.run_id for row in dead]
-        rows = lake.read("run_events").where(F.col("run_id").isin(ids)).collect()
-        last = {row.run_id: row.asDict() for row in sorted(rows, key=lambda row: str(row.beat_at))}
+        columns = [name for name in lake.row_schema("run_events").names if name != "run_id"]
+        last = collect_runs(lake, *columns, where=F.col("run_id").isin(ids))
         words = "the run was killed, or its driver was lost"
-        ended = [row | {"status": "killed", "error": words} for row in last.values()]
+        ended = [row.asDict() | {"status": "killed", "error": words} for row in last]
         lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
         log.warning("earlier runs were killed and are marked so: %s", ", ".join(ids))
     return [row.run_id for row in dead]
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClaimedRun:
-    """A run under a claim, by all its events: its last beat, and whether it has ended."""
+    """A run under a claim: its last beat, and whether it has ended."""
 
     run_id: str
     claim: int
@@ -159,21 +160,17 @@ class ClaimedRun:
     ended: bool
 
 
-def _events(lake: Lake, name: str) -> list[ClaimedRun]:
-    """Every run under a claim. The events are put together here: Spark's aggregation costs more than they do."""
+def _claimed_runs(lake: Lake, name: str) -> list[ClaimedRun]:
+    """Every run under a claim."""
     job, _, model_id = name.partition("/")
-    events = lake.read("run_events").where(F.col("job") == job)
+    where = (F.col("job") == job) & F.col("claim").isNotNull()
     if model_id:
-        events = events.where(F.col("model_id") == model_id)
-    runs: dict[str, ClaimedRun] = {}
-    columns = ("run_id", "claim", "holder", "beat_at", "ended_at", "status")
-    for row in events.where("claim IS NOT NULL").select(*columns).collect():
-        ended = row.ended_at is not None or row.status != "running"
-        run = runs.setdefault(
-            row.run_id, ClaimedRun(row.run_id, row.claim, row.holder, row.beat_at, ended)
-        )
-        run.beat, run.ended = max(run.beat, row.beat_at), run.ended or ended
-    return list(runs.values())
+        where &= F.col("model_id") == model_id
+    rows = collect_runs(lake, "claim", "holder", "beat_at", "ended_at", where=where)
+    return [
+        ClaimedRun(row.run_id, row.claim, row.holder, row.beat_at, row.ended_at is not None)
+        for row in rows
+    ]
 
 
 def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) -> None:
@@ -199,7 +196,7 @@ def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) 
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         time.sleep(min(_POLL_SECONDS, timeout / BEATS))
-        rows = {row.run_id: row for row in _events(lake, name)}
+        rows = {row.run_id: row for row in _claimed_runs(lake, name)}
         last = max(rows.values(), key=lambda row: row.claim)
         if last.claim != newest.claim or last.beat != newest.beat:
             if rows[newest.run_id].ended and last.claim == newest.claim:

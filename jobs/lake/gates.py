@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -65,17 +66,20 @@ def record_decision(run: Run, decision: Decision) -> None:
 def newest_decision(lake: Lake, *, model_id: str, index_id: str) -> Decision | None:
     """The last decision on an index, or on its model before it had one; None where there was none."""
     rows = lake.read("gate_decisions").where(F.col("model_id") == model_id)
-    return _newest(rows.where(F.col("index_id").isNull() | (F.col("index_id") == index_id)))
+    rows = rows.where(F.col("index_id").isNull() | (F.col("index_id") == index_id))
+    return next((decision for _, decision in _newest(rows, limit=1)), None)
 
 
-def last_decision(lake: Lake) -> Decision | None:
-    """The last decision in the lake; None where there was none."""
-    return _newest(lake.read("gate_decisions"))
+def read_decisions(lake: Lake, *, limit: int) -> list[tuple[datetime, Decision]]:
+    """The last `limit` decisions in the lake with their times, UTC, newest first."""
+    return _newest(lake.read("gate_decisions"), limit=limit)
 
 
-def _newest(rows: DataFrame) -> Decision | None:
-    row = rows.orderBy("decided_at", ascending=False).first()
-    if row is None:
-        return None
-    checks = tuple(GateCheck(**check) for check in json.loads(row.checks))
-    return Decision(row.model_id, row.index_id, checks, row.forced, row.note)
+def _newest(rows: DataFrame, *, limit: int) -> list[tuple[datetime, Decision]]:
+    found = []
+    for row in rows.orderBy("decided_at", ascending=False).head(limit):
+        checks = tuple(GateCheck(**check) for check in json.loads(row.checks))
+        decision = Decision(row.model_id, row.index_id, checks, row.forced, row.note)
+        # PySpark hands times over in the time zone of this process.
+        found.append((row.decided_at.astimezone(UTC), decision))
+    return found

@@ -16,6 +16,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.sql import literal
 from udfs import storage
 from udfs.errors import IndexDataError, LakeError
+from udfs.index.drift import SAMPLE_ROWS, DriftSpec, drift_batches
 from udfs.index.manifest import MANIFEST_NAME, Manifest
 from udfs.search.batches import indexed_ids
 
@@ -115,6 +116,33 @@ def differing_ids(lake: Lake, manifest: Manifest, *, version: int) -> DataFrame:
     )
     differing = both.where("is_live IS NULL OR is_indexed IS NULL")
     return differing.selectExpr("vector_id", "is_indexed IS NULL AS is_new")
+
+
+def index_drift(lake: Lake, manifest: Manifest) -> float | None:
+    """How many times as much the quantizer loses of the model's rows that the index lacks as of those it was trained on.
+
+    None where no row is missing, or nothing was trained. Raises IndexDataError where files cannot be read.
+    """
+    if not manifest.error:
+        return None
+    version = lake.version("vectors")
+    missing = differing_ids(lake, manifest, version=version).where("is_new").select("vector_id")
+    rows = lake.read("vectors", version=version)
+    rows = rows.where(F.col("model_id") == manifest.spec.model_id).join(missing, "vector_id")
+    with clear_task_errors():
+        if not rows.head(1):
+            return None
+    return quantizer_loss(manifest, rows) / manifest.error
+
+
+def quantizer_loss(manifest: Manifest, rows: DataFrame) -> float:
+    """Mean squared distance of a sample of `rows` (vector_id, embedding) from what the index's quantizer keeps of them."""
+    spec = manifest.spec
+    hashed = F.xxhash64("vector_id", F.lit(spec.plan.seed))
+    sample = rows.orderBy(hashed).limit(SAMPLE_ROWS).select("embedding").repartition(1)
+    drift = DriftSpec(manifest.base_root(spec.root), manifest.quantizer, dim=spec.dim)
+    missing = IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
+    return float(on_executors(sample, drift_batches, spec=drift).one_row(missing).error)
 
 
 @again_on_conflict

@@ -12,24 +12,25 @@ from datetime import datetime
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
-from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import failure
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.lake import Lake, now
+from jobs.lake.model_work import ModelWork
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.sql import identifier
 from udfs.errors import LakeError
-from udfs.gme.canaries.environment import UNCHECKED, merge_loads
+from udfs.gme.canaries.environment import UNCHECKED
 
-_NO_ROWS = ("bytes", "tokens")  # ends of names of counts
+_OF_STEPS = {"bytes_read", "bytes_written"}  # metrics that a run sums up over its steps
 
 
 @dataclass
 class Run:
-    """What a job reports while it works. `counts` are rows (tokens and bytes where the name says so), `seconds` by stage: wall, or of tasks.
+    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks.
 
-    `settings` are all that the job was given, as JSON: they are recorded, a stage is told its own.
+    `settings` are all that the job was given, as JSON: they are recorded, a stage is told its own. `work` is what models
+    did for it, at `price_per_hour` of one of them; `metrics` are all other figures that are no rows.
     """
 
     lake: Lake
@@ -49,10 +50,10 @@ class Run:
     holder: str | None = None
     mlflow_run_id: str | None = None
     recorded: bool = False
-    servers: set[str] = field(default_factory=set)  # "host:pid:uuid:device" of each model load
-    loads: set[str] = field(default_factory=set)  # reports of the model's loads, see udfs.serving
-    # For MLflow alone: figures that are no row counts, tags, and (table, version, context) read beside the source.
+    work: ModelWork = field(default_factory=ModelWork)
+    price_per_hour: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    # For MLflow alone: tags, and (table, version, context) read beside the source.
     tags: dict[str, str] = field(default_factory=dict)
     inputs: list[tuple[str, int, str]] = field(default_factory=list)
 
@@ -69,10 +70,19 @@ class Run:
         """Add to a stage's seconds."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def add_loads(self, embedded: DataFrame) -> None:
-        """Remember what the model was loaded in that made rows of EMBED_OUTPUT, and how near it came to its canaries."""
-        row = embedded.agg(F.collect_set("load_report").alias("loads")).first()
-        self.loads.update(row.loads if row else [])
+    def add_metric(self, name: str, value: float) -> None:
+        """Add to a figure that is no row count."""
+        self.metrics[name] = self.metrics.get(name, 0.0) + value
+
+    def add_step(self, step: Run) -> None:
+        """Count in what another run did as a step of this one: its model work, and the bytes it read and wrote."""
+        self.work.add(step.work)
+        for name in _OF_STEPS & step.metrics.keys():
+            self.add_metric(name, step.metrics[name])
+
+    def measures(self) -> dict[str, float]:
+        """All figures that are no rows, those of the models included."""
+        return self.work.metrics(price_per_hour=self.price_per_hour) | self.metrics
 
     def begin(self, *, txn: tuple[str, int] | None = None) -> None:
         """Record the run as running, once: a run that is killed later then still has a row that its vectors join to.
@@ -137,7 +147,7 @@ class Run:
             {"model_id": model.spec.model_id, "model_version": model.version} if model else {}
         )
         counts = {
-            k if k.endswith(_NO_ROWS) else f"rows.{k}": float(v) for k, v in self.counts.items()
+            k if k.endswith("bytes") else f"rows.{k}": float(v) for k, v in self.counts.items()
         }
         seconds = {f"seconds.{k}": float(v) for k, v in self.seconds.items()}
         source = (
@@ -145,7 +155,7 @@ class Run:
             if self.source_table and self.source_version is not None
             else []
         )
-        environment = merge_loads(self.loads)
+        environment = self.work.environment()
         lowest = environment.get("canary_cosine", UNCHECKED)
         canaries = {} if lowest == UNCHECKED else {"canary_cosine": float(lowest)}
         registry.log_run(
@@ -156,7 +166,7 @@ class Run:
                 **of_model,
                 **{f"environment.{name}": value for name, value in environment.items()},
             },
-            metrics=counts | seconds | canaries | self.metrics,
+            metrics=counts | seconds | canaries | self.measures(),
             tables=[*source, *self.inputs],
         )
 
@@ -184,7 +194,8 @@ class Run:
             "mlflow_run_id": self.mlflow_run_id,
             "counts": {k: int(v) for k, v in counts.items()},
             "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
-            "environment": merge_loads(self.loads.copy()) or None,
+            "environment": self.work.environment() or None,
+            "metrics": {k: float(v) for k, v in self.measures().items()},
             "error": error,
             "claim": self.claim,
             "holder": self.holder,
@@ -195,7 +206,8 @@ class Run:
 @contextmanager
 def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
     """A run by the registry's settings, recorded in `runs` and MLflow however it ends; the block may set status by raising."""
-    run = Run(lake, job, registry.settings.to_json())
+    settings = registry.settings
+    run = Run(lake, job, settings.to_json(), price_per_hour=settings.plan.price_per_hour)
     with registry.open_run(job) as run.mlflow_run_id:
         try:
             with record_end(run):

@@ -11,6 +11,7 @@ from pyspark.sql.functions import udtf
 from pyspark.sql.udtf import UserDefinedTableFunction
 
 from jobs.lake.lake import Lake
+from jobs.lake.run_events import NEWEST_EVENT
 from jobs.lake.source_views import publish_source_views
 from jobs.lake.sql import literal
 from jobs.lake.tables import TABLES
@@ -43,8 +44,10 @@ def publish_catalog(lake: Lake) -> None:
     native = lake.spark.catalog.functionExists("vector_inner_product")
     inner = "vector_inner_product(embedding, query)" if native else _PORTABLE_INNER_PRODUCT
     texts = [conf_text(f"sql/{file}") for file in conf_names("sql")]
+    root = literal(lake.root)
     filled = [
-        t.format(schema=lake.schema, root=literal(lake.root), inner_product=inner) for t in texts
+        t.format(schema=lake.schema, root=root, inner_product=inner, newest_event=NEWEST_EVENT)
+        for t in texts
     ]
     made_from = [
         lake.root,

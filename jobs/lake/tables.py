@@ -148,6 +148,7 @@ RUN_EVENTS = Table(
         ("claim", "BIGINT"),  # number of the claim that the run holds, see claims.py
         ("holder", "STRING"),
         ("beat_at", "TIMESTAMP"),
+        ("metrics", "MAP<STRING, DOUBLE>"),  # figures that are no rows: see ModelWork.metrics
     ),
 )
 

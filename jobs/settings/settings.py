@@ -6,6 +6,7 @@ from jobs.settings.embed import EmbedSettings, ModelSettings, ServingSettings, S
 from jobs.settings.evaluate import EvaluateSettings
 from jobs.settings.index import IndexSettings, RecallSettings, TuneSettings
 from jobs.settings.lake import LakeSettings, MlflowSettings, ReleaseSettings, SparkSettings
+from jobs.settings.metrics import MetricsSettings
 from jobs.settings.refresh import GateSettings, PlanSettings, RefreshSettings
 from jobs.settings.search import SearchSettings
 from jobs.settings.section import Section
@@ -35,6 +36,7 @@ class Settings(Section):
     plan: PlanSettings = PlanSettings()
     gate: GateSettings = GateSettings()
     refresh: RefreshSettings = RefreshSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     def to_json(self) -> str:
         """All of them as `runs` keeps them, under the names that users give."""

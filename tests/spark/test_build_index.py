@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from jobs.driver.printing import json_line
+from jobs.lake.indexes import index_drift
+from jobs.stages.index.extend import MAX_ERROR
 from tests.lake_settings import settings_of
 from tests.spark.conftest import IVF_PQ
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import IndexDataError, LakeError, SettingsError
+from udfs.index.manifest import Manifest
 
 pytestmark = pytest.mark.spark
 
@@ -170,7 +173,6 @@ def exact_of(lake, xq, k):
 def test_a_later_build_adds_what_is_new_to_the_whole_index(sharded):
     from jobs.stages.index.changes import changes_since
     from jobs.stages.index.plan import plan_index
-    from udfs.index.manifest import Manifest
     from udfs.search.index import Index
     from udfs.specs import SearchOptions
 
@@ -220,7 +222,10 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(sharded):
         and Manifest.read(report.spec.root, sha256=stands[0].manifest_sha256).missing_files() == []
     )
     # A third build adds to the whole index, not to what was added to it: searches open two at most.
+    extended = Index.open(report.spec.root).manifest
+    assert index_drift(lake, extended) is None
     append_vectors(lake, unit(50, DIM, seed=3), model_id="model-a")
+    assert 0.8 < index_drift(lake, extended) < MAX_ERROR
     third, _ = build(lake, model_of("model-a", DIM))
     assert (third.extension.fresh, third.extension.gone) == (140, 10)
     assert Index.open(third.spec.root).manifest.base.index_id == whole.index_id
@@ -242,8 +247,9 @@ def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(sharded, open_
     half, other_half = np.zeros((2, 1000, DIM), np.float32)
     half[:, : DIM // 2], other_half[:, DIM // 2 :] = unit(1000, DIM // 2), unit(1000, DIM // 2)
     append_vectors(lake, half, model_id="model-c")
-    build(lake, model_of("model-c", DIM))
+    base, _ = build(lake, model_of("model-c", DIM))
     append_vectors(lake, other_half[:100], model_id="model-c")
+    assert index_drift(lake, Manifest.read(base.spec.root)) > MAX_ERROR
     with caplog.at_level("INFO", "gme_lake"):
         drifted, _ = build(lake, model_of("model-c", DIM))
     assert drifted.built and drifted.extension is None

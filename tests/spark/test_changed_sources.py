@@ -70,7 +70,7 @@ def test_a_changed_source_never_shuts_a_lake(embedded, tmp_path, warned):
         second = found["like p4"][1].id.removeprefix("p")
         assert (f"a thing numbered {second}" in page.read_text("utf-8")) == titles
         assert len(said) == (not titles), said
-        assert titles or said[0].startswith("hits are shown without their texts and pictures: ")
+        assert titles or said[0].startswith("rows are shown without their texts and pictures: ")
 
     def is_refused(*words: str, sets: tuple[str, ...] = ()) -> None:
         vectors = lake.version("vectors")
@@ -92,7 +92,7 @@ def test_a_changed_source_never_shuts_a_lake(embedded, tmp_path, warned):
     assert warned() == [] and spark.table(view).where("embedding IS NOT NULL").count() == 6
     found, _, _ = search(shop.lake("search.filter=name <> 'thing 4'"))
     assert "p4" not in {hit.id for hit in found["like p4"]}
-    assert warned()[-1].startswith("hits are shown without their texts and pictures: column title")
+    assert warned()[-1].startswith("rows are shown without their texts and pictures: column title")
 
     spark.sql(f"ALTER TABLE {table} RENAME COLUMN id TO sku")
     still_works("id", titles=False)

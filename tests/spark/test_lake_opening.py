@@ -1,11 +1,15 @@
 """A lake opens whatever an opening before it left: tables are made when they are first named, half-made ones again."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from jobs.lake.lake import Lake
+from jobs.lake.lake import Lake, create_statement
+from jobs.lake.model_work import ModelWork
+from jobs.lake.runs import Run, record_end
 from jobs.lake.sql_catalog import is_published, publish_catalog
+from jobs.lake.tables import RUN_EVENTS
 from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 
@@ -44,8 +48,37 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
         lake.read("recalls")
     assert (foreign / "part-0.parquet").read_bytes() == b"not ours"
 
+    # A table of an earlier version gets the columns that it lacks.
+    older = dataclasses.replace(
+        RUN_EVENTS, columns=tuple(c for c in RUN_EVENTS.columns if c[0] != "metrics")
+    )
+    place = f"delta.`{lake.folder('tables', 'run_events')}`"
+    lake.spark.sql(create_statement(older, name=place, location=None))
+    lake.spark.sql(
+        f"INSERT INTO {place} (run_id, job, started_at, ended_at, status, settings, seconds) VALUES "
+        "('r1', 'embed_table', now(), now(), 'succeeded', '{}', map('total', 1.5D))"
+    )
+
     publish_catalog(lake)
     assert is_published(lake)
+    (old,) = lake.spark.table(lake.quoted("runs")).collect()
+    assert (old.run_id, old.wall_seconds, old.metrics, old.tokens) == ("r1", 1.5, None, None)
+    with record_end(Run(lake, "search_table", "{}")) as run:
+        answered = "tokens int, budget_tokens double, input_bytes bigint, prepare_seconds double"
+        answered += ", model_seconds double, load_seconds double, server string"
+        rows = [
+            (3, 8.0, 5, 0.5, 0.25, 2.0, "new"),
+            (4, 6.0, 5, 0.5, 0.25, 0.0, "new"),
+            (0, 0.0, 0, 0.5, 0.0, 0.0, None),  # rejected before the model
+            (0, 0.0, 0, 0.5, 0.5, 0.0, "old"),
+        ]
+        run.work = ModelWork.read(lake.spark.createDataFrame(rows, answered), wall_seconds=1)
+        assert run.work.servers == {"new", "old"} and run.work.prepare_seconds == 2
+    (row,) = lake.spark.table(lake.quoted("runs")).where("tokens = 7").collect()
+    assert (row.run_id, row.batch_fill, row.model_busy) == (run.run_id, 0.5, 0.5)
+    assert (row.model_loads, row.metrics["load_seconds"], row.bytes_read) == (1, 2, 10)
+    nothing = ModelWork.read(lake.spark.createDataFrame([], answered), wall_seconds=1)
+    assert nothing == ModelWork()
     assert tables(lake) == {"releases", "recalls", "vectors", "indexes", "run_events"}
     view = lake.name("current_vectors")
     assert lake.spark.table(view).count() == 0

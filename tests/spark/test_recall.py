@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jobs.driver.printing import json_line
+from jobs.stages.status.history import read_history
 from tests.lake_settings import settings_of
 from tests.spark.conftest import picture
 from tests.spark.index_vectors import append_vectors, build, model_of
@@ -95,6 +96,10 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
     by = {(r.nprobe, r.k_factor): r for r in rows if r.kind == "any"}
     assert by[1, 1].recall < by[4, 10].recall < by[16, 20].recall
     assert by[16, 20].first > 0.97 and by[16, 20].ms_p95 >= by[16, 20].ms_median > 0
+    shown = read_history(lake).recall  # of the index's own point, or the widest measured
+    assert {kind: [one.value for one in line] for kind, line in shown.items()} == {
+        kind: [by[16, 20].recall] for kind in ("any", "row")
+    }
     logged = mlflow.get_run(run.mlflow_run_id).data
     assert logged.metrics["recall_at_10.row"] == pytest.approx(by[16, 20].recall)
     assert page.read_text().count("<td>row</td>") == 9 and "http://" not in page.read_text()

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import refresh_lake
+from jobs import refresh_lake, status
 from jobs.driver.cli import JobContext
+from jobs.driver.printing import json_line
 from jobs.lake.registry import Registry
 from jobs.lake.releases import Release, current_release, newest_releases, promote, rollback
-from jobs.reports.lake_status import print_status, read_status
 from jobs.settings.refresh import GateSettings
 from jobs.stages.refresh import job as refreshing
 from jobs.stages.refresh import machines
@@ -58,6 +58,24 @@ class Refreshed:
         json.dumps(report.values, default=str)
         return report
 
+    def status(self, *sets: str, html: Path | None = None):
+        """The command status with the text file beside the lake, without its printing."""
+        file = Path(self.lake.root).parent / "gme.prom"
+        context = JobContext(
+            settings_of(self.shop.lake(*self.sets, f"metrics.textfile={file}", *sets))
+        )
+        context.__dict__["session"] = self.lake.spark
+        report = status.command.callback.__wrapped__(context, html=html, planned=True)
+        json_line(report.values)
+        return report
+
+    @staticmethod
+    def said(report) -> str:
+        """What a report prints."""
+        out = io.StringIO()
+        report.text(file=out)
+        return out.getvalue()
+
     def rows_of(self, model_id: str) -> dict[str, str]:
         """Content hashes by id."""
         rows = self.lake.read("vectors").where(f"model_id = '{model_id}'").collect()
@@ -75,7 +93,7 @@ def refreshed(shop) -> Refreshed:
     return Refreshed(shop)
 
 
-def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
+def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed, tmp_path):
     shop = refreshed.shop
     shop.write(source_rows(range(12)), cdf=True)
     model_id = refreshed.champion("gme-tiny")
@@ -114,13 +132,10 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     (recorded,) = (
         refreshed.lake.read("runs").where("job = 'refresh_lake' AND error IS NULL").collect()
     )
-    assert recorded.counts["planned.tokens"] == recorded.counts["tokens"] > 0
+    assert recorded.metrics["planned.tokens"] == recorded.tokens > 0
     assert recorded.seconds["planned.tasks.model"] > 0
     (embedded,) = refreshed.lake.read("runs").where("job = 'embed_table'").collect()
-    assert (
-        embedded.environment["device"] == "cpu"
-        and embedded.counts["tokens"] == recorded.counts["tokens"]
-    )
+    assert embedded.environment["device"] == "cpu" and embedded.tokens == recorded.tokens
     assert {check.name for check in first.values["checks"]} == {"whole", "coverage", "recall"}
     nothing = refreshed.refresh()
     assert (nothing.values["outcome"], nothing.values["release"]) == (
@@ -145,15 +160,46 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed):
     assert refreshed.shown() == refreshed.rows_of(model_id)
     assert set(refreshed.shown()) == {f"p{n}" for n in range(14) if n != 3}
 
-    said = io.StringIO()
-    print_status(read_status(refreshed.lake), file=said)
-    told = said.getvalue()
-    assert f"gme 1 ({model_id})" in told and "vectors: 13 of 13 rows" in told
+    runs = {row.job: row for row in refreshed.lake.read("runs").orderBy("started_at").collect()}
+    made, whole = runs["embed_table"], runs["refresh_lake"]
+    assert made.tokens > 0 and made.tokens_per_second > 0
+    assert 0 < made.batch_fill <= 1 and 0 < made.model_busy <= 1
+    assert made.model_seconds == pytest.approx(made.seconds["tasks.model"], abs=1e-3)
+    assert (whole.tokens, whole.model_seconds) == (made.tokens, made.model_seconds)
+    assert made.bytes_read > 100 and made.bytes_written == 4 * 128 * 3  # three rows are new
+    assert whole.bytes_written == made.bytes_written + runs["build_index"].bytes_written
+    assert made.metrics["coverage"] == 1 and made.cost is None
+    priced = refreshed.lake.read("runs").where("job = 'embed_table' AND cost IS NOT NULL").first()
+    assert priced.cost == pytest.approx(priced.model_seconds)
+
+    shop.write(source_rows([20]))
+    state = refreshed.status(html=tmp_path / "status.html")
+    told = refreshed.said(state)
+    assert f"gme 1 ({model_id})" in told and "vectors: 13 of 13 rows (100.0%)" in told
     assert "index: 0 of 13 rows are not in it" in told and "gate: index" in told
     assert "refresh-lake" in told and "succeeded" in told
+    assert f"source: 1 of 14 rows are not embedded with model {model_id}" in told
+    assert f"next refresh: model {model_id}: 1 new of 14 rows" in told
+    assert (
+        "1 contents to embed and 0 to copy" in told and "by 2 earlier run(s) on any device" in told
+    )
+    assert state.values["not_embedded"] == {"new": 1, "changed": 0, "model": 0, "left": 0}
+    html = (tmp_path / "status.html").read_text()
+    assert html.count("<circle") >= 3 and "<dd>100.0%\n13 of 13 rows</dd>" in html
+    assert "Every row of the released model has a vector." in html
+    figures = (tmp_path / "gme.prom").read_text()
+    assert 'job="refresh_lake",status="succeeded"} 3.0' in figures
+    assert "gme_lake_coverage_ratio{" in figures and "gme_lake_release_id{" in figures
+    assert 'job="embed_table",outcome="copied"} 1.0' in figures
+
+    unset = refreshed.status("source.table=")
+    assert "source: not looked at, as source.table is not set" in refreshed.said(unset)
+    assert unset.values["not_embedded"] is None
+    gone = refreshed.status(f"source.table={shop.table}-gone")
+    assert "source: a refresh would fail: " in refreshed.said(gone)
 
 
-def test_what_is_refused_or_lost_leaves_the_release_and_says_how(refreshed):
+def test_what_is_refused_or_lost_leaves_the_release_and_says_how(refreshed, tmp_path):
     shop = refreshed.shop
     bad = [(f"bad{n}", None, None, b"no picture", 1.0) for n in range(2)]
     shop.write([*source_rows(range(8)), *bad], cdf=True)
@@ -174,9 +220,19 @@ def test_what_is_refused_or_lost_leaves_the_release_and_says_how(refreshed):
     assert [(row.passed, row.forced) for row in decisions] == [(False, False), (False, True)]
     assert decisions[1].note == "the rest comes later"
 
+    page, figures = tmp_path / "status.html", tmp_path / "gme.prom"
+    state = refreshed.status(html=page)
+    assert state.values["coverage"] == 0.8 and state.values["rows"]["ok"] == 8
+    html = page.read_text()
+    assert html.count("no picture<small>unsupported format</small>") == 2 and "bad1" in html
+    assert "released by force" in html and "the rest comes later" in html
+
     lake.spark.sql(f"DELETE FROM delta.`{shop.table}` WHERE id > 'p1'")
     with pytest.raises(RowsError, match=r"embed.max_deleted=0.2 allows less"):
-        refreshed.refresh()
+        refreshed.refresh(f"metrics.textfile={figures}")
+    assert 'job="refresh_lake",status="failed"} 1.0' in figures.read_text()
+    with pytest.raises(SettingsError, match="is no folder"):
+        refreshed.refresh(f"metrics.textfile={tmp_path}/gone/gme.prom")
     assert current_release(lake) == forced
     run = lake.read("runs").where("job = 'refresh_lake'").orderBy("started_at").collect()[-1]
     assert run.status == "failed" and "embed.max_deleted" in run.error

@@ -30,7 +30,7 @@ EMBED_INPUT = Columns(
 )
 EMBED_OUTPUT = Columns(
     "key string, status string, error string, embedding array<float>, server string, load_report string, tokens int, "
-    "prepare_seconds double, model_seconds double"
+    "input_bytes bigint, budget_tokens double, prepare_seconds double, model_seconds double, load_seconds double"
 )
 _WORDS = {"text": "text", "image_uri": "image path", "instruction": "instruction"}
 
@@ -43,9 +43,11 @@ def embed_batches(
 
     A rejected row has a status other than "ok", the reason in `error` and a null embedding. `server` names the
     model load that made the vector; `load_report` says what it was loaded in, in the first row of each request, and is
-    null in the others. `tokens` are those that the model saw, 0 where it did not see the row. `prepare_seconds` and
-    `model_seconds` are the row's share of wall seconds (of its worker, and of the model), so their sums are the seconds spent. `image` wins over `image_uri`. Whatever
-    a row's text, path or picture is, it costs that row only: strings that are not UTF-8 are `not_utf8`, and a row
+    null in the others. `tokens` are those that the model saw, 0 where it did not see the row,
+    `input_bytes` those of the text and of the picture's file. `prepare_seconds`, `model_seconds` and `load_seconds` are
+    the row's share of wall seconds (of its worker, of the model, and of loading it for this task or one beside it),
+    `budget_tokens` of what the model's batches had room for, so the sums are what was spent. `image` wins over
+    `image_uri`. Whatever a row's text, path or picture is, it costs that row only: strings that are not UTF-8 are `not_utf8`, and a row
     that takes longer than `spec.max_row_seconds` is `too_slow` at the task's next attempt (see RowWatch).
     Raises CheckpointError or ServingError where there is no model; Spark then retries the task.
     """
@@ -121,7 +123,9 @@ class _Work:
             prepared = None
             try:
                 with self._watching(rows.keys[number]):
-                    prepared = preparer.prepare(rows.row(number, files))
+                    row = rows.row(number, files)
+                    results.input_bytes[number] = row.nbytes
+                    prepared = preparer.prepare(row)
             except RowRejected as error:
                 results.reject(number, error)
                 self._done.add(1, rejected=1)

@@ -17,6 +17,7 @@ from udfs.strings import python_values
 PREVIEW_INPUT = Columns("id string, text string, image binary, image_uri string")
 PREVIEW_OUTPUT = Columns("id string, text string, image binary")
 PREVIEW_SIDE = 320  # pixels of the longer side, at most
+_BAD_BYTES = 1 << 20  # enough to say what is wrong; the driver holds those of a page at once
 
 
 @gives(PREVIEW_OUTPUT)
@@ -25,7 +26,7 @@ def preview_batches(
 ) -> Iterator[pa.RecordBatch]:
     """PREVIEW_INPUT batches to PREVIEW_OUTPUT: pictures become JPEGs of at most PREVIEW_SIDE pixels.
 
-    A file that cannot be read gives null. Bytes that are no good picture pass as they are: the page says why.
+    A file that cannot be read gives null. Of bytes that are no good picture the beginning passes: the page says why.
     """
     for batch in batches:
         columns = (batch.column("image").to_pylist(), python_values(batch.column("image_uri")))
@@ -44,7 +45,7 @@ def _small(image: bytes | None, uri: str | None, spec: ReadSpec) -> bytes | None
     try:
         picture = decode_image(image)
     except ImageRejected:
-        return image
+        return image[:_BAD_BYTES]
     picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=85)

@@ -92,6 +92,7 @@ class EmbeddingModel:
         )
         todo.reverse()
         under_way: deque[tuple[list[int], Answer]] = deque()
+        budget_tokens = 0
         while todo or under_way:
             if todo:
                 batch = todo.pop()
@@ -99,6 +100,8 @@ class EmbeddingModel:
                     answer = self._try_forward([rows[row] for row in batch])
                 if answer is not None:
                     under_way.append((batch, answer))
+                    tokens = sum(rows[row].tokens for row in batch)
+                    budget_tokens += max(self._budget.tokens, tokens)
                 elif len(batch) > 1:
                     middle = len(batch) // 2
                     todo += [batch[middle:], batch[:middle]]
@@ -110,7 +113,7 @@ class EmbeddingModel:
         for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             vectors[row] = np.nan
             errors[row] = errors[row] or "not_finite: the model gave a vector with NaN or infinity"
-        return EncodedBatch(vectors, errors)
+        return EncodedBatch(vectors, errors, budget_tokens)
 
     def _try_forward(self, rows: list[Prepared]) -> Answer | None:
         """The answer to one model batch, or None where the device ran out of memory."""

@@ -28,6 +28,11 @@ class Row:
     instruction: str | None = None
     is_query: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the text, as UTF-8, and of the encoded picture."""
+        return len((self.text or "").encode()) + len(self.image or b"")
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -64,11 +69,12 @@ class TokenCount(NamedTuple):
 class EncodedBatch:
     """Result of rows in their order: `vectors` float32 (n, d), L2-normalised, and `errors` (None, or "status: detail").
 
-    A row with an error has a vector of NaN.
+    A row with an error has a vector of NaN. `budget_tokens`: what the model batches that they went in had room for.
     """
 
     vectors: npt.NDArray[np.float32]
     errors: list[str | None]
+    budget_tokens: int = 0
 
 
 class RowPreparer:

@@ -61,6 +61,7 @@ def load_model(
         vocabulary=loaded.vocabulary,
         image_token=loaded.image_token,
         tokenizer_sha256=tokenizer_sha256(checkpoint.tokenizer_file),
+        load_seconds=loaded_in + checked_in,
     )
 
 

@@ -41,7 +41,14 @@ class LocalModel:
                 _load.cache_clear()  # after a CUDA error the next task must not get this model again
                 raise ServingError(f"the model failed over {len(rows)} rows: {exc}") from exc
             seconds = time.perf_counter() - started
-            yield EncodeReply(encoded.vectors, encoded.errors, self.server, seconds)
+            yield EncodeReply(
+                vectors=encoded.vectors,
+                errors=encoded.errors,
+                server=self.server,
+                model_seconds=seconds,
+                budget_tokens=encoded.budget_tokens,
+                load_seconds=self._loaded.tell_load(),
+            )
 
     def close(self) -> None:
         """Nothing to close: the model stays for the process's next task."""

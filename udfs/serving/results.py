@@ -26,7 +26,10 @@ class BatchResults:
         self._error: list[str | None] = [None] * rows
         self._server: list[str | None] = [None] * rows
         self._load_report: list[str | None] = [None] * rows
+        self.input_bytes = np.zeros(rows, np.int64)
         self._model_seconds = np.zeros(rows)
+        self._budget_tokens = np.zeros(rows)
+        self._load_seconds = np.zeros(rows)
         self._tokens = np.zeros(rows, np.int32)
         self._vectors: npt.NDArray[np.float32] = np.empty((rows, dim), np.float32)
 
@@ -42,7 +45,7 @@ class BatchResults:
     def accept(
         self, rows: list[int], tokens: list[int], answer: EncodeReply, *, load_report: str
     ) -> Self:
-        """Put `answer` into the rows that were sent; they share its seconds by their `tokens`.
+        """Put `answer` into the rows that were sent; they share what it measured by their `tokens`.
 
         The first of them bears the `load_report`: one that every row repeats would be longer than small vectors.
         """
@@ -50,7 +53,10 @@ class BatchResults:
         self._load_report[rows[0]] = load_report
         self._vectors[rows] = answer.vectors
         self._tokens[rows] = tokens
-        self._model_seconds[rows] = answer.model_seconds * np.array(tokens) / sum(tokens)
+        share = np.array(tokens) / sum(tokens)
+        self._model_seconds[rows] = answer.model_seconds * share
+        self._budget_tokens[rows] = answer.budget_tokens * share
+        self._load_seconds[rows] = answer.load_seconds * share
         for number, error in zip(rows, answer.errors, strict=True):
             self._server[number] = answer.server
             if error is not None:
@@ -76,7 +82,10 @@ class BatchResults:
             "server": pa.array(self._server, pa.string()),
             "load_report": pa.array(self._load_report, pa.string()),
             "tokens": pa.array(self._tokens),
+            "input_bytes": pa.array(self.input_bytes),
+            "budget_tokens": pa.array(self._budget_tokens),
             "prepare_seconds": pa.array(self.prepare_seconds),
             "model_seconds": pa.array(self._model_seconds),
+            "load_seconds": pa.array(self._load_seconds),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

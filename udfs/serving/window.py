@@ -27,12 +27,13 @@ class Model(Protocol):
         """Vectors and errors in the rows' order."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
     """A model in memory. `server` ("host:pid:uuid:device") is made at the load, so it names the load.
 
     `load_report` is JSON of names and values: the environment, and `canary_cosine` (or "unchecked").
     Token ids are below `vocabulary`; `image_token` is the one that stands for a piece of the row's picture.
+    `load_seconds` are what the load took, until an answer has told them.
     """
 
     model: Model
@@ -42,6 +43,12 @@ class Loaded:
     vocabulary: int
     image_token: int
     tokenizer_sha256: str
+    load_seconds: float = 0.0
+
+    def tell_load(self) -> float:
+        """`load_seconds`, at the first call; 0 at later ones: the run that has waited for the load is told of it."""
+        told, self.load_seconds = self.load_seconds, 0.0
+        return told
 
 
 @dataclass(eq=False)
@@ -137,6 +144,8 @@ class ModelThread(threading.Thread):
                 errors=encoded.errors[start:end],
                 server=loaded.server,
                 model_seconds=seconds * job.tokens / tokens,
+                budget_tokens=encoded.budget_tokens * job.tokens / tokens,
+                load_seconds=loaded.tell_load(),
             )
             self._tell(job.answer, answer)
         self.counts.requests += len(jobs)

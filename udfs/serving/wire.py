@@ -28,6 +28,7 @@ PATCH_SHAPE = (3, 14, 14)  # channels and pixels of one patch, uint8
 _HEAD = struct.Struct("<4sBQ")
 _MAGIC = b"GMEL"
 HEAD_SIZE = _HEAD.size
+_MEASURES = ("model_seconds", "budget_tokens", "load_seconds")
 
 _ROWS = pa.schema(
     [
@@ -54,13 +55,16 @@ class EncodeReply:
     """What the model said to one request.
 
     `vectors` is float32 (n, d), unit length; a row with an error is NaN. `errors` holds None or "status: detail".
-    `model_seconds` is this request's share, by tokens, of the model's wall seconds.
+    `model_seconds` is this request's share, by tokens, of the model's wall seconds, `budget_tokens` its share of what the
+    model batches had room for. `load_seconds` is what loading the model took, in the first answer after that; else 0.
     """
 
     vectors: npt.NDArray[np.float32]
     errors: list[str | None]
     server: str
     model_seconds: float
+    budget_tokens: float = 0.0
+    load_seconds: float = 0.0
 
 
 def pack_head(kind: Kind, size: int) -> bytes:
@@ -141,7 +145,10 @@ def encode_answer(answer: EncodeReply) -> pa.Buffer:
     batch = pa.RecordBatch.from_arrays(
         [column, pa.array(answer.errors, pa.string())], names=["vector", "error"]
     )
-    metadata = {"server": answer.server, "model_seconds": repr(answer.model_seconds)}
+    metadata = {
+        "server": answer.server,
+        **{name: repr(getattr(answer, name)) for name in _MEASURES},
+    }
     return _write(batch.replace_schema_metadata(metadata))
 
 
@@ -154,7 +161,7 @@ def decode_answer(payload: Any) -> EncodeReply:
         vectors=vectors,
         errors=batch.column(1).to_pylist(),
         server=metadata[b"server"].decode(),
-        model_seconds=float(metadata[b"model_seconds"]),
+        **{name: float(metadata[name.encode()]) for name in _MEASURES},
     )
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
-from jobs.driver.on_executors import on_executors
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
 from jobs.stages.embed.pending import model_inputs, newest_contents, one_a_content, pending_contents
 from jobs.stages.embed.reuse import LostContents, stage_reused
+from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.embed.work import Embedding, read_stored
-from udfs.embed.batches import embed_batches
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
     with job.run.stage("embed"):
         reused = stage_reused(job, pending, lost=lost, folder=folder, pinned=pinned)
         embedded = _stage_embedded(job, rows, pending, reused=reused, folder=folder)
-        made = _account(job, embedded)
-        # The same row twice in one micro-batch was embedded twice; both vectors are the same.
-        embedded = embedded.dropDuplicates(["content_hash"])
+        made = embedded.count()
     with job.run.stage("commit"):
         vectors = embedded.select("content_hash", "status", "error", "embedding")
         if reused is not None:
@@ -68,6 +65,8 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
                 said="of this run (the last micro-batch was not committed)",
             )
         commit(job, staged, rows=total, replaces=replaced > 0)
+    written = 4 * job.spec.model.dim * (total - rejected.total())
+    job.run.add_metric("bytes_written", written)
     job.rejected.update(rejected)
     return Looked(looked_at, total, made, total - made, rejected.total())
 
@@ -121,28 +120,9 @@ def _stage_embedded(
         chosen = chosen.join(reused.select("content_hash"), "content_hash", "left_anti")
     scan = job.source.add_row_hash(rows).join(F.broadcast(chosen), ["id", "row_hash"])
     told = f"{folder}/progress"
-    made = on_executors(model_inputs(scan), embed_batches, spec=replace(job.spec, progress=told))
+    spec = replace(job.spec, progress=told)
     with rows_from_executors(job.progress, told):
-        embedded = made.write(f"{folder}/embedded")
-    return embedded.withColumnRenamed("key", "content_hash")
-
-
-def _account(job: Embedding, embedded: DataFrame) -> int:
-    """Add the model's seconds and tokens to the run, remember its servers and loads; returns how many contents."""
-    row = embedded.agg(
-        F.count_distinct("content_hash").alias("contents"),
-        F.sum("prepare_seconds").alias("prepare"),
-        F.sum("model_seconds").alias("model"),
-        F.sum("tokens").alias("tokens"),
-        F.collect_set("server").alias("servers"),
-        F.collect_set("load_report").alias("loads"),
-    ).first()
-    if row is None:
-        return 0
-    job.run.add_seconds("tasks.prepare", row.prepare or 0.0)
-    job.run.add_seconds("tasks.model", row.model or 0.0)
-    job.run.counts["tokens"] += row.tokens or 0
-    job.run.servers.update(row.servers)
-    job.run.loads.update(row.loads)
-    job.run.counts["model_servers"] = len(job.run.servers)
-    return int(row.contents)
+        made = embed_rows(job.run, model_inputs(scan), spec=spec, folder=f"{folder}/embedded")
+    job.run.counts["model_servers"] = len(job.run.work.servers)
+    # The same row twice in one micro-batch was embedded twice; both vectors are the same.
+    return made.withColumnRenamed("key", "content_hash").dropDuplicates(["content_hash"])

@@ -315,6 +315,8 @@ def _close(job: Embedding, ids: SourceIds, accounts: Accounts, *, replaces: bool
         accounts = replace(accounts, gone=0)
     else:
         rows = accounts.ok + accounts.all_rejected
+        if rows:
+            job.run.metrics["coverage"] = accounts.ok / rows
         require_few_rejected(job, rejected=accounts.rejected, rows=rows, said=f"of {table}")
         if not replaces:
             require_few_gone(job, accounts)

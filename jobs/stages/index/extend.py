@@ -9,10 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pyspark.sql import functions as F
-
-from jobs.driver.on_executors import on_executors
-from jobs.lake.indexes import index_folder, whole_manifest
+from jobs.lake.indexes import index_folder, quantizer_loss, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from jobs.settings.index import IndexSettings
@@ -21,7 +18,6 @@ from jobs.stages.index.changes import Changes, changes_since, write_gone
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec
-from udfs.index.drift import SAMPLE_ROWS, DriftSpec, drift_batches
 from udfs.index.manifest import GONE_NAME, Base, Manifest
 from udfs.search.check import CheckSpec
 from udfs.specs import IndexSpec
@@ -150,15 +146,10 @@ def _tell_drift(lake: Lake, changes: Changes, base: Manifest, *, version: int) -
     if not changes.fresh or base.error is None:
         return None
     spec = replace(base.spec, vectors_version=version)
-    hashed = F.xxhash64("vector_id", F.lit(spec.plan.seed))
-    sample = changes.new_of(indexed_vectors(lake, spec)).orderBy(hashed).limit(SAMPLE_ROWS)
-    rows = sample.select("embedding").repartition(1)
-    drift = DriftSpec(spec.root, base.quantizer, dim=spec.dim)
-    missing = IndexDataError(f"index {spec.index_id}: new rows were not measured; run it again")
-    row = on_executors(rows, drift_batches, spec=drift).one_row(missing)
-    if row.error <= MAX_ERROR * base.error:
+    error = quantizer_loss(base, changes.new_of(indexed_vectors(lake, spec)))
+    if error <= MAX_ERROR * base.error:
         return None
     return (
-        f"its quantizer loses {row.error:.4g} of a new row's squared length and {base.error:.4g} of those it was "
+        f"its quantizer loses {error:.4g} of a new row's squared length and {base.error:.4g} of those it was "
         f"trained on, more than {MAX_ERROR:g} times as much"
     )

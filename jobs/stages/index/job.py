@@ -93,6 +93,9 @@ def build_index(
     with run.stage("commit"):
         built = commit_index(lake, run, manifest)
     new_rows = manifest.rows - sum(manifest.shards[n].rows for n in kept)
+    made = [shard for number, shard in enumerate(manifest.shards) if number not in kept]
+    run.add_metric("bytes_read", 4 * spec.dim * sum(shard.rows for shard in made))
+    run.add_metric("bytes_written", sum(file.bytes for shard in made for file in shard.files))
     told = compare_cost(run, planned.cost, encoded_rows=new_rows) if planned.cost else ()
     return IndexReport(spec, built, manifest.rows, size, kept, told, extension)
 

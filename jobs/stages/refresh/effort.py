@@ -82,12 +82,13 @@ def measure_effort(
     source: Source,
     spec: EmbedSpec,
     contents: int,
-    device: str,
+    device: str | None,
 ) -> Effort:
     """Count the tokens of a sample of `pending` (content_hash, id, row_hash; one row a content, `contents` in all).
 
     `rows` are all of the source as the model sees them. Where no earlier runs of the model on `device` tell its pace,
-    some of the sample are embedded, and nothing of them is kept but the time.
+    some of the sample are embedded, and nothing of them is kept but the time; without a device runs on any tell, and the
+    model is not asked.
     """
     sample = _sample_rows(pending, rows=rows, source=source, size=plan.sample_rows).cache()
     try:
@@ -98,9 +99,9 @@ def measure_effort(
         pace = None
         if tokens.mean:
             enough = min(tokens.mean, plan.trial_rows * tokens.mean / contents)
-            pace = _measured_pace(
-                lake, spec.model.model_id, device=device, least=enough
-            ) or _try_rows(plan, sample, spec=spec, rows=len(text), device=device)
+            pace = _measured_pace(lake, spec.model.model_id, device=device, least=enough)
+            if pace is None and device is not None:
+                pace = _try_rows(plan, sample, spec=spec, rows=len(text), device=device)
     finally:
         sample.unpersist()
     return Effort(len(text), _scale(text, contents), _scale(picture, contents), tokens, pace)
@@ -130,16 +131,18 @@ def _scale(values: np.ndarray, number: int) -> Figure:
     return Figure(found.mean, found.low, found.high).scale(number)
 
 
-def _measured_pace(lake: Lake, model_id: str, *, device: str, least: float) -> Pace | None:
-    """Of the model's last runs on the device; None where they had fewer than `least` tokens.
+def _measured_pace(lake: Lake, model_id: str, *, device: str | None, least: float) -> Pace | None:
+    """Of the model's last runs on the device, or on any; None where they had fewer than `least` tokens.
 
     A run of few rows tells of loading and half empty batches: runs with less than a tenth of the largest one's tokens
     are passed over.
     """
     runs = lake.read("run_events").where("job = 'embed_table' AND status = 'succeeded'")
-    runs = runs.where((F.col("model_id") == model_id) & (F.col("environment")["device"] == device))
-    runs = runs.where("counts['tokens'] > 0").orderBy("ended_at", ascending=False)
-    rows = [(row.seconds["tasks.model"], row.counts["tokens"]) for row in runs.head(_LOOKED_AT)]
+    runs = runs.where((F.col("model_id") == model_id) & F.expr("metrics['tokens'] > 0"))
+    if device is not None:
+        runs = runs.where(F.col("environment")["device"] == device)
+    newest = runs.orderBy("ended_at", ascending=False).head(_LOOKED_AT)
+    rows = [(row.metrics["model_seconds"], row.metrics["tokens"]) for row in newest]
     largest = max((tokens for _, tokens in rows), default=0)
     used = [(seconds, tokens) for seconds, tokens in rows if 10 * tokens >= largest][:_RUNS]
     total = sum(tokens for _, tokens in used)
@@ -147,7 +150,7 @@ def _measured_pace(lake: Lake, model_id: str, *, device: str, least: float) -> P
         return None
     paces = [seconds / tokens for seconds, tokens in used]
     found = Figure(sum(seconds for seconds, _ in used) / total, min(paces), max(paces))
-    return Pace(widen(found), f"{len(used)} earlier run(s) on {device}")
+    return Pace(widen(found), f"{len(used)} earlier run(s) on {device or 'any device'}")
 
 
 def _try_rows(

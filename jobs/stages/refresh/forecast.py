@@ -69,9 +69,11 @@ class Forecast:
             if self.cost is not None:
                 cost = f", cost {self.cost.mean:.2f} ({self.cost.low:.2f} to {self.cost.high:.2f})"
             lines.append(f"{mean} of one model ({low} to {high}, by {effort.pace.source}){cost}")
+        elif effort is not None:
+            lines.append("no run of the model tells in what time")
         return "\n  ".join(lines)
 
-    def after(self, tokens: int, *, seconds: float) -> Figure:
+    def after(self, tokens: float, *, seconds: float) -> Figure:
         """Seconds of the rest once so many of its tokens have gone through the model, by the pace at which they did."""
         rest = Figure(*(max(expected - tokens, 0.0) for expected in self.tokens))
         return rest.times(widen(Figure(*[seconds / tokens] * 3)))
@@ -92,13 +94,19 @@ class _Snapshot:
 
 
 def forecast_embedding(
-    lake: Lake, settings: Settings, *, model: ResolvedModel, serving: ResolvedModel | None
+    lake: Lake,
+    settings: Settings,
+    *,
+    model: ResolvedModel,
+    serving: ResolvedModel | None,
+    trial: bool = True,
 ) -> tuple[Forecast, ...]:
     """Compare the newest version of the source with the vectors of `serving`, the release's model where that is another,
     and of `model`; nothing is written into the lake.
 
     Of `model`, rows that only `serving` has are there for the reason `model`, the others are `new`. Where earlier runs
     prove that nothing has changed, no row is looked at; where no run tells how long a token takes, some rows are embedded.
+    With `trial` false no executor is asked what it can do and no row embedded: where no run tells the time, it is unknown.
     Raises LakeError for a source that embed_table would refuse, and what `look_at_machines` does.
     """
     source, state = open_source(lake, settings.source, settings.embed)
@@ -113,11 +121,11 @@ def forecast_embedding(
     snapshot = _Snapshot(source, state, rows, ids, contents.cache())
     try:
         if serving is None:
-            return (_forecast(lake, settings, snapshot, model=model),)
+            return (_forecast(lake, settings, snapshot, model=model, trial=trial),)
         replaced = serving.spec.model_id
         return (
-            _forecast(lake, settings, snapshot, model=serving),
-            _forecast(lake, settings, snapshot, model=model, replaced=replaced),
+            _forecast(lake, settings, snapshot, model=serving, trial=trial),
+            _forecast(lake, settings, snapshot, model=model, replaced=replaced, trial=trial),
         )
     finally:
         snapshot.contents.unpersist()
@@ -131,6 +139,7 @@ def _forecast(
     snapshot: _Snapshot,
     *,
     model: ResolvedModel,
+    trial: bool,
     replaced: str | None = None,
 ) -> Forecast:
     source, contents, model_id = snapshot.source, snapshot.contents, model.spec.model_id
@@ -152,7 +161,7 @@ def _forecast(
         number = fresh.count()
         if number:
             spec = settings.embed.spec(model.spec, settings.serving.spec(), source.reading)
-            machines = look_at_machines(lake, spec)
+            machines = look_at_machines(lake, spec) if trial else None
             effort = measure_effort(
                 lake,
                 settings.plan,
@@ -161,7 +170,7 @@ def _forecast(
                 source=source,
                 spec=spec,
                 contents=number,
-                device=machines.device,
+                device=machines.device if machines else None,
             )
         fresh.unpersist()
     reasons = {name: counts.get(name, 0) for name in ("new", "changed", "model", "gone")}

@@ -135,9 +135,8 @@ class _Refresh:
         # What the plan says of all of it together.
         self._run.counts["contents"] += step.counts["embedded"]
         self._run.counts["vector_bytes"] += self._bytes_written(since=before)
-        if said:
-            self._run.counts["tokens"] += step.counts["tokens"]
         self._run.add_seconds("tasks.model", step.seconds.get("tasks.model", 0.0))
+        self._run.add_step(step)
         return step
 
     def _bytes_written(self, *, since: int) -> int:
@@ -192,8 +191,8 @@ class _Refresh:
         self._tried = step.counts["embedded"]
         with self._run.stage("trial"):
             checks = check_trial(self._lake, self._settings.gate, new=new, old=old)
-        if step.counts["tokens"]:  # none, where a refresh before this one has embedded the trial
-            rest = own.after(step.counts["tokens"], seconds=step.seconds["tasks.model"])
+        if step.work.tokens:  # none, where a refresh before this one has embedded the trial
+            rest = own.after(step.work.tokens, seconds=step.work.model_seconds)
             said = f"after the trial: {format_seconds(rest.mean)} of one model for the rest"
             log.info("%s (%s to %s)", said, *map(format_seconds, rest[1:]))
             self._run.add_seconds("rest_after_trial", rest.mean)
@@ -230,6 +229,7 @@ class _Refresh:
             self._run.counts["index_task_bytes"] = max(peaks)
             for name in ("tasks.train", "tasks.encode"):
                 self._run.add_seconds("tasks.index", step.seconds.get(name, 0.0))
+        self._run.add_step(step)
         return report.spec.index_id
 
     def _verify(self, index_id: str) -> GateCheck:
@@ -287,7 +287,6 @@ class _Refresh:
     ) -> RefreshReport:
         price = self._settings.plan.price_per_hour
         model_seconds = self._run.seconds.get("tasks.model", 0.0)
-        self._run.metrics["model_seconds"] = model_seconds
         return RefreshReport(
             outcome=outcome,
             model=self._planned.target,

@@ -64,7 +64,7 @@ class RefreshPlan:
         """Put what is expected beside what the run will have counted in the end, under the same names."""
         for forecast in self.forecasts:
             run.counts["planned.contents"] += forecast.contents
-            run.counts["planned.tokens"] += round(forecast.tokens.mean)
+            run.add_metric("planned.tokens", forecast.tokens.mean)
             run.counts["planned.vector_bytes"] += forecast.vector_bytes
             run.add_seconds("planned.tasks.model", forecast.seconds.mean)
         if self.index is not None:
@@ -74,10 +74,16 @@ class RefreshPlan:
 
 
 def plan_refresh(
-    lake: Lake, registry: Registry, settings: Settings, *, wanted: ResolvedModel, again: bool
+    lake: Lake,
+    registry: Registry,
+    settings: Settings,
+    *,
+    wanted: ResolvedModel,
+    again: bool,
+    trial: bool = True,
 ) -> RefreshPlan:
     """Which models a refresh brings up to date where the alias names `wanted`, and what that takes. Writes nothing into
-    the lake.
+    the lake; `trial` as of `forecast_embedding`.
 
     Raises SettingsError or CheckpointError where executors cannot do it.
     """
@@ -90,7 +96,7 @@ def plan_refresh(
     target = serving if held_back and serving else wanted
     if target is serving:
         serving = None
-    forecasts = forecast_embedding(lake, settings, model=target, serving=serving)
+    forecasts = forecast_embedding(lake, settings, model=target, serving=serving, trial=trial)
     planned = RefreshPlan(wanted, target, serving, held_back, forecasts, None)
     own = forecasts[-1]
     if not any(own.rows.values()):

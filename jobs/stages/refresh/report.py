@@ -38,7 +38,7 @@ class Compared:
 def compare_plan(run: Run) -> tuple[Compared, ...]:
     """What of the plan has been done, beside what was expected of it."""
     found = []
-    for made in (run.counts, run.seconds):
+    for made in (run.counts, run.seconds, run.measures()):
         for name, planned in made.items():
             _, sign, taken = name.partition("planned.")
             if sign and taken in made and (planned or made[taken]):

@@ -20,10 +20,10 @@ from jobs.lake.runs import Run
 from jobs.lake.sql import table_sql
 from jobs.settings.search import SearchSettings
 from jobs.settings.settings import Settings
+from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
-from udfs.embed.batches import embed_batches
 from udfs.errors import IndexDataError, LakeError
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
@@ -125,8 +125,7 @@ def embed_queries(run: Run, queries: DataFrame, spec: EmbedSpec, *, folder: str)
         *("text", "image", "image_uri", "instruction"),
         F.lit(True).alias("is_query"),
     )
-    embedded = on_executors(inputs, embed_batches, spec=spec).write(folder)
-    run.add_loads(embedded)
+    embedded = embed_rows(run, inputs, spec=spec, folder=folder)
     made = embedded.withColumnRenamed("key", "query_id")
     wanted = ("query_id", "k", "status", "error", "embedding")
     return queries.select("query_id", "k").join(made, "query_id").select(*wanted)

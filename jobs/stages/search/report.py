@@ -54,7 +54,7 @@ def query_results(
     """
     asked = previews(queries.withColumnRenamed("query_id", "id"), reading=reading)
     ids = {row.id for row in hits if row.rank}
-    found = _hit_previews(lake, ids, model_id, max_image_bytes=reading.max_bytes)
+    found = source_previews(lake, ids, model_id=model_id, max_image_bytes=reading.max_bytes)
     results = []
     for query_id in sorted({row.query_id for row in hits}):
         mine = [row for row in hits if row.query_id == query_id]
@@ -90,12 +90,12 @@ def _hit(row: Any, found: dict[str, Preview]) -> Hit:
     return Hit(row.rank, row.id, row.score, text, image)
 
 
-def _hit_previews(
-    lake: Lake, ids: set[str], model_id: str, *, max_image_bytes: int
+def source_previews(
+    lake: Lake, ids: set[str], *, model_id: str, max_image_bytes: int
 ) -> dict[str, Preview]:
     """Text and small picture by id from the source table that the model's vectors were made from, as far as it is known.
 
-    Hits are worth having without them: where the table is gone or was changed, a warning says so.
+    A page is worth having without them: where the table is gone or was changed, a warning says so.
     """
     if not ids:
         return {}
@@ -109,5 +109,5 @@ def _hit_previews(
     except Exception as error:  # gone, changed, not readable: Spark has a word for each
         if is_broken_off(error):
             raise
-        log.warning("hits are shown without their texts and pictures: %s", cause(error))
+        log.warning("rows are shown without their texts and pictures: %s", cause(error))
         return {}

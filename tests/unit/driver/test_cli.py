@@ -236,6 +236,13 @@ def test_a_mistake_in_use_names_what_was_meant(arguments: list[str], words: str)
     assert words in json.loads(result.stdout)["error"]
 
 
+def test_the_entry_point_returns_after_success_and_exits_with_any_other_status(capsys) -> None:
+    assert cli.main(["--version"]) is None
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["no-such-command"])
+    assert ended.value.code == 2
+
+
 def test_the_version_is_the_packages() -> None:
     stated = tomllib.loads((Path(cli.__file__).parents[2] / "pyproject.toml").read_text())
     result = run("--version")

@@ -105,6 +105,15 @@ def test_golden_rows_and_bad_rows(spec: EmbedSpec, tmp_path: Path, monkeypatch) 
     assert len({row["server"] for row in found.values() if row["status"] == "ok"}) == 1
     assert all(row["prepare_seconds"] > 0 for row in found.values())
     assert all(row["model_seconds"] > 0 for row in found.values() if row["status"] == "ok")
+    # What the run is told of the model: rows share it, so that sums are what was spent.
+    good = [row for row in found.values() if row["status"] == "ok"]
+    tokens = sum(row["tokens"] for row in good)
+    assert tokens <= sum(row["budget_tokens"] for row in good) and tokens > 0
+    assert found["bytes"]["input_bytes"] == found["uri"]["input_bytes"] == len(picture)
+    assert found["nothing"]["input_bytes"] == found["gone"]["input_bytes"] == 0
+    assert sum(row["load_seconds"] for row in good) > 0
+    (later,) = _run([_batch(rows[:2])], spec)
+    assert sum(later["load_seconds"].to_pylist()) == 0, "a load is told of once"
 
 
 def test_a_partition_without_good_rows_loads_no_model(spec: EmbedSpec, monkeypatch) -> None:

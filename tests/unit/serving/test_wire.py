@@ -42,10 +42,11 @@ def test_rows_return_as_they_went(cells: list[tuple[list[int], tuple[int, int] |
 
 def test_an_answer_returns_as_it_went() -> None:
     vectors = np.array([[1, np.nan], [0.25, -3]], np.float32)
-    answer = EncodeReply(vectors, [None, "not_finite: NaN"], "host:1:abc", 0.1)
+    answer = EncodeReply(vectors, [None, "not_finite: NaN"], "host:1:abc", 0.1, 2048.5, 1 / 3)
     back = wire.decode_answer(wire.encode_answer(answer))
     np.testing.assert_array_equal(back.vectors, vectors)
     assert (back.errors, back.server, back.model_seconds) == (answer.errors, "host:1:abc", 0.1)
+    assert (back.budget_tokens, back.load_seconds) == (2048.5, 1 / 3)
 
 
 def test_a_frame_of_another_program_or_another_time_is_refused() -> None:

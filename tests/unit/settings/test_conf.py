@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -85,7 +86,12 @@ BUNDLE = closed(
                             ),
                             "tasks": array(TASK),
                         },
-                        {"max_concurrent_runs": {"type": "integer", "minimum": 1}},
+                        {
+                            "max_concurrent_runs": {"type": "integer", "minimum": 1},
+                            "schedule": closed(
+                                {"quartz_cron_expression": STRING, "timezone_id": STRING}
+                            ),
+                        },
                     )
                 )
             }
@@ -173,8 +179,10 @@ def test_databricks_tasks_are_commands_of_the_wheel_in_order() -> None:
         check_command(wheel["parameters"])
         assert [d["task_key"] for d in task.get("depends_on", [])] == before[-1:]
         assert task["job_cluster_key"] in known
+        assert task.get("max_retries", 0) == 0, "a retry would hide what the gate has refused"
         before.append(task["task_key"])
     assert before == ["register_model", "refresh_lake"]
+    assert "--json" in tasks()[-1]["python_wheel_task"]["parameters"]
 
 
 def test_emr_files_have_documented_fields() -> None:
@@ -192,28 +200,58 @@ def test_emr_steps_submit_the_launcher_with_commands_that_exist() -> None:
         check_command(words[script + 1 :])
     names = [step["Name"].split()[-1] for step in steps()]
     assert names == ["register-model", "refresh-lake"]
+    assert "--json" in steps()[-1]["Args"]
+
+
+def dag() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constants of the DAG's file, and what its operator is given of them: Airflow itself is not needed."""
+    tree = ast.parse((CONF / "airflow/refresh_lake.py").read_text("utf-8"))
+    names: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            value = compile(ast.Expression(node.value), "dag", "eval")
+            names[node.targets[0].id] = eval(value, dict(names))
+    (operator,) = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "BashOperator"
+    )
+    given = {
+        k.arg: eval(compile(ast.Expression(k.value), "dag", "eval"), dict(names))
+        for k in operator.keywords
+    }
+    return names, given
 
 
 def test_the_airflow_dag_runs_a_command_that_exists_and_knows_its_statuses(tmp_path: Path) -> None:
-    tree = ast.parse((CONF / "airflow/refresh_lake.py").read_text("utf-8"))
-    names = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    (command,) = (
-        keyword.value
-        for node in ast.walk(tree)
-        for keyword in getattr(node, "keywords", ())
-        if keyword.arg == "bash_command"
-    )
+    names, given = dag()
+    assert given["skip_on_exit_code"] == ActiveRunError.exit_code and given["retries"] == 0
     settings = tmp_path / "products.yaml"
     settings.write_text("source: {table: shop.products}")
-    names["SETTINGS"] = str(settings)
-    words = eval(compile(ast.Expression(command), "dag", "eval"), names).split()
-    assert words[0] == "gme-lake"
-    check_command(words[1:])
-    assert names["ACTIVE"] == ActiveRunError.exit_code
+    words = re.search(r"gme-lake ([^)]*)\)", given["bash_command"])[1]
+    check_command(words.replace(names["SETTINGS"], str(settings)).split())
+
+
+@pytest.mark.parametrize("status", [0, 3, 6])
+def test_what_airflow_reads_ends_with_the_json_and_the_status(tmp_path: Path, status: int) -> None:
+    """Its operator reads standard error together with standard output, and keeps the last line of both."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash")
+    command = tmp_path / "gme-lake"
+    command.write_text(
+        f"#!/bin/sh\necho log >&2\necho '{{\"outcome\": \"x\"}}'\necho 'last words' >&2\nexit {status}\n"
+    )
+    command.chmod(0o755)
+    done = subprocess.run(
+        [bash, "-c", dag()[1]["bash_command"]],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == status
+    assert json.loads(done.stdout.splitlines()[-1]) == {"outcome": "x"}
 
 
 @pytest.mark.parametrize("file", settings_files())

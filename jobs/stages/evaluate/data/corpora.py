@@ -127,7 +127,9 @@ class Suite:
     def embed(self, model: ResolvedModel) -> EmbedReport:
         """Bring the model's vectors of all documents up to date; a model that has embedded them before does nothing."""
         settings = self.settings
-        with record_end(Run(self.lake, "embed_table", settings.to_json())) as run:
+        price = settings.plan.price_per_hour
+        run = Run(self.lake, "embed_table", settings.to_json(), price_per_hour=price)
+        with record_end(run):
             return embed_table(
                 self.lake,
                 run,

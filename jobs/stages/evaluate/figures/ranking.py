@@ -13,9 +13,9 @@ from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
+from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.evaluate.data.corpora import Suite
 from jobs.stages.search.job import QUERIES_PER_TASK
-from udfs.embed.batches import embed_batches
 from udfs.recall.exact_rank import RankSpec, rank_block
 
 RANKED = "query_id string, id string, score double, rank int, task string"
@@ -47,8 +47,7 @@ def embed_queries(
     inputs = queries.select(*wanted, F.lit(True).alias("is_query"))
     spec = replace(suite.embed_spec(model), notes=f"{folder}-slow-rows")
     tasks = math.ceil(queries.count() / QUERIES_PER_TASK)
-    made = on_executors(inputs.repartition(max(tasks, 1)), embed_batches, spec=spec).write(folder)
-    run.add_loads(made)
+    made = embed_rows(run, inputs.repartition(max(tasks, 1)), spec=spec, folder=folder)
     vectors = made.select("key", "status", "error", "embedding")
     named = queries.select("key", "task", "corpus", "query_id", "self_id")
     return named.join(vectors, "key")

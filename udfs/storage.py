@@ -105,6 +105,21 @@ def usage(uri: str) -> Usage:
     return Usage(sum(info.size or 0 for info in below), max(changed, default=None))
 
 
+def files(uri: str) -> dict[str, int]:
+    """Bytes of all files in and below a folder, or of the one file that lies there, by path or URI; links are not followed."""
+    if (path := local_path(uri)) is not None:
+        if path.is_file() and not path.is_symlink():
+            return {str(path): path.stat().st_size}
+        walked = (Path(at) / name for at, _, names_ in os.walk(path) for name in names_)
+        return {str(file): file.lstat().st_size for file in sorted(walked) if not file.is_symlink()}
+    system, remote = _filesystem(uri)
+    if system.get_file_info(remote).type == fs.FileType.File:
+        return {uri: system.get_file_info(remote).size or 0}
+    below = system.get_file_info(fs.FileSelector(remote, recursive=True, allow_not_found=True))
+    of_files = (info for info in below if info.type == fs.FileType.File)
+    return {join(uri, i.path.removeprefix(remote).lstrip("/")): i.size or 0 for i in of_files}
+
+
 def stat(uri: str) -> tuple[int, str]:
     """(bytes, version) of a file; `version` changes when the file does: mtime in ns, or the store's etag.
 
@@ -193,6 +208,16 @@ def write_small(data: bytes, uri: str) -> None:
     system, remote = _filesystem(uri)
     with system.open_output_stream(remote) as stream:
         stream.write(data)
+
+
+def remove_file(uri: str) -> None:
+    """Remove a file; a missing one is no error."""
+    if (path := local_path(uri)) is not None:
+        path.unlink(missing_ok=True)
+        return
+    system, remote = _filesystem(uri)
+    if system.get_file_info(remote).type != fs.FileType.NotFound:
+        system.delete_file(remote)
 
 
 def remove_folder(uri: str) -> None:

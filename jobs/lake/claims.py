@@ -8,20 +8,18 @@ gone, or a run elsewhere whose beats have stopped.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import is_conflict
-from jobs.lake.lake import Lake
+from jobs.lake.holder import Holder
+from jobs.lake.lake import Lake, now
 from jobs.lake.run_events import collect_runs
 from jobs.lake.runs import Run
 from udfs.errors import ActiveRunError
@@ -29,31 +27,11 @@ from udfs.errors import ActiveRunError
 log = logging.getLogger("gme_lake")
 
 BEATS = 5  # in the time after which a silent holder is taken for dead
+PURGE = "purge_ids"  # the job beside which no other may work
 _POLL_SECONDS = 5.0
+_SILENT_SECONDS = 24 * 3600.0  # of a run that does not beat
+_SILENT_CLAIM_SECONDS = 300.0
 _held: set[str] = set()  # run_ids of this process that hold a claim
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process as another one finds it: its machine, number and start time, as numbers are used again."""
-
-    machine: str
-    pid: int
-    started: str
-
-    @classmethod
-    def this(cls) -> Holder:
-        """This process."""
-        return cls(_machine(), os.getpid(), _start_time(os.getpid()) or "")
-
-    @classmethod
-    def parse(cls, text: str) -> Holder:
-        """The holder that `str()` made `text` of."""
-        machine, pid, started = text.rsplit("|", 2)
-        return cls(machine, int(pid), started)
-
-    def __str__(self) -> str:
-        return f"{self.machine}|{self.pid}|{self.started}"
 
 
 class Claim:
@@ -94,7 +72,7 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
 
     A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
-    dead. Raises ActiveRunError where another run holds the claim, ValueError where the run has written something already:
+    dead. Raises ActiveRunError where another run holds the claim, or purges ids, ValueError where the run has written something already:
     what it writes is to be written under the claim.
     """
     if run.recorded:
@@ -105,10 +83,10 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     if newest is not None:
         _require_dead(lake, name, newest, timeout=timeout)
     run.claim = (newest.claim if newest is not None else 0) + 1
-    run.holder = str(Holder.this())
     _held.add(run.run_id)
     try:
         _take(run, name)
+        require_no_purge(run, timeout=timeout)
         held = Claim(run, name=name, timeout=timeout)
         held.start()
         try:
@@ -130,6 +108,44 @@ def _take(run: Run, name: str) -> None:
     if [row.run_id for row in first] != [run.run_id]:
         run.recorded, run.claim = False, None
         raise _taken(name, first[0] if first else None)
+
+
+def require_no_purge(run: Run, *, timeout: float = _SILENT_CLAIM_SECONDS) -> None:
+    """Raise ActiveRunError beside a purge: what this run has read may hold what is purged.
+
+    A purge records itself before it looks for other runs, and they record themselves before they ask this: of two that
+    begin at the same moment one at least sees the other.
+    """
+    if run.job == PURGE:
+        return
+    newest = max(_claimed_runs(run.lake, PURGE), key=lambda row: row.claim, default=None)
+    if newest is not None:
+        _require_dead(run.lake, PURGE, newest, timeout=timeout)
+
+
+def find_active_runs(lake: Lake, *, but: str, timeout: float) -> list[str]:
+    """Runs that have begun, have not ended and may still work, all `but` the caller's, in words.
+
+    Of this machine's runs it is known whether their process lives. One of another machine counts for `timeout` seconds
+    after its last beat, and for a day where it does not beat, as it holds no claim.
+    """
+    columns = ("job", "started_at", "claim", "holder", "beat_at", "ended_at")
+    begun = collect_runs(lake, *columns, where=F.col("run_id") != but)
+    found = []
+    for row in sorted(begun, key=lambda row: row.started_at):
+        if row.ended_at is not None:
+            continue
+        allowed = timeout if row.claim is not None else _SILENT_SECONDS
+        holder = Holder.parse(row.holder) if row.holder else None
+        if holder is not None and holder.is_here:
+            alive = not holder.is_gone
+        else:
+            last: datetime = row.beat_at or row.started_at
+            alive = now().timestamp() - last.timestamp() < allowed
+        if alive:
+            job = row.job.replace("_", "-")
+            found.append(f"run {row.run_id} of {job}, begun {row.started_at:%Y-%m-%d %H:%M}")
+    return found
 
 
 def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
@@ -182,10 +198,10 @@ def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) 
         if newest.run_id in _held:
             raise _taken(name, newest)
         return
-    if holder.machine == this.machine:
-        if _start_time(holder.pid) == holder.started:
-            raise _taken(name, newest)
+    if holder.is_gone:
         return
+    if holder.machine == this.machine:
+        raise _taken(name, newest)
     log.info(
         "run %s on %s has %s; waiting for up to %.0f s whether it still beats",
         newest.run_id,
@@ -215,33 +231,3 @@ def _taken(name: str, row: ClaimedRun | None) -> ActiveRunError:
         f"another run of {what} is active in this lake: {whose}. Only one may work at a time; nothing was done twice. Wait "
         "for it to end, then run again if still needed"
     )
-
-
-def _machine() -> str:
-    """Names the machine and the process numbers in it: host name, boot, and namespace of process ids."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")
-    known = [boot.read_text().strip()] if boot.exists() else []
-    known += [str(namespace.readlink())] if namespace.is_symlink() else []
-    return " ".join([socket.gethostname(), *known]).replace("|", "/")
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks; None where there is no such process.
-
-    Without /proc (macOS) only whether it lives is known.
-    """
-    status = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            # Field 22 of proc(5); the name in brackets may hold blanks.
-            return status.read_text().rpartition(")")[2].split()[19]
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"

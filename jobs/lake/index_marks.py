@@ -23,6 +23,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
+from jobs.lake.claims import require_no_purge
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.lake import Lake, now
 from jobs.lake.runs import Run
@@ -53,8 +54,10 @@ def require_not_removing(lake: Lake, index_ids: Iterable[str]) -> None:
 def hold(lake: Lake, run: Run, index_ids: Collection[str]) -> None:
     """Keep vacuum-indexes from indexes that the run is about to name in a table; a mark `unused` is taken away.
 
-    Raises LakeError where one of them is being removed.
+    Raises LakeError where one of them is being removed, ActiveRunError beside a purge of ids.
     """
+    run.begin()
+    require_no_purge(run)
     own = string_array([run.run_id])
     _merge(
         run,

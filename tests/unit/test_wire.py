@@ -77,6 +77,8 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.embed.preview.preview_batches": {
         "spec": ReadSpec(schemes=("s3", "https"), roots=("s3://b/a",))
     },
+    "udfs.purge.scan.learn_batches": {"traces": URI},
+    "udfs.purge.scan.scan_batches": {"traces": URI},
     "udfs.search.batches.indexed_ids": {"root": URI},
     "udfs.search.row_files.write_groups": {"path": URI},
     "udfs.search.row_files.write_vector_ids": {"path": URI},

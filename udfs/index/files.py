@@ -56,11 +56,15 @@ def fetch_verified(root: str, record: FileRecord, *, cache_dir: str | None) -> P
     return _cache(root, record, cache_dir)
 
 
+def cache_folder() -> Path:
+    """Where this user's processes on this machine keep copies of remote files, unless told otherwise."""
+    return Path(tempfile.gettempdir()) / f"gme-lake-index-cache-{os.getuid()}"
+
+
 def _cache(root: str, record: FileRecord, cache_dir: str | None) -> Path:
-    own = Path(tempfile.gettempdir()) / f"gme-lake-index-cache-{os.getuid()}"
     # Between the check of a file and its opening a stranger with access to the folder could put another in its place.
     folder = require_private(
-        Path(cache_dir) if cache_dir else own, error=IndexDataError, way_out="set TMPDIR"
+        Path(cache_dir) if cache_dir else cache_folder(), error=IndexDataError, way_out="set TMPDIR"
     )
     path = folder / f"{record.sha256}-{record.name}"
     if path.exists():

@@ -130,14 +130,7 @@ def vacuum(lake: Lake, run: Run, planned: Vacuum) -> Vacuum:
         forget(lake, planned.kept, marks=("unused", "removing"))
     claimed = _claim(lake, run, due, planned) if due else set()
     folders -= {lake.folder("indexes", index_id) for index_id in due - claimed}
-    if claimed:
-        for table in ("indexes", "index_shards"):
-            delete_rows(lake, table, claimed)
-    removed = 0
-    for folder in sorted(folders):
-        removed += remove_within(lake, folder)
-    if claimed:
-        forget(lake, claimed, marks=("removing",))
+    removed = remove_claimed(lake, claimed, folders)
     run.counts.update(
         {
             "indexes_removed": len(claimed & set(planned.indexes)),
@@ -153,6 +146,17 @@ def vacuum(lake: Lake, run: Run, planned: Vacuum) -> Vacuum:
         bytes=removed,
         left=tuple(i for i in planned.left if i in claimed),
     )
+
+
+def remove_claimed(lake: Lake, index_ids: Collection[str], folders: Collection[str]) -> int:
+    """Delete the rows of claimed indexes, then folders, then the claims; returns the bytes that were in the folders."""
+    if index_ids:
+        for table in ("indexes", "index_shards"):
+            delete_rows(lake, table, index_ids)
+    removed = sum(remove_within(lake, folder) for folder in sorted(folders))
+    if index_ids:
+        forget(lake, index_ids, marks=("removing",))
+    return removed
 
 
 def remove_within(lake: Lake, folder: str) -> int:

@@ -8,19 +8,17 @@ gone, or a run elsewhere whose beats have stopped.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import is_conflict
+from jobs.lake.holders import Holder, start_time
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from udfs.errors import ActiveRunError
@@ -30,29 +28,6 @@ log = logging.getLogger("gme_lake")
 BEATS = 5  # in the time after which a silent holder is taken for dead
 _POLL_SECONDS = 5.0
 _held: set[str] = set()  # run_ids of this process that hold a claim
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process as another one finds it: its machine, number and start time, as numbers are used again."""
-
-    machine: str
-    pid: int
-    started: str
-
-    @classmethod
-    def this(cls) -> Holder:
-        """This process."""
-        return cls(_machine(), os.getpid(), _start_time(os.getpid()) or "")
-
-    @classmethod
-    def parse(cls, text: str) -> Holder:
-        """The holder that `str()` made `text` of."""
-        machine, pid, started = text.rsplit("|", 2)
-        return cls(machine, int(pid), started)
-
-    def __str__(self) -> str:
-        return f"{self.machine}|{self.pid}|{self.started}"
 
 
 class Claim:
@@ -104,7 +79,6 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     if newest is not None:
         _require_dead(lake, name, newest, timeout=timeout)
     run.claim = (newest.claim if newest is not None else 0) + 1
-    run.holder = str(Holder.this())
     _held.add(run.run_id)
     try:
         _take(run, name)
@@ -134,18 +108,23 @@ def _take(run: Run, name: str) -> None:
 def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
     """Mark the runs under a claim that have begun and never ended as killed, all `but` the caller's; their run_ids.
 
-    Only for the holder of the claim: no other run can be alive.
+    So are the steps that a dead process had begun beside. Only for the holder of the claim: no other run can be alive.
     """
-    dead = [row for row in _events(lake, name) if not row.ended and row.run_id != but]
-    if dead:
-        ids = [row.run_id for row in dead]
-        rows = lake.read("run_events").where(F.col("run_id").isin(ids)).collect()
-        last = {row.run_id: row.asDict() for row in sorted(rows, key=lambda row: str(row.beat_at))}
-        words = "the run was killed, or its driver was lost"
-        ended = [row | {"status": "killed", "error": words} for row in last.values()]
-        lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
-        log.warning("earlier runs were killed and are marked so: %s", ", ".join(ids))
-    return [row.run_id for row in dead]
+    claimed = [row for row in _events(lake, name) if not row.ended and row.run_id != but]
+    if not claimed:
+        return []
+    dead = F.col("run_id").isin([row.run_id for row in claimed])
+    gone = {row.holder for row in claimed} - {str(Holder.this())}
+    dead |= F.col("holder").isin(sorted(gone))
+    rows = lake.read("run_events").where(dead).collect()
+    over = {row.run_id for row in rows if row.ended_at is not None or row.status != "running"}
+    begun = sorted((row for row in rows if row.run_id not in over), key=lambda row: row.beat_at)
+    last = {row.run_id: row.asDict() for row in begun}
+    words = "the run was killed, or its driver was lost"
+    ended = [row | {"status": "killed", "error": words} for row in last.values()]
+    lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
+    log.warning("earlier runs were killed and are marked so: %s", ", ".join(last))
+    return list(last)
 
 
 @dataclass
@@ -186,7 +165,7 @@ def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) 
             raise _taken(name, newest)
         return
     if holder.machine == this.machine:
-        if _start_time(holder.pid) == holder.started:
+        if start_time(holder.pid) == holder.started:
             raise _taken(name, newest)
         return
     log.info(
@@ -218,33 +197,3 @@ def _taken(name: str, row: ClaimedRun | None) -> ActiveRunError:
         f"another run of {what} is active in this lake: {whose}. Only one may work at a time; nothing was done twice. Wait "
         "for it to end, then run again if still needed"
     )
-
-
-def _machine() -> str:
-    """Names the machine and the process numbers in it: host name, boot, and namespace of process ids."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")
-    known = [boot.read_text().strip()] if boot.exists() else []
-    known += [str(namespace.readlink())] if namespace.is_symlink() else []
-    return " ".join([socket.gethostname(), *known]).replace("|", "/")
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks; None where there is no such process.
-
-    Without /proc (macOS) only whether it lives is known.
-    """
-    status = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            # Field 22 of proc(5); the name in brackets may hold blanks.
-            return status.read_text().rpartition(")")[2].split()[19]
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, Row
 
 from jobs.driver.task_errors import failure
 from jobs.lake.conflicts import again_on_conflict
+from jobs.lake.holders import Holder
 from jobs.lake.lake import Lake, now
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.sql import identifier
@@ -42,7 +43,7 @@ class Run:
     source_commit: str | None = None
     vectors_version: int | None = None
     claim: int | None = None
-    holder: str | None = None
+    holder: str = field(default_factory=lambda: str(Holder.this()))
     mlflow_run_id: str | None = None
     recorded: bool = False
     servers: set[str] = field(default_factory=set)

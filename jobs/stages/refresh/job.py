@@ -23,6 +23,7 @@ from jobs.stages.refresh.gate import check_coverage, check_quality, check_recall
 from jobs.stages.refresh.held_back import why_held_back
 from jobs.stages.refresh.retention import Removal, plan_removal, remove
 from jobs.stages.verify.verify import verify_index
+from udfs import storage
 from udfs.errors import ActiveRunError, IndexDataError
 
 log = logging.getLogger("gme_lake")
@@ -154,7 +155,8 @@ def refresh_lake(
     """
     run.model = registry.resolve()
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds):
-        mark_killed_runs(lake, run.job, but=run.run_id)
+        for dead in mark_killed_runs(lake, run.job, but=run.run_id):
+            storage.remove_folder(lake.folder("staging", dead))
         with run.stage("plan"):
             planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)

@@ -30,9 +30,9 @@ def command(context: JobContext, releases: int, retain_hours: float, dry_run: bo
     """Remove indexes that are not needed any more, in two steps.
 
     An index that nothing needs is marked; a later run removes it, when it has been marked for --retain-hours and is still
-    not needed (with 0, the same run). Kept are those of the newest releases and of rollbacks, the newest of each model,
-    and what kept ones add to. Folders without an index and intermediate files go too once they are old enough: runs that
-    were killed left them. Nothing outside the lake is touched.
+    not needed (with 0, the same run). Kept are those of the newest releases and of rollbacks, the newest of each model
+    that has vectors, and what kept ones add to. Folders without an index and intermediate files go too once they are old
+    enough: runs that were killed left them. Nothing outside the lake is touched.
     """
     from jobs.lake.claims import claim
     from jobs.stages.index.vacuum import plan_vacuum, vacuum

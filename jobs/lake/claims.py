@@ -151,18 +151,22 @@ def find_active_runs(lake: Lake, *, but: str, timeout: float) -> list[str]:
 def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
     """Mark the runs under a claim that have begun and never ended as killed, all `but` the caller's; their run_ids.
 
-    Only for the holder of the claim: no other run can be alive.
+    So are the steps that a dead process had begun beside. Only for the holder of the claim: no other run can be alive.
     """
-    dead = [row for row in _claimed_runs(lake, name) if not row.ended and row.run_id != but]
-    if dead:
-        ids = [row.run_id for row in dead]
-        columns = [name for name in lake.row_schema("run_events").names if name != "run_id"]
-        last = collect_runs(lake, *columns, where=F.col("run_id").isin(ids))
-        words = "the run was killed, or its driver was lost"
-        ended = [row.asDict() | {"status": "killed", "error": words} for row in last]
-        lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
-        log.warning("earlier runs were killed and are marked so: %s", ", ".join(ids))
-    return [row.run_id for row in dead]
+    claimed = [row for row in _claimed_runs(lake, name) if not row.ended and row.run_id != but]
+    if not claimed:
+        return []
+    dead = F.col("run_id").isin([row.run_id for row in claimed])
+    gone = {row.holder for row in claimed} - {str(Holder.this())}
+    dead |= F.col("holder").isin(sorted(gone))
+    columns = [name for name in lake.row_schema("run_events").names if name != "run_id"]
+    last = [row for row in collect_runs(lake, *columns, where=dead) if row.ended_at is None]
+    words = "the run was killed, or its driver was lost"
+    ended = [row.asDict() | {"status": "killed", "error": words} for row in last]
+    lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
+    ids = [row.run_id for row in last]
+    log.warning("earlier runs were killed and are marked so: %s", ", ".join(ids))
+    return ids
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from pyspark.sql import functions as F
+
 from jobs.lake.gates import newest_decision, record_decision
 from jobs.lake.index_marks import hold
 from jobs.lake.indexes import (
@@ -205,7 +207,8 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
     """Append an earlier release's model, version and index as the newest release.
 
     Without `to`: what was shown before the current one was promoted; a second rollback goes one further back. Raises
-    LakeError where there is no such release or its index is gone, IndexDataError where its files are.
+    LakeError where there is no such release, or its index or all vectors of its model are gone, IndexDataError where the
+    index's files are.
     """
     releases = newest_releases(lake, limit=None)
     if not releases:
@@ -218,6 +221,7 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
                 f"release {target.release_id} has index {target.index_id}, which is no longer in "
                 f"{lake.name('indexes')}; roll back to another with --to"
             )
+        _require_vectors(lake, target)
         try:
             _hold_index(lake, run, target.index_id)
         except IndexDataError as error:
@@ -226,6 +230,17 @@ def rollback(lake: Lake, run: Run, *, to: int | None = None) -> Release:
             ) from error
     note = f"rollback from {latest.release_id} to {target.release_id}"
     return _append(run, replace(target, release_id=_next_id(latest), note=note))
+
+
+def _require_vectors(lake: Lake, release: Release) -> None:
+    """Raise LakeError where refresh-lake has removed the vectors of a release's model: nothing would be found."""
+    rows = lake.read("vectors").where(F.col("model_id") == release.model_id)
+    if not rows.head(1):
+        raise LakeError(
+            f"cannot roll back to release {release.release_id}: {lake.name('vectors')} has no vectors of its model "
+            f"{release.model_id} any more. Roll back to another with --to, or point the alias to that model and run "
+            "gme-lake refresh-lake --again"
+        )
 
 
 def _hold_index(lake: Lake, run: Run, index_id: str) -> Manifest:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.lake import claims
+from jobs.lake.holder import Holder
 from jobs.lake.lake import now
 from jobs.lake.runs import Run
 from tests.lake_settings import settings_of
@@ -255,7 +255,7 @@ def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_f
     # A run that was killed: it has begun, holds the claim, and will never end.
     model_id = lake.read("vectors").first().model_id
     newest = max(r.claim for r in lake.read("run_events").collect() if r.claim)
-    this = claims.Holder.this()
+    this = Holder.this()
     elsewhere = replace(this, machine="another-host")
     for number, (holder, wait) in enumerate(
         [(replace(this, pid=2**22 + 1), 60.0), (elsewhere, 2.0)], start=1

@@ -16,8 +16,10 @@ import pytest
 from jobs import refresh_lake, status
 from jobs.driver.cli import JobContext
 from jobs.driver.printing import json_line
+from jobs.lake.holder import Holder
 from jobs.lake.registry import Registry
 from jobs.lake.releases import Release, current_release, newest_releases, promote, rollback
+from jobs.lake.runs import Run
 from jobs.settings.refresh import GateSettings
 from jobs.stages.refresh import job as refreshing
 from jobs.stages.refresh import machines
@@ -27,7 +29,14 @@ from tests.lake_settings import settings_of
 from tests.spark.conftest import source_rows
 from tests.spark.index_vectors import append_vectors, model_of, released, unit
 from udfs.drawing import COMBINATIONS, draw_jpeg
-from udfs.errors import BudgetError, CheckpointError, GateError, RowsError, SettingsError
+from udfs.errors import (
+    BudgetError,
+    CheckpointError,
+    GateError,
+    LakeError,
+    RowsError,
+    SettingsError,
+)
 from udfs.gme.scratch import write_scratch_checkpoint
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(1500)]
@@ -292,10 +301,17 @@ def test_a_new_model_is_released_rolled_back_held_back_and_refused(
         assert row.model_id in {old, new}
     refreshed.champion("gme-tiny")
     shop.write([("one-more", "one more", None, None, 1.0)])
-    last = refreshed.refresh("refresh.keep_releases=1", "refresh.keep_days=0")
+    once = ("refresh.keep_releases=1", "refresh.keep_days=0")
+    last = refreshed.refresh(*once)
     assert last.values["outcome"] == "released"
     assert last.values["counts"]["vectors_removed"] == 24
     assert refreshed.rows_of(old) == {} and len(refreshed.rows_of(new)) == 25
+    # Its newest index is still there; of nothing.
+    before = next(row for row in newest_releases(lake, limit=None) if row.model_id == old)
+    with pytest.raises(LakeError, match=rf"has no vectors of its model {old} any more"):
+        released(lake, rollback, to=before.release_id)
+    assert refreshed.refresh(*once).values["outcome"] == "nothing"
+    assert {row.model_id for row in lake.read("indexes").collect()} == {new}
     assert refreshed.shown() == refreshed.rows_of(new)
 
 
@@ -325,6 +341,27 @@ def test_stopped_at_any_step_the_next_refresh_ends_where_one_would_have(refreshe
     assert refreshed.lake.read("indexes").count() == 1
     states = refreshed.lake.read("runs").where("job = 'refresh_lake'").groupBy("status").count()
     assert dict(states.collect()) == {"succeeded": 4, "failed": 3}
+    with_a_killed_step_it_is_over(refreshed, *kept)
+
+
+def with_a_killed_step_it_is_over(refreshed, *sets: str) -> None:
+    """A refresh that was killed in a step: neither stays "running", nor does what the step had written."""
+    lake = refreshed.lake
+    claims = lake.read("run_events").where("job = 'refresh_lake'").select("claim").collect()
+    nobody = str(replace(Holder.this(), pid=2**22 + 1))
+    dead = Run(
+        lake, "refresh_lake", "{}", holder=nobody, claim=max(row.claim for row in claims) + 1
+    )
+    step = Run(lake, "build_index", "{}", holder=nobody)
+    other = Run(lake, "build_index", "{}")
+    for run in (dead, step, other):
+        run.begin()
+    left = Path(lake.folder("staging", step.run_id))
+    left.mkdir(parents=True)
+    assert refreshed.refresh(*sets).values["outcome"] == "nothing"
+    runs = {row.run_id: row.status for row in lake.spark.table(lake.name("runs")).collect()}
+    assert [runs[run.run_id] for run in (dead, step, other)] == ["killed", "killed", "running"]
+    assert not left.exists()
 
 
 def test_vectors_are_compared_with_those_that_the_release_shows(lakes, open_lake, tmp_path: Path):
@@ -362,14 +399,12 @@ def test_a_plan_that_executors_cannot_carry_out_is_refused_before_the_first_row(
     refreshed.champion(moved)
     with pytest.raises(SettingsError, match=r"serving.device=cuda, and torch sees no GPU on"):
         refreshed.refresh("serving.device=cuda")
-    with pytest.raises(
-        SettingsError, match=r"index.factory=NoSuch.*faiss cannot build|faiss cannot build"
-    ):
+    with pytest.raises(SettingsError, match="faiss cannot build"):
         refreshed.refresh("index.factory=NoSuch")
     with monkeypatch.context() as patched:
         patched.setattr(machines, "worker_room", lambda get, machine: 1000)
         with pytest.raises(
-            SettingsError, match=r"an index of 4 rows needs about .* may take 1e\+03 B|1 kB"
+            SettingsError, match=r"an index of 4 rows needs about .* may take (1e\+03 B|1 kB)"
         ):
             refreshed.refresh()
     moved.rename(tmp_path / "elsewhere")

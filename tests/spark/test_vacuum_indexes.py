@@ -135,7 +135,11 @@ def test_folders_that_killed_runs_left_go_when_they_are_old(open_lake):
     lake = open_lake()
     append_vectors(lake, unit(30, DIM), model_id="model-a")
     kept = build(lake, model_of("model-a", DIM))[0].spec.index_id
-    left = [lake.folder("indexes", "0123456789abcdef"), lake.folder("staging", "killed")]
+    left = [
+        lake.folder("indexes", "0123456789abcdef"),
+        lake.folder("staging", "killed"),
+        lake.folder("streams", "model-that-was-given-up"),
+    ]
     for folder in left:
         file = Path(folder) / "deep" / "file"
         file.parent.mkdir(parents=True)
@@ -156,7 +160,7 @@ def test_folders_that_killed_runs_left_go_when_they_are_old(open_lake):
 
     hour = timedelta(hours=1)
     first = vacuumed(lake, retain=hour)
-    assert first.folders == (left[1],) and first.bytes == 5
+    assert first.folders == (left[1], left[2]) and first.bytes == 10
     assert set(first.marked) == {"0123456789abcdef", "rows-without-files"}
     assert not vacuumed(lake, retain=hour).folders  # not yet
     lake.spark.sql(

@@ -196,10 +196,14 @@ def _find_released(lake: Lake, *, limit: int) -> set[str]:
 
 
 def _newest(lake: Lake, rows: dict[str, Any]) -> set[str]:
-    """What promote takes of each model: the index built last, of those that still have a manifest."""
+    """What promote takes of each model that has vectors: the index built last, of those that still have a manifest."""
     newest: dict[str, str] = {}
+    if not rows:
+        return set()
+    models = lake.read("vectors").select("model_id").distinct().collect()
+    embedded = {row.model_id for row in models}
     for row in sorted(rows.values(), key=lambda row: row.built_at, reverse=True):
-        if row.model_id not in newest and storage.exists(
+        if row.model_id in embedded - set(newest) and storage.exists(
             storage.join(index_folder(lake, row), MANIFEST_NAME)
         ):
             newest[row.model_id] = row.index_id
@@ -220,14 +224,14 @@ def _known(lake: Lake, rows: Collection[str], marks: dict[str, Any]) -> set[str]
 
 
 def _staging_folders(lake: Lake) -> Iterator[str]:
-    """Folders of intermediate files."""
-    parent = lake.folder("staging")
-    for name in storage.names(parent):
-        path = storage.join(parent, name)
-        if _may_touch(lake, path):
-            yield path
-        else:
-            log.warning("%s leads out of the lake and is left alone", path)
+    """Folders of intermediate files, and of streams: one that nobody goes on with is of a model that was given up."""
+    for parent in (lake.folder("staging"), lake.folder("streams")):
+        for name in storage.names(parent):
+            path = storage.join(parent, name)
+            if _may_touch(lake, path):
+                yield path
+            else:
+                log.warning("%s leads out of the lake and is left alone", path)
 
 
 def _may_touch(lake: Lake, path: str) -> bool:

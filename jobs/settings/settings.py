@@ -10,6 +10,7 @@ from jobs.settings.metrics import MetricsSettings
 from jobs.settings.refresh import GateSettings, PlanSettings, RefreshSettings
 from jobs.settings.search import SearchSettings
 from jobs.settings.section import Section
+from jobs.settings.synthesize import SynthesizeSettings
 from jobs.settings.train import AblateSettings, DrawSettings, MineSettings, TrainSettings
 
 
@@ -30,6 +31,7 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     mine: MineSettings = MineSettings()
+    synthesize: SynthesizeSettings = SynthesizeSettings()
     ablate: AblateSettings = AblateSettings()
     recall: RecallSettings = RecallSettings()
     tune: TuneSettings = TuneSettings()

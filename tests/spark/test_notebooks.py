@@ -10,11 +10,11 @@ from nbclient import NotebookClient
 from jobs.driver.session import QUICK_JAVA
 
 pytestmark = pytest.mark.spark
-# Ablations are shown from a results file, without a lake: tests/unit/training/test_ablations.py.
+# These are shown from a results file, without a lake: tests/unit/training/test_ablations.py, synthesis/test_notebook.py.
 NOTEBOOKS = sorted(
     path
     for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")
-    if path.stem != "ablations"
+    if path.stem not in {"ablations", "synthesis"}
 )
 
 

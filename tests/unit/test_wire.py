@@ -34,6 +34,9 @@ from udfs.specs import (
     SearchOptions,
     SearchSpec,
 )
+from udfs.synthesis.duplicates import DuplicatesSpec
+from udfs.synthesis.picture_files import PicturesSpec
+from udfs.synthesis.spec import AskSpec, EndpointSpec, JudgeSpec, RequestSpec
 from udfs.training.negatives import NegativesSpec
 from udfs.verify.rebuild import RebuildSpec
 from udfs.verify.rows import AccountSpec
@@ -56,6 +59,7 @@ SEARCH = SearchSpec(
 TRUTH_KEY = TruthKey("t" * 36, 10**6, MODEL.model_id, "f" * 32, 1000)
 TRUTH = TruthSpec(TRUTH_KEY, URI, URI, 3584)
 MEASURED = MeasureSpec(URI, URI, URI, TRUTH_KEY, grid(16384, refined=True))
+ENDPOINT = EndpointSpec(URI, "m" * 100)
 # The keywords that each function goes to Spark with, as large as they become.
 CASES: dict[str, dict[str, Any]] = {
     "udfs.search.check.check_batches": {"spec": INDEX},
@@ -87,6 +91,11 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.search.batches.search_batches": {"spec": SEARCH},
     "udfs.embed.stamp.stamp_images": {"spec": ReadSpec()},
     "udfs.drawing.training_pairs.draw_pair_batches": {"spec": DrawnPairsSpec()},
+    "udfs.synthesis.asking.ask_batches": {"spec": AskSpec(ENDPOINT, URI, URI)},
+    "udfs.synthesis.asking.request_batches": {"spec": RequestSpec("entity", ENDPOINT)},
+    "udfs.synthesis.duplicates.band_batches": {"spec": DuplicatesSpec()},
+    "udfs.synthesis.picture_files.write_picture_batches": {"spec": PicturesSpec(URI)},
+    "udfs.synthesis.rules.judge_batches": {"spec": JudgeSpec("entity")},
     "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
     "udfs.verify.rebuild.rebuild_batches": {
         "spec": RebuildSpec(ShardsSpec(INDEX, FILE, URI), "f" * 64)

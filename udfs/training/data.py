@@ -36,6 +36,9 @@ PAIRS_SCHEMA = pa.schema(
     ]
 )
 
+# What a table of pairs may say of a pair beside: kept by mine-negatives, not looked at by a training.
+NOTES = ("domain", "lineage")
+
 
 class PairItem(NamedTuple):
     """One row of a pair: `side` is "query", "positive", or the number of a hard negative.
@@ -168,7 +171,7 @@ class TablePairs:
 
 
 def _normalise(batch: pa.RecordBatch, *, first: int) -> pa.RecordBatch:
-    unknown = sorted(set(batch.schema.names) - set(PAIRS_SCHEMA.names))
+    unknown = sorted(set(batch.schema.names) - {*PAIRS_SCHEMA.names, *NOTES})
     if unknown:
         raise LakeError(
             f"the pairs table has the columns {unknown}; known are {PAIRS_SCHEMA.names}"

@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from jobs.driver.on_executors import on_executors
 from jobs.stages.mine.pairs import COLUMNS
+from udfs.training.data import NOTES
 from udfs.training.negatives import NEGATIVES_INPUT, NegativesSpec, choose_batches
 
 _GUARDS = ("positive", "own", "skipped", "too_high", "alike")
@@ -42,7 +43,7 @@ def right_ids(pairs: DataFrame) -> DataFrame:
 
 
 def with_negatives(pairs: DataFrame, chosen: DataFrame, candidates: DataFrame) -> DataFrame:
-    """The pairs as `train_embedder` takes them, with the contents of the chosen negatives.
+    """The pairs as `train_embedder` takes them, their notes kept, with the contents of the chosen negatives.
 
     `candidates`: (key, text, image, image_uri). A negative that is another pair's positive has that one's
     positive_id as `id` (the smallest, where there are several), so that it is no negative of that pair in a step.
@@ -62,7 +63,8 @@ def with_negatives(pairs: DataFrame, chosen: DataFrame, candidates: DataFrame) -
     one = F.struct("at", "negative").alias("one")
     grouped = placed.select("pair", one).groupBy("pair")
     lists = grouped.agg(F.array_sort(F.collect_list("one")).getField("negative").alias("negatives"))
-    return pairs.join(lists, "pair", "left").select(*COLUMNS, "negatives")
+    notes = [name for name in NOTES if name in pairs.columns]
+    return pairs.join(lists, "pair", "left").select(*COLUMNS, *notes, "negatives")
 
 
 def count_outcomes(chosen: DataFrame) -> dict[str, int]:

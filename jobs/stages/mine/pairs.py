@@ -16,6 +16,7 @@ from jobs.stages.evaluate.data.pairs import task_pairs
 from jobs.stages.evaluate.data.tasks import EvaluationTask, load_tasks
 from jobs.stages.train.pair_files import read_pairs
 from udfs.errors import LakeError, SettingsError
+from udfs.training.data import NOTES
 
 _SIDE = ("text", "image", "image_uri")
 # Of a pairs table, all but the negatives, which are replaced.
@@ -45,7 +46,11 @@ def read_mined_pairs(
         raise SettingsError(
             "nothing to mine negatives for: set mine.pairs to a table, or mine.tasks to retrieval tasks"
         )
-    return _add_keys(reduce(lambda one, other: one.unionByName(other), frames))
+    return _add_keys(reduce(_union, frames))
+
+
+def _union(one: DataFrame, other: DataFrame) -> DataFrame:
+    return one.unionByName(other, allowMissingColumns=True)  # tasks have no notes
 
 
 def read_train_tasks(mine: MineSettings, evaluate: EvaluateSettings) -> list[EvaluationTask]:
@@ -93,7 +98,7 @@ def _table(lake: Lake, run: Run, pairs: str) -> DataFrame:
 
 def _conform(frame: DataFrame, where: str) -> DataFrame:
     """COLUMNS of a pairs table; those that it lacks are null."""
-    unknown = sorted(set(frame.columns) - {*COLUMNS, "negatives"})
+    unknown = sorted(set(frame.columns) - {*COLUMNS, *NOTES, "negatives"})
     if unknown:
         raise LakeError(f"{where} has the columns {unknown}; those of pairs are {list(COLUMNS)}")
     sides = {
@@ -105,7 +110,8 @@ def _conform(frame: DataFrame, where: str) -> DataFrame:
         *(
             (F.col(name) if name in frame.columns else F.lit(None)).cast(_kind(name)).alias(name)
             for name in COLUMNS
-        )
+        ),
+        *(name for name in NOTES if name in frame.columns),
     )
 
 

@@ -69,8 +69,18 @@ class Suite:
     reading: ReadSpec
 
     @classmethod
-    def open(cls, lake: Lake, tasks: Sequence[Searched], settings: Settings) -> Suite:
-        """The suite under the lake's root that is named after its corpora; it is there again for the next model."""
+    def open(
+        cls,
+        lake: Lake,
+        tasks: Sequence[Searched],
+        settings: Settings,
+        *,
+        tables: Sequence[str] = (),
+    ) -> Suite:
+        """The suite under the lake's root that is named after its corpora; it is there again for the next model.
+
+        `tables`: others (or folders) that rows may name pictures beside.
+        """
         name = _digest(",".join(sorted({task.corpus for task in tasks})))
         parts = name_parts(lake.schema)
         own = LakeSettings(
@@ -84,6 +94,7 @@ class Suite:
             lake.spark,
             settings.source,
             settings.mine.pairs,
+            *tables,
             max_bytes=settings.embed.max_image_bytes,
             folders=_folders(settings),
         )

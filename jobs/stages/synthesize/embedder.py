@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.driver.on_executors import on_executors
 from jobs.driver.reading import read_spec
 from jobs.driver.task_errors import clear_task_errors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
+from jobs.lake.runs import Run
 from jobs.lake.sql import literal
 from jobs.settings.settings import Settings
+from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.evaluate.data.corpora import Searched, Suite
 from jobs.stages.evaluate.data.tasks import TaskData
 from jobs.stages.mine.candidates import nearest
 from jobs.stages.search.job import embed_queries
-from udfs.embed.batches import EMBED_INPUT, embed_batches
+from udfs.embed.batches import EMBED_INPUT
 
 _KINDS = {"image": "binary", "is_query": "boolean"}
 _DOT = "aggregate(zip_with(one, other, (x, y) -> double(x) * y), 0D, (sum, z) -> sum + z)"
@@ -29,6 +30,7 @@ class Embedder:
     """The registered model, and the settings that it embeds by. Documents are embedded once a content and kept."""
 
     lake: Lake
+    run: Run
     model: ResolvedModel
     settings: Settings
     staging: str
@@ -56,7 +58,9 @@ class Embedder:
         with clear_task_errors():
             suite.stage()
         suite.embed(self.model)
-        embedded = embed_queries(asked, suite.embed_spec(self.model), folder=f"{folder}/queries")
+        embedded = embed_queries(
+            self.run, asked, suite.embed_spec(self.model), folder=f"{folder}/queries"
+        )
         with clear_task_errors():
             found = nearest(suite, embedded, self.model, depth=depth)
             found.write.mode("overwrite").parquet(f"{folder}/found")
@@ -96,5 +100,6 @@ class Embedder:
             given.get(name, F.lit(None)).cast(_KINDS.get(name, "string")).alias(name)
             for name in EMBED_INPUT.names
         )
-        made = on_executors(inputs.select(*columns), embed_batches, spec=spec)
-        return made.write(f"{self.staging}/fit-{key}").select("key", "embedding")
+        folder = f"{self.staging}/fit-{key}"
+        made = embed_rows(self.run, inputs.select(*columns), spec=spec, folder=folder)
+        return made.select("key", "embedding")

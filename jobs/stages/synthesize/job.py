@@ -103,7 +103,7 @@ def synthesize_pairs(
             storage.remove_folder(lake.folder("staging", dead))
         with lake.staging(run.run_id) as staging, served(settings.synthesize) as own:
             asking = Asking(lake, run, held, own, staging)
-            embedder = None if model is None else Embedder(lake, model, settings, staging)
+            embedder = None if model is None else Embedder(lake, run, model, settings, staging)
             rejects = Rejects(lake, run)
             pairs = _make(asking, rejects, embedder)
             with run.stage("write"), clear_task_errors():

@@ -78,6 +78,7 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.drawing.tasks.judgement_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.drawing.tasks.query_batches": {"spec": DrawnTaskSpec("it2i", instruction="i" * 200)},
     "udfs.embed.batches.embed_batches": {"spec": EmbedSpec(MODEL)},
+    "udfs.embed.count.count_batches": {"spec": EmbedSpec(MODEL)},
     "udfs.embed.preview.preview_batches": {
         "spec": ReadSpec(schemes=("s3", "https"), roots=("s3://b/a",))
     },
@@ -89,6 +90,7 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.search.scatter.merge_batches": {"spec": SEARCH},
     "udfs.search.scatter.search_part_batches": {"spec": SEARCH},
     "udfs.search.batches.search_batches": {"spec": SEARCH},
+    "udfs.serving.machine.describe_machines": {"spec": EmbedSpec(MODEL)},
     "udfs.embed.stamp.stamp_images": {"spec": ReadSpec()},
     "udfs.drawing.training_pairs.draw_pair_batches": {"spec": DrawnPairsSpec()},
     "udfs.synthesis.asking.ask_batches": {"spec": AskSpec(ENDPOINT, URI, URI)},
@@ -97,6 +99,8 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.synthesis.picture_files.write_picture_batches": {"spec": PicturesSpec(URI)},
     "udfs.synthesis.rules.judge_batches": {"spec": JudgeSpec("entity")},
     "udfs.training.negatives.choose_batches": {"spec": NegativesSpec()},
+    "udfs.verify.geometry.geometry_batches": {"dim": 3584},
+    "udfs.verify.geometry.overlap_batches": {"dims": (3584, 3584), "k": 10},
     "udfs.verify.rebuild.rebuild_batches": {
         "spec": RebuildSpec(ShardsSpec(INDEX, FILE, URI), "f" * 64)
     },

@@ -26,7 +26,7 @@ def lake_status(word: str = "word", *, runs: int = 3) -> LakeStatus:
         None,
     )
     rows = {"image_missing": 1, "ok": 95, "too_slow": 4}
-    return LakeStatus(release, rows, index, None, decision(word), [bad, *[good] * (runs - 1)])
+    return LakeStatus(release, rows, {}, index, None, decision(word), [bad, *[good] * (runs - 1)])
 
 
 def decision(word: str = "word", *, passed: bool = False, forced: bool = False) -> Decision:

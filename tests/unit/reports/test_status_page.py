@@ -83,7 +83,7 @@ def test_the_page_needs_nothing_from_outside_and_fits_phones_and_the_dark(tmp_pa
 
 
 def test_a_lake_with_nothing_in_it_says_so(tmp_path):
-    nothing = LakeStatus(None, {}, None, None, None, [])
+    nothing = LakeStatus(None, {}, {}, None, None, None, [])
     html = page(tmp_path, status=nothing, history=History({}, {}, [], []), rejected=[], more=[])
     assert "none yet" in html and html.count("Nothing was measured yet.") == 2
     assert "The gate has decided nothing yet." in html
@@ -97,7 +97,7 @@ def test_an_index_that_cannot_be_told_of_says_why(tmp_path, reason):
     status = lake_status()
     html = page(
         tmp_path,
-        status=LakeStatus(status.release, status.rows, None, reason, None, status.runs),
+        status=LakeStatus(status.release, status.rows, {}, None, reason, None, status.runs),
     )
     assert f"<dt>index</dt><dd>{reason or 'none'}</dd>" in html
 

@@ -24,7 +24,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Point:
+class Mark:
     """Where a measure is drawn, `low` and `high` those of its interval, and what it says."""
 
     x: float
@@ -38,7 +38,7 @@ class Point:
 class Chart:
     """`lines` by name; `ticks` (y, label) of shares, `dates` (x, label, anchor) and `marks` (x, words) of moments."""
 
-    lines: Mapping[str, Sequence[Point]]
+    lines: Mapping[str, Sequence[Mark]]
     ticks: Sequence[tuple[float, str]]
     dates: Sequence[tuple[float, str, str]]
     marks: Sequence[tuple[float, str]]
@@ -77,11 +77,11 @@ def draw_shares(
         place = (min(share, 1.0) - bottom) / (1 - bottom)
         return HEIGHT - _BOTTOM - place * (HEIGHT - _TOP - _BOTTOM)
 
-    def point(one: Measure) -> Point:
+    def point(one: Measure) -> Mark:
         said = f"{one.at:%Y-%m-%d %H:%M} UTC: {one.value:.4f}"
         if (one.low, one.high) != (one.value, one.value):
             said += f" ({one.low:.4f}–{one.high:.4f})"
-        return Point(x(one.at), y(one.value), y(one.low), y(one.high), said)
+        return Mark(x(one.at), y(one.value), y(one.low), y(one.high), said)
 
     form = "%Y-%m-%d" if last.date() > first.date() else "%m-%d %H:%M"
     dates = [(x(first), f"{first:{form}}", "start"), (x(last), f"{last:{form}}", "end")]

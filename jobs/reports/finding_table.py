@@ -18,7 +18,7 @@ def print_verification(verification: Verification, *, file: TextIO) -> None:
     if verification.ok:
         console.print(Text(str(verification)))
         return
-    told = f"index {verification.index_id} in {verification.root} is damaged: {verification.told()}"
+    told = f"index {verification.index_id} in {verification.root} is damaged: {verification.describe()}"
     console.print(Text(told))
     table = Table(box=SIMPLE_HEAD)
     table.add_column("shard", justify="right", no_wrap=True)

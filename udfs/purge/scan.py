@@ -43,7 +43,7 @@ _BLOCK = 8 << 20
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """An id, or what was made of it, in one file: in which column or part, as what, how often, which ids where that is known."""
 
     path: str
@@ -107,7 +107,7 @@ def _learn(local: Path, wanted: Traces) -> Iterator[pa.RecordBatch]:
 
 def scan_file(
     path: str, wanted: Traces, *, columns: list[str] | None = None, same_lake: bool = True
-) -> list[Found]:
+) -> list[Match]:
     """What one file holds of what is wanted. Raises OSError where its place cannot be reached."""
     with tempfile.TemporaryDirectory(dir=work_dir()) as folder:
         try:
@@ -118,12 +118,12 @@ def scan_file(
         except FileNotFoundError:
             return []
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeError) as error:
-            return [Found(path, str(error)[:200], UNREADABLE)]
+            return [Match(path, str(error)[:200], UNREADABLE)]
 
 
 def _scan_local(
     path: str, local: Path, wanted: Traces, columns: list[str] | None, same_lake: bool
-) -> list[Found]:
+) -> list[Match]:
     with local.open("rb") as stream:
         head = stream.read(_HEAD)
     if head.startswith((_PARQUET, _ARROW)):
@@ -135,20 +135,20 @@ def _scan_local(
     data = np.memmap(local, dtype=np.uint8, mode="r").data
     found = []
     if rows := wanted.in_bytes(data):
-        found.append(Found(path, "", VECTOR, rows))
+        found.append(Match(path, "", VECTOR, rows))
     if ids := wanted.in_binary(data):
-        found.append(Found(path, "", TEXT, len(ids), tuple(ids[:EXAMPLES])))
+        found.append(Match(path, "", TEXT, len(ids), tuple(ids[:EXAMPLES])))
     if not found and path.endswith(FAISS_SUFFIX) and not _is_whole_index(path):
         place = "no row map and no manifest tell which rows it is made of"
-        found.append(Found(path, place, UNTOLD))
+        found.append(Match(path, place, UNTOLD))
     return found
 
 
 def _scan_table(
     path: str, local: Path, wanted: Traces, columns: list[str] | None, same_lake: bool
-) -> list[Found]:
+) -> list[Match]:
     """Every string of every column; vector_ids; and vectors, where no column says whose they are."""
-    found: dict[tuple[str, str], Found] = {}
+    found: dict[tuple[str, str], Match] = {}
     for part in _parts(local):
         by_content = not {"id", "vector_id"} & set(part.names)
         names = [
@@ -171,7 +171,7 @@ def _scan_table(
 
 def _scan_values(
     path: str, place: str, values: pa.Array, wanted: Traces, *, same_lake: bool
-) -> Found | None:
+) -> Match | None:
     """What the values of one column, or of one part of it, hold."""
     kind, top = values.type, place.split(".")[0]
     if _is_string(kind):
@@ -179,17 +179,17 @@ def _scan_values(
         if not hits.any():
             return None
         named = values.filter(pa.array(hits))
-        ids = wanted.named_in(named[:EXAMPLES].cast(pa.string()))
+        ids = wanted.find_named(named[:EXAMPLES].cast(pa.string()))
         exact = set(python_values(named[:EXAMPLES])) <= wanted.ids
-        return Found(path, place, ID if exact else TEXT, int(hits.sum()), tuple(ids[:EXAMPLES]))
+        return Match(path, place, ID if exact else TEXT, int(hits.sum()), tuple(ids[:EXAMPLES]))
     if pa.types.is_int64(kind) and same_lake and top in _VECTOR_IDS:
         known = values.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
         rows = int(is_in(known, wanted.vector_ids).sum())
-        return Found(path, place, VECTOR_ID, rows) if rows else None
+        return Match(path, place, VECTOR_ID, rows) if rows else None
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         flat = np.ascontiguousarray(values.drop_null().to_numpy(zero_copy_only=False))
         rows = wanted.in_bytes(memoryview(flat.tobytes()))
-        return Found(path, place, VECTOR, rows) if rows else None
+        return Match(path, place, VECTOR, rows) if rows else None
     return None
 
 
@@ -212,7 +212,7 @@ def _leaves(name: str, column: pa.Array) -> Iterator[tuple[str, pa.Array]]:
         yield name, column
 
 
-def _scan_text(path: str, local: Path, wanted: Traces) -> list[Found]:
+def _scan_text(path: str, local: Path, wanted: Traces) -> list[Match]:
     """Line by line: HTML, JSON, JSONL, CSV, logs, and what commits of Delta say of their files."""
     rows, ids = 0, set[str]()
     with local.open("rb") as stream:
@@ -221,9 +221,9 @@ def _scan_text(path: str, local: Path, wanted: Traces) -> list[Found]:
             hits = wanted.in_column(texts)
             rows += int(hits.sum())
             ids.update(
-                wanted.named_in(texts.filter(pa.array(hits))[:EXAMPLES]) if hits.any() else ()
+                wanted.find_named(texts.filter(pa.array(hits))[:EXAMPLES]) if hits.any() else ()
             )
-    return [Found(path, "", TEXT, rows, tuple(sorted(ids)[:EXAMPLES]))] if rows else []
+    return [Match(path, "", TEXT, rows, tuple(sorted(ids)[:EXAMPLES]))] if rows else []
 
 
 @dataclass(frozen=True)
@@ -268,9 +268,9 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _add(one: Found, other: Found) -> Found:
+def _add(one: Match, other: Match) -> Match:
     ids = tuple(sorted({*one.ids, *other.ids})[:EXAMPLES])
-    return Found(one.path, one.place, one.kind, one.rows + other.rows, ids)
+    return Match(one.path, one.place, one.kind, one.rows + other.rows, ids)
 
 
 def _is_text(head: bytes) -> bool:

@@ -61,9 +61,9 @@ class Traces:
         ids = sorted(self.ids)
         rows = max(len(ids), len(self.vector_ids), len(self.vectors))
         columns = [
-            arrow_strings(_filled(ids, rows)),
-            pa.array(_filled(self.vector_ids.tolist(), rows), pa.int64()),
-            pa.array(_filled(self.vectors, rows), pa.list_(pa.float32())),
+            arrow_strings(_fill(ids, rows)),
+            pa.array(_fill(self.vector_ids.tolist(), rows), pa.int64()),
+            pa.array(_fill(self.vectors, rows), pa.list_(pa.float32())),
         ]
         out = io.BytesIO()
         with pa.ipc.new_file(out, TRACES.arrow) as writer:
@@ -78,7 +78,7 @@ class Traces:
             found = pc.or_(found, pc.fill_null(pc.match_substring_regex(column, pattern), False))
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
-    def named_in(self, column: pa.Array) -> list[str]:
+    def find_named(self, column: pa.Array) -> list[str]:
         """Which of the ids the values of a string column are or name; for few values."""
         values = python_values(column)
         texts = arrow_strings([value for value in values if value not in self.ids])
@@ -185,7 +185,7 @@ def read_traces(path: str) -> Traces:
     return Traces.of(ids, table)
 
 
-def _filled(values: Sequence[Any], length: int) -> list[Any]:
+def _fill(values: Sequence[Any], length: int) -> list[Any]:
     return [*values, *[None] * (length - len(values))]
 
 

@@ -101,13 +101,15 @@ def read_product(text: str) -> Combination | None:
     """The drawn product that a text names, by the words of its catalogue; None where it names none."""
     told = text.lower()
     patterns = {name: (*before, *after) for name, (before, after) in PATTERN_WORDS.items()}
-    kind, colour, pattern = (_named(told, known) for known in (KIND_WORDS, COLOUR_WORDS, patterns))
+    kind, colour, pattern = (
+        _find_word(told, known) for known in (KIND_WORDS, COLOUR_WORDS, patterns)
+    )
     if kind is None or colour is None:
         return None
     return Combination(kind, colour, pattern or "plain")
 
 
-def _named(text: str, known: dict[str, tuple[str, ...]]) -> str | None:
+def _find_word(text: str, known: dict[str, tuple[str, ...]]) -> str | None:
     """The value whose word stands in the text; of several the longest word's."""
     found = [
         (len(word), value)

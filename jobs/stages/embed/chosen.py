@@ -21,7 +21,7 @@ _STATUSES = {"empty", "not_utf8", "too_slow", *(f"image_{reason}" for reason in 
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenIds:
     """`ids` (id) are looked at, `rows` of them, in files; None: all. `pending` (id, content_hash): with a limit, the rows that
     had no up-to-date vector, looked at or not.
     """
@@ -38,11 +38,11 @@ class Chosen:
         return self.pending.join(stored, ["id", "content_hash"], "left_anti").select("id")
 
 
-def choose_ids(job: Embedding, ids: SourceIds, *, version: int) -> Chosen:
+def choose_ids(job: Embedding, ids: SourceIds, *, version: int) -> ChosenIds:
     """What the run looks at of the source's `ids` at a version. Raises LakeError for statuses that no row can have."""
     selection = job.source.selection
     if selection.is_whole:
-        return Chosen()
+        return ChosenIds()
     chosen = ids.counted.where("inside").select("id")
     if selection.retry:
         chosen = chosen.join(_rejected_ids(job), "id", "left_semi")
@@ -55,12 +55,12 @@ def choose_ids(job: Embedding, ids: SourceIds, *, version: int) -> Chosen:
     folder = f"{job.staging}/chosen-{version}"
     chosen.write.mode("overwrite").parquet(folder)
     chosen = job.lake.spark.read.parquet(folder)
-    return Chosen(chosen, chosen.count(), pending)
+    return ChosenIds(chosen, chosen.count(), pending)
 
 
 def choose_again(
-    job: Embedding, ids: SourceIds, chosen: Chosen, *, version: int
-) -> tuple[Chosen, DataFrame | None]:
+    job: Embedding, ids: SourceIds, chosen: ChosenIds, *, version: int
+) -> tuple[ChosenIds, DataFrame | None]:
     """The same of the `version` that a source has reached meanwhile, and the ids (id) that are looked at by it alone.
 
     What was first, or rejected, when the run began stays the run's; what has come since is left.
@@ -76,7 +76,7 @@ def choose_again(
     return now, None if now.ids is None else now.ids.join(chosen.ids, "id", "left_anti")
 
 
-def retried_statuses(lake: Lake, source: Source, *, model_id: str) -> list[str]:
+def statuses_to_retry(lake: Lake, source: Source, *, model_id: str) -> list[str]:
     """The statuses of the model's vector rows that `embed.retry` names. Raises LakeError for one that no row can have."""
     rejected = lake.read("vectors").where(
         (F.col("model_id") == model_id) & (F.col("status") != "ok")
@@ -105,7 +105,7 @@ def contents_inside(
 
 
 def _rejected_ids(job: Embedding) -> DataFrame:
-    statuses = retried_statuses(job.lake, job.source, model_id=job.model_id)
+    statuses = statuses_to_retry(job.lake, job.source, model_id=job.model_id)
     stored = read_contents(job, version=job.lake.version("vectors"))
     return stored.where(F.col("status").isin(statuses)).select("id")
 

@@ -27,7 +27,7 @@ from jobs.stages.embed.accounts import (
     require_few_rejected,
 )
 from jobs.stages.embed.changes import Looked, embed_changes
-from jobs.stages.embed.chosen import Chosen, choose_again, choose_ids
+from jobs.stages.embed.chosen import ChosenIds, choose_again, choose_ids
 from jobs.stages.embed.commit import clear_conflicts, remove_gone
 from jobs.stages.embed.history import (
     Proof,
@@ -180,7 +180,7 @@ def _bring_up_to_date(job: Embedding, *, rescan: bool, replaces: bool) -> None:
 
 def _embed_window(
     job: Embedding, stream: WindowStream, *, state: TableState, rows: int | None
-) -> tuple[SourceIds, Chosen, int]:
+) -> tuple[SourceIds, ChosenIds, int]:
     """Give a window's rows to the model; the ids of the source at the version reached, those chosen, and that version."""
     run, source = job.run, job.source
     lost = LostContents(job)

@@ -50,7 +50,7 @@ from udfs import storage
 from udfs.errors import ActiveRunError, LakeError
 from udfs.index.files import cache_folder
 from udfs.index.plan import factory_traits, require_train_rows
-from udfs.purge.scan import Found
+from udfs.purge.scan import Match
 from udfs.purge.traces import Traces
 from udfs.specs import IndexPlan, IndexSpec
 
@@ -86,7 +86,7 @@ class PurgePlan:
     def __str__(self) -> str:
         counted = ", ".join(f"{n:,} of model {model}" for model, n in self.rows.items())
         lines = [
-            f"{self.ids:,} id(s): vector rows: {counted or 'none'}; {self.before.told()}",
+            f"{self.ids:,} id(s): vector rows: {counted or 'none'}; {self.before.describe()}",
             *_index_lines(self.indexes, self.rebuilt, self.releases),
             *(f"  {sighting.found}" for sighting in self.before.ours[:_SHOWN]),
         ]
@@ -114,7 +114,7 @@ class PurgeReport:
     deleted: int
     release: Release | None
     after: Look
-    left: tuple[Found, ...]
+    left: tuple[Match, ...]
     unreachable: tuple[Unreachable, ...]
 
     @property
@@ -124,7 +124,9 @@ class PurgeReport:
 
     def __str__(self) -> str:
         planned = self.planned
-        found = planned.before.told() if not planned.is_empty else "none of them was found anywhere"
+        found = (
+            planned.before.describe() if not planned.is_empty else "none of them was found anywhere"
+        )
         lines = [f"{planned.ids:,} id(s): before, {found}; {self.deleted:,} vector row(s) deleted"]
         lines += _index_lines(planned.indexes, None, planned.releases)
         if self.release is not None:
@@ -176,7 +178,7 @@ def purge_ids(lake: Lake, run: Run, ids: Collection[str], *, timeout: float) -> 
         with lake.staging(run.run_id) as staging:
             with run.stage("look"):
                 planned = _plan(lake, ids, staging=staging)
-            log.info("%s", planned.before.told())
+            log.info("%s", planned.before.describe())
             deleted, release, after = 0, None, planned.before
             if not planned.is_empty:
                 deleted, release = _Purge(lake, run, ids, planned).make()
@@ -184,7 +186,7 @@ def purge_ids(lake: Lake, run: Run, ids: Collection[str], *, timeout: float) -> 
                     after = look(lake, planned.traces, planned.sources, staging=staging)
     meanwhile = find_active_runs(lake, but=run.run_id, timeout=timeout)
     left = [sighting.found for sighting in after.ours]
-    left += [Found(lake.quoted("run_events"), one, "began meanwhile") for one in meanwhile]
+    left += [Match(lake.quoted("run_events"), one, "began meanwhile") for one in meanwhile]
     run.counts.update(
         {
             "deleted": deleted,

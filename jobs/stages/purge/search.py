@@ -16,7 +16,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.source_views import SourceView
 from jobs.stages.purge.places import INDEX, OUTSIDE, SOURCE, TABLE, File, list_files
 from udfs.index.shard import ROWS_SUFFIX
-from udfs.purge.scan import SCAN_INPUT, Found, learn_batches, scan_batches
+from udfs.purge.scan import SCAN_INPUT, Match, learn_batches, scan_batches
 from udfs.purge.traces import LEARNT, Traces
 
 _TASK_BYTES = 1 << 30
@@ -28,7 +28,7 @@ class Sighting:
     """A finding, and the file that it is of."""
 
     file: File
-    found: Found
+    found: Match
 
     @property
     def is_ours(self) -> bool:
@@ -53,7 +53,7 @@ class Look:
         """Of which tables, indexes or folders something was found."""
         return {one.file.name for one in self.sightings if one.file.part == part}
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Files by part, for people."""
         paths = {(one.file.part, one.found.path) for one in self.ours}
         counted = Counter(part for part, _ in paths)
@@ -98,7 +98,7 @@ def look(lake: Lake, traces: Traces, sources: Collection[SourceView], *, staging
     wanted = traces.write(f"{staging}/traces")
     files = {file.path: file for file in list_files(lake, sources, but=staging)}
     rows = on_executors(_frame(lake, files.values()), scan_batches, traces=wanted).rows()
-    found = [Found(r.path, r.place, r.kind, r.rows, tuple(r.ids)) for r in rows]
+    found = [Match(r.path, r.place, r.kind, r.rows, tuple(r.ids)) for r in rows]
     sightings = sorted(
         (Sighting(files[one.path], one) for one in found), key=lambda s: (s.file.part, str(s.found))
     )

@@ -99,7 +99,7 @@ def measure_effort(
         pace = None
         if tokens.mean:
             enough = min(tokens.mean, plan.trial_rows * tokens.mean / contents)
-            pace = _measured_pace(lake, spec.model.model_id, device=device, least=enough)
+            pace = _read_pace(lake, spec.model.model_id, device=device, least=enough)
             if pace is None and device is not None:
                 pace = _try_rows(plan, sample, spec=spec, rows=len(text), device=device)
     finally:
@@ -131,7 +131,7 @@ def _scale(values: np.ndarray, number: int) -> Figure:
     return Figure(found.mean, found.low, found.high).scale(number)
 
 
-def _measured_pace(lake: Lake, model_id: str, *, device: str | None, least: float) -> Pace | None:
+def _read_pace(lake: Lake, model_id: str, *, device: str | None, least: float) -> Pace | None:
     """Of the model's last runs on the device, or on any; None where they had fewer than `least` tokens.
 
     A run of few rows tells of loading and half empty batches: runs with less than a tenth of the largest one's tokens

@@ -12,7 +12,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.settings.refresh import PlanSettings
 from jobs.settings.settings import Settings
-from jobs.stages.embed.chosen import contents_inside, retried_statuses
+from jobs.stages.embed.chosen import contents_inside, statuses_to_retry
 from jobs.stages.embed.history import TableState, read_standing
 from jobs.stages.embed.job import open_source
 from jobs.stages.embed.pending import first_contents, newest_contents, one_a_content
@@ -249,7 +249,7 @@ def _compare(lake: Lake, snapshot: _Snapshot, *, model_id: str, replaced: str | 
     selection, ids = snapshot.source.selection, snapshot.ids
     stored = _stored(lake, model_id).withColumnRenamed("content_hash", "stored_hash")
     if selection.retry:
-        statuses = retried_statuses(lake, snapshot.source, model_id=model_id)
+        statuses = statuses_to_retry(lake, snapshot.source, model_id=model_id)
         retried = stored.where(F.col("status").isin(statuses)).join(snapshot.contents, "id")
         return retried.select("id", "content_hash", F.lit("retried").alias("reason"))
     both = snapshot.contents.join(stored, "id", "full_outer")

@@ -12,7 +12,7 @@ from jobs.lake.runs import Run
 from jobs.settings.settings import Settings
 from jobs.stages.synthesize.asking import Asking, Spent
 from jobs.stages.synthesize.job import check_settings, make_texts
-from jobs.stages.synthesize.local import served
+from jobs.stages.synthesize.local import serve_models
 from jobs.stages.synthesize.passages import read_passages
 from jobs.stages.synthesize.rejects import Rejects
 from jobs.stages.synthesize.words import limit_domains, make_captions
@@ -55,7 +55,7 @@ def estimate_pairs(lake: Lake, run: Run, *, settings: Settings) -> Estimate:
     check_settings(lake.spark, settings.synthesize)
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held:
         mark_killed_runs(lake, run.job, but=run.run_id)
-        with lake.staging(run.run_id) as staging, served(settings.synthesize) as own:
+        with lake.staging(run.run_id) as staging, serve_models(settings.synthesize) as own:
             passages = read_passages(lake, run, own, staging=staging).narrow
             rejects = Rejects(lake, run)  # shown by a run; an estimate leaves none
             if own.domain:

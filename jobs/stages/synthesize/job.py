@@ -24,7 +24,7 @@ from jobs.stages.synthesize.filters import (
     require_consistency,
     score_pictures,
 )
-from jobs.stages.synthesize.local import served
+from jobs.stages.synthesize.local import serve_models
 from jobs.stages.synthesize.pairs import (
     INSTRUCTIONS,
     Parts,
@@ -101,7 +101,7 @@ def synthesize_pairs(
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held:
         for dead in mark_killed_runs(lake, run.job, but=run.run_id):
             storage.remove_folder(lake.folder("staging", dead))
-        with lake.staging(run.run_id) as staging, served(settings.synthesize) as own:
+        with lake.staging(run.run_id) as staging, serve_models(settings.synthesize) as own:
             asking = Asking(lake, run, held, own, staging)
             embedder = None if model is None else Embedder(lake, run, model, settings, staging)
             rejects = Rejects(lake, run)

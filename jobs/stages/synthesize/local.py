@@ -21,7 +21,7 @@ _END_SECONDS = 10
 
 
 @contextmanager
-def served(settings: SynthesizeSettings) -> Iterator[SynthesizeSettings]:
+def serve_models(settings: SynthesizeSettings) -> Iterator[SynthesizeSettings]:
     """The settings with the address and models of `synthesize.server`, while it runs; unchanged where none is asked for.
 
     The server ends with the block, and where this process is killed with it. Raises ServingError where it cannot start.

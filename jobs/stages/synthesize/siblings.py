@@ -49,7 +49,7 @@ def siblings_by_attributes(passages: DataFrame, settings: SynthesizeSettings) ->
         "passage_id",
         "domain",
         F.col("target.id").alias("target_id"),
-        _worded(settings).alias("change"),
+        _word_change(settings).alias("change"),
         F.concat_ws("/", "target.attributes").alias("product"),
         F.array().cast("array<string>").alias("requests"),
     )
@@ -80,7 +80,7 @@ def siblings_by_model(asking: Asking, rejects: Rejects, passages: DataFrame) -> 
     )
 
 
-def _worded(settings: SynthesizeSettings) -> Column:
+def _word_change(settings: SynthesizeSettings) -> Column:
     """The change in words: a form by the row's hash, with the attribute's name and the target's value."""
     names = F.array(*(F.lit(name) for name in settings.attributes))
     value, name = F.col("target.value"), F.element_at(names, F.col("at") + 1)

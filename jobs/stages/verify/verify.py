@@ -84,15 +84,15 @@ class Verification:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"index {self.index_id} is whole: {self.told()}"
+            return f"index {self.index_id} is whole: {self.describe()}"
         return "\n  ".join(
             [
-                f"index {self.index_id}: {len(self.findings)} finding(s), {self.told()}",
+                f"index {self.index_id}: {len(self.findings)} finding(s), {self.describe()}",
                 *map(str, self.findings),
             ]
         )
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Rows by place, and the version they were compared with, in words."""
         if not self.rows:
             return "of its files nothing is known, as the manifest says what they must be"

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.settings.load import load_settings
 from jobs.stages.synthesize import local
-from jobs.stages.synthesize.local import served
+from jobs.stages.synthesize.local import serve_models
 from udfs.errors import ServingError
 from udfs.synthesis.client import ModelClient
 from udfs.synthesis.prompts import step_messages
@@ -18,7 +18,7 @@ def settings(*sets):
 
 
 def test_rules_and_drawn_pictures_are_served_while_the_block_lasts():
-    with served(settings("synthesize.server=rules")) as own:
+    with serve_models(settings("synthesize.server=rules")) as own:
         assert (own.model, own.key) == ("rules", "none")
         client = ModelClient(own.language_model())
         row = {"title": "Red mug", "text": "A red mug made of tin."}
@@ -30,7 +30,7 @@ def test_rules_and_drawn_pictures_are_served_while_the_block_lasts():
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", where.port)):
         pass
     given = settings("synthesize.url=http://models/v1")
-    with served(given) as own:
+    with serve_models(given) as own:
         assert own is given
 
 
@@ -38,6 +38,6 @@ def test_a_server_that_does_not_start_is_told(monkeypatch):
     monkeypatch.setattr(local, "MODULE", "udfs.synthesis.nothing")
     with (
         pytest.raises(ServingError, match="did not start"),
-        served(settings("synthesize.server=rules")),
+        serve_models(settings("synthesize.server=rules")),
     ):
         pass

@@ -263,6 +263,7 @@ command()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "then"),
     [

@@ -35,7 +35,7 @@ test: setup lint
 	$(BIN)/python -m pytest tests -m cluster --durations 15
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest tests/unit -m "not slow" -n 4 --dist worksteal
+	$(BIN)/python -m pytest tests/unit -m "not slow" -n logical --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -270,6 +270,7 @@ command()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "then"),
     [

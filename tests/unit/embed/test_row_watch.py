@@ -44,6 +44,7 @@ def attempt(folder, how, *rows):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["loop", "sleep"])
 def test_the_next_attempt_leaves_out_what_the_last_one_hung_at(tmp_path, how):
     folder = tmp_path / "not yet there" / "slow-rows"
@@ -59,6 +60,7 @@ def test_the_next_attempt_leaves_out_what_the_last_one_hung_at(tmp_path, how):
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_ends_the_worker_all_the_same(tmp_path):
     (tmp_path / "file").write_text("")
     found = attempt(tmp_path / "file" / "x", "sleep", "slow")

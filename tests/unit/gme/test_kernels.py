@@ -14,6 +14,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 8e-3, torch.bfloat16: 6e-2}
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the inner run")
 def test_all_below_in_a_process_that_interprets():
     """Triton decides at its import whether it compiles or interprets."""

@@ -155,6 +155,7 @@ def test_fifty_queries_of_ten_hits_stay_under_six_megabytes(tmp_path):
     assert 4_000_000 < path.stat().st_size < 6_000_000
 
 
+@pytest.mark.slow
 def test_templates_are_found_inside_a_zip(tmp_path):
     archive = tmp_path / "project.zip"
     with zipfile.ZipFile(archive, "w") as z:

@@ -23,7 +23,7 @@ from udfs.serving.limits import frame_limit
 from udfs.serving.wire import Kind
 from udfs.specs import ServingSpec
 
-pytestmark = pytest.mark.usefixtures("folder")
+pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.slow]  # each starts a server
 HELLO = {"protocol": wire.PROTOCOL, "model_id": MODEL.model_id, "tokenizer": TOKENIZER}
 MEBIBYTE = 1 << 20
 
@@ -253,7 +253,6 @@ def _mischief(rng: random.Random, path: str) -> None:
             pass
 
 
-@pytest.mark.slow
 def test_whatever_is_sent_the_server_serves_the_others(connect) -> None:
     rng = random.Random(20)
     with connect(dataclasses.replace(SERVING, frame_timeout_seconds=2.0)) as other:

@@ -24,7 +24,7 @@ from udfs.serving.launch import open_server
 from udfs.specs import CanarySpec, ModelSpec, ServingSpec
 
 Watched = subprocess.Popen[bytes]
-pytestmark = pytest.mark.usefixtures("folder")
+pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.slow]  # each starts a server
 
 
 def _rows(*first: int, tokens: int = 3, patches: int = 0) -> list[Prepared]:

@@ -28,6 +28,7 @@ def weights(spec):
     return load_file(Path(spec.output) / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_learns_colours_and_writes_a_checkpoint_that_the_encoder_reads(train_spec, rows):
     spec = replace(train_spec, steps=40, validate_every=20, validation=train_spec.pairs)
     train(spec)
@@ -40,6 +41,7 @@ def test_learns_colours_and_writes_a_checkpoint_that_the_encoder_reads(train_spe
     assert checked[-1]["validation/t2i/hit@1"] > 0.5  # four colours
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_it_had_not_been(train_spec, monkeypatch, tmp_path):
     whole = replace(train_spec, output=str(tmp_path / "a"), work=str(tmp_path / "wa"))
     train(whole)

@@ -31,7 +31,11 @@ HOLD_IDS = {
     "gate_decisions": ("checks", "note"),
     "releases": ("note",),
     "recalls": ("segment_value",),
+    "synthesis_answers": ("passage_id", "error", "fields", "raw"),
+    "synthesis_rejects": ("passage_id", "detail"),
 }
+# Tables whose rows go with the id in this column: what a model said of a passage is the passage's.
+ROWS_OF_IDS = {"synthesis_answers": "passage_id", "synthesis_rejects": "passage_id"}
 # What runs were told to write somewhere: results with ids, and pages.
 _WRITTEN = (
     "search.output",
@@ -39,6 +43,7 @@ _WRITTEN = (
     "recall.report",
     "evaluate.report",
     "mine.output",
+    "synthesize.output",
 )
 TABLE, INDEX, WORK, EVALUATION, RECALL, CACHE, SOURCE, OUTSIDE, OTHER = (
     "table",

@@ -14,7 +14,7 @@ from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier, literal, literals
-from jobs.stages.purge.places import HOLD_IDS
+from jobs.stages.purge.places import HOLD_IDS, ROWS_OF_IDS
 from udfs import storage
 from udfs.errors import LakeError
 from udfs.purge.scan import scan_file
@@ -45,8 +45,12 @@ def delete_vectors(run: Run, ids: Collection[str]) -> int:
 
 @again_on_conflict
 def redact(lake: Lake, table: str, traces: Traces) -> None:
-    """Write a table of the lake again with PURGED where one of the ids stands: as a value, in a list, or named in a text."""
+    """Write a table of the lake again with PURGED where one of the ids stands, as a value, in a list, or named in a text;
+    without the rows that are an id's own.
+    """
     frame = lake.read(table)
+    if table in ROWS_OF_IDS:
+        frame = frame.where(~F.col(ROWS_OF_IDS[table]).isin(sorted(traces.ids)))
     kinds = dict(frame.dtypes)
     changed = {}
     for name in HOLD_IDS[table]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import is_broken_off
-from jobs.lake.lake import Lake, cause, table_version
+from jobs.lake.lake import Lake, cause, delta_table
 from jobs.lake.sql import identifier, is_path, literal, name_parts, table_sql
 
 log = logging.getLogger("gme_lake")
@@ -162,9 +162,8 @@ def _publish(lake: Lake, view: SourceView) -> bool:
     try:
         if json.loads(view.settings)["embed"]["write_back"] != "view":
             return False
-        table_version(
-            lake.spark, view.table
-        )  # a folder that is gone is said so, and not as Spark says it
+        # A folder that is gone is said so, and not as Spark says it.
+        delta_table(lake.spark, view.table)
         lake.spark.sql(view_statement(lake, view))
     except Exception as error:  # gone, changed, unreadable: Spark has a word for each
         if is_broken_off(error):

@@ -41,14 +41,13 @@ def embed_changes(job: Embedding, rows: DataFrame, *, name: str, lost: LostConte
         selected = _select(job, rows, folder=folder)
         if selected is None:
             return Looked(0, 0, 0, 0, 0)
-        rows = selected
-        pending, looked_at = _stage_pending(job, rows, folder=folder, pinned=pinned)
-        total, replaced = _sizes(pending)
+        pending, sizes = _stage_pending(job, selected, folder=folder, pinned=pinned)
+    looked_at, total, replaced = sizes["looked_at"], sizes["pending"], sizes["replaced"]
     if total == 0:
         return Looked(looked_at, 0, 0, 0, 0)
     with job.run.stage("embed"):
         reused = stage_reused(job, pending, lost=lost, folder=folder, pinned=pinned)
-        embedded = _stage_embedded(job, rows, pending, reused=reused, folder=folder)
+        embedded = _stage_embedded(job, selected, pending, reused=reused, folder=folder)
         made = embedded.count()
     with job.run.stage("commit"):
         vectors = embedded.select("content_hash", "status", "error", "embedding")
@@ -89,26 +88,23 @@ def _rejected(staged: DataFrame) -> Counter[str]:
 
 def _stage_pending(
     job: Embedding, rows: DataFrame, *, folder: str, pinned: int
-) -> tuple[DataFrame, int]:
-    """(id, row_hash, content_hash, replaced_id) of rows whose content has no vector row yet; and rows looked at.
+) -> tuple[DataFrame, dict[str, int]]:
+    """(id, row_hash, content_hash, replaced_id) of rows whose content has no vector row yet; and numbers of rows.
 
-    `replaced_id` is the vector_id of the row's vector so far, null for an id that has none.
+    `replaced_id` is the vector_id of the row's vector so far, null for an id that has none. The numbers are those looked
+    at, those pending, and those of the latter that replace a vector row.
     """
-    seen = Observation(f"looked-at-{job.run.run_id}-{folder.rsplit('/', 1)[-1]}")
-    contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("rows"))
+    seen, left = Observation(), Observation()
+    contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("looked_at"))
     current = newest_contents(contents)
     pending = pending_contents(current, read_stored(job, version=pinned))
     staged = pending.select("id", "row_hash", "content_hash", "replaced_id")
+    staged = staged.observe(
+        left, F.count(F.lit(1)).alias("pending"), F.count("replaced_id").alias("replaced")
+    )
     staged.write.mode("overwrite").parquet(f"{folder}/pending")
-    return rows.sparkSession.read.parquet(f"{folder}/pending"), int(seen.get["rows"])
-
-
-def _sizes(pending: DataFrame) -> tuple[int, int]:
-    """Pending rows, and how many of them replace a vector row."""
-    row = pending.agg(
-        F.count(F.lit(1)).alias("rows"), F.count("replaced_id").alias("replaced")
-    ).first()
-    return (int(row.rows), int(row.replaced)) if row else (0, 0)
+    sizes = {key: int(value) for key, value in (seen.get | left.get).items()}
+    return rows.sparkSession.read.parquet(f"{folder}/pending"), sizes
 
 
 def _stage_embedded(

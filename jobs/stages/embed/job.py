@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from jobs.driver.progress import RowProgress
@@ -36,7 +36,7 @@ from jobs.stages.embed.history import (
     require_own_vectors,
 )
 from jobs.stages.embed.reuse import LostContents
-from jobs.stages.embed.source import Source
+from jobs.stages.embed.source import Source, source_table
 from jobs.stages.embed.window import WindowStream, choose_window
 from jobs.stages.embed.work import Embedding
 from jobs.stages.embed.write_back import write_back
@@ -116,9 +116,10 @@ def open_source(
     lake: Lake, source: SourceSettings, embed: EmbedSettings
 ) -> tuple[Source, TableState]:
     """The source checked for embedding, at its newest version, and its state."""
-    opened = Source.open(lake, source, max_image_bytes=embed.max_image_bytes, written=embed)
-    state = TableState.read(lake.spark, opened.table)
-    return replace(opened, version=state.version), state
+    state = TableState.read(lake.spark, source_table(source))
+    most = embed.max_image_bytes
+    opened = Source.open(lake, source, max_image_bytes=most, written=embed, version=state.version)
+    return opened, state
 
 
 def _require_whole(source: Source, *, replaces: bool) -> None:
@@ -240,7 +241,12 @@ def _leave_removals(rows: DataFrame, folder: str) -> None:
     taken = F.col("_change_type").isin("delete", "update_preimage")
     balance = F.sum(F.when(taken, -1).otherwise(1))
     by_commit = rows.groupBy("id", "_commit_version").agg(balance.alias("balance"))
-    by_commit.where("balance < 0").select("id").distinct().write.mode("overwrite").parquet(folder)
+    left = Observation()
+    removed = by_commit.where("balance < 0").select("id").distinct()
+    removed = removed.observe(left, F.count(F.lit(1)).alias("ids"))
+    removed.write.mode("overwrite").parquet(folder)
+    if not left.get["ids"]:
+        storage.remove_folder(folder)
 
 
 def _find_unsettled_ids(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import cached_property, reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import is_broken_off
@@ -71,37 +71,42 @@ def stage_reused(
         F.min("vector_id").alias("vector_id"), F.lit(None).cast("bigint").alias("commit")
     )
     if lost.frame is not None:
-        found = lost.frame.join(F.broadcast(wanted), "content_hash")
-        matches = matches.unionByName(found.join(matches, "content_hash", "left_anti"))
+        again = lost.frame.join(F.broadcast(wanted), "content_hash")
+        matches = matches.unionByName(again.join(matches, "content_hash", "left_anti"))
+    bounds = Observation()
+    present = F.when(F.col("commit").isNull(), F.col("vector_id"))
+    matches = matches.observe(
+        bounds,
+        F.min(present).alias("low_id"),
+        F.max(present).alias("high_id"),
+        F.min("commit").alias("low_commit"),
+        F.max("commit").alias("high_commit"),
+    )
     matches.write.mode("overwrite").parquet(f"{folder}/reused")
     reused = pending.sparkSession.read.parquet(f"{folder}/reused")
-    parts = [
-        part
-        for part in (
-            _present_vectors(job, reused.where("commit IS NULL"), pinned=pinned),
-            _lost_vectors(job, reused.where("commit IS NOT NULL")),
-        )
-        if part is not None
-    ]
+    parts, found = [], bounds.get
+    if found["low_id"] is not None:
+        low, high = found["low_id"], found["high_id"]
+        here = reused.where("commit IS NULL")
+        parts.append(_present_vectors(job, here, low=low, high=high, pinned=pinned))
+    if found["low_commit"] is not None:
+        low, high = found["low_commit"], found["high_commit"]
+        parts.append(_lost_vectors(job, reused.where("commit IS NOT NULL"), low=low, high=high))
     return reduce(lambda one, other: one.unionByName(other), parts) if parts else None
 
 
-def _present_vectors(job: Embedding, reused: DataFrame, *, pinned: int) -> DataFrame | None:
-    bounds = reused.agg(F.min("vector_id").alias("low"), F.max("vector_id").alias("high")).first()
-    if bounds is None or bounds.low is None:
-        return None
+def _present_vectors(
+    job: Embedding, reused: DataFrame, *, low: int, high: int, pinned: int
+) -> DataFrame:
     # The literal bounds let Delta skip files by their statistics; the vectors column is wide.
     vectors = job.lake.read("vectors", version=pinned).where(F.col("model_id") == job.model_id)
-    vectors = vectors.where(F.col("vector_id").between(bounds.low, bounds.high))
+    vectors = vectors.where(F.col("vector_id").between(low, high))
     vectors = vectors.select("vector_id", "status", "error", "embedding")
     return vectors.join(F.broadcast(reused), "vector_id").select(*_VECTOR)
 
 
-def _lost_vectors(job: Embedding, reused: DataFrame) -> DataFrame | None:
-    bounds = reused.agg(F.min("commit").alias("low"), F.max("commit").alias("high")).first()
-    if bounds is None or bounds.low is None:
-        return None
-    rows = _lost_rows(job, low=bounds.low, high=bounds.high).drop("content_hash")
+def _lost_vectors(job: Embedding, reused: DataFrame, *, low: int, high: int) -> DataFrame:
+    rows = _lost_rows(job, low=low, high=high).drop("content_hash")
     found = rows.join(F.broadcast(reused), "vector_id")
     return found.where("_commit_version = commit").select(*_VECTOR)
 

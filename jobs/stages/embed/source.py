@@ -62,15 +62,14 @@ class Source:
         *,
         max_image_bytes: int,
         written: EmbedSettings | None = None,
+        version: int | None = None,
     ) -> Source:
         """Check the table and its columns; with `written`, by which its vectors will be written, all that this needs too.
 
-        Raises LakeError with the columns that exist.
+        `version` is the newest one where the caller knows it. Raises LakeError with the columns that exist.
         """
-        if not settings.table:
-            raise LakeError("source.table is not set: give the name or path of the table to embed")
-        table = table_given(settings.table)
-        version = table_version(lake.spark, table)
+        table = source_table(settings)
+        version = table_version(lake.spark, table) if version is None else version
         properties = table_properties(lake, table)
         columns = SourceColumns.read(lake, table)
         for column in (settings.id, *template_columns(settings.text)):
@@ -213,6 +212,13 @@ class Source:
     def id_column(self) -> Column:
         """The row id as string."""
         return F.col(identifier(self.settings.id)).cast("string")
+
+
+def source_table(settings: SourceSettings) -> str:
+    """Name or path of the source table. Raises LakeError where none is set."""
+    if not settings.table:
+        raise LakeError("source.table is not set: give the name or path of the table to embed")
+    return table_given(settings.table)
 
 
 def row_hash(image: Column) -> Column:

@@ -188,7 +188,7 @@ class WindowStream:
             "window": asdict(self.window),
             "version": version,
             "time": self._state.time(version),
-            "vectors_version": self._job.lake.version("vectors"),
+            "vectors_version": self._job.run.vectors_version,
             "run_id": self._job.run.run_id,
         }
 

@@ -103,6 +103,7 @@ gme-tiny: setup
 
 setup: $(READY) java
 	@$(BIN)/python -c "from jobs.driver.delta_jars import delta_jars; delta_jars({})"
+	@$(BIN)/python -c "from jobs.driver.class_archive import make_archive; make_archive()"
 
 java:
 	@scripts/java

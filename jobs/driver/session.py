@@ -7,6 +7,7 @@ import sys
 
 from pyspark.sql import SparkSession
 
+from jobs.driver.class_archive import archive_options
 from jobs.driver.delta_jars import delta_jars
 from jobs.settings.conf import conf_file
 from jobs.settings.load import prepare_environment, session_is_given
@@ -77,7 +78,7 @@ def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
     )
     with conf_file("log4j2.properties") as logging_conf:
         logging_option = f"-Dlog4j2.configurationFile={logging_conf.as_uri()}"
-        more = [logging_option, QUICK_JAVA] if quick else [logging_option]
+        more = [logging_option, *archive_options(), *([QUICK_JAVA] if quick else [])]
         conf[_JAVA_OPTIONS] = _java_options(conf.get(_JAVA_OPTIONS, ""), *more)
         for name, value in conf.items():
             builder = builder.config(name, value)

@@ -58,6 +58,11 @@ def session_is_given() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ or "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def java_home() -> str | None:
+    """JAVA_HOME, where Spark looks for Java before it looks on PATH."""
+    return os.environ.get("JAVA_HOME") or None
+
+
 def prepare_environment(values: Mapping[str, str]) -> None:
     """Set variables that libraries read at start, where the user has not set them."""
     for name, value in values.items():

@@ -35,6 +35,7 @@ from udfs.drawing import Combination, draw_jpeg, held_out
 from udfs.drawing.catalogue import CatalogueSpec, catalogue_row, product
 from udfs.drawing.training_rows import INSTRUCTIONS as DRAWN
 from udfs.drawing.words import change_text, description, query_text, title
+from udfs.gme.scratch import write_scratch_checkpoint
 from udfs.synthesis.local_server import answer_by_rules
 from udfs.synthesis.prompts import step_messages
 from udfs.synthesis.spec import DOMAINS
@@ -106,10 +107,8 @@ def _settings(asked: argparse.Namespace, folder: Path) -> Settings:
             f"ablate.strategies={file}",
             f"ablate.seeds={asked.seeds}",
             f"ablate.folder={folder / 'trainings'}",
-            "train.base=scratch",
+            f"train.base={folder / 'base'}",
             "train.drawn=false",
-            "train.hidden=64",
-            "train.vision_dim=48",
             f"train.pairs={folder / 'single'}",
             f"train.validation={folder / 'validation'}",
             f"train.batch={asked.batch}",
@@ -130,6 +129,12 @@ def _write_catalogue(spark: SparkSession, folder: Path, count: int) -> None:
         catalogue_row(number, spec=spec) for number, _ in zip(numbers, range(count), strict=False)
     ]
     _save(spark, [[row[name] for name in names] for row in rows], CATALOGUE, folder / "catalogue")
+    # One base for all arms, with a tokenizer of all their words: a quarter of gme-tiny's width, random weights.
+    texts = [row[name] for row in rows for name in ("title", "description")]
+    texts += [*INSTRUCTIONS.values(), *DRAWN.values(), "What is this product made of?"]
+    write_scratch_checkpoint(
+        folder / "base", texts=texts, seed=0, hidden=64, layers=2, vision_dim=48
+    )
 
 
 def _synthesize(lake: Lake, registry: Registry, settings: Settings) -> object:

@@ -112,6 +112,8 @@ def _judge_query(fields: dict[str, str], shown: str, _: str, grounded: float) ->
     if found:
         return found
     said = _content_words(answer)
+    if set(said) <= set(words(query)):
+        return Broken("answers_itself", f"{answer!r} stands in: {query}")
     share = len([word for word in said if word in set(words(shown))]) / max(1, len(said))
     if said and share < grounded:
         return Broken("answer_not_in_passage", f"{share:.0%} of its words stand there: {answer}")

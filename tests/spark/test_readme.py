@@ -25,8 +25,10 @@ def test_command_lines_parse_and_their_settings_exist(words, tmp_path):
     group = gme_lake()
     command = group.get_command(click.Context(group), words[0])
     assert command is not None, f"no job {words[0]}"
-    is_file = [word.endswith(".yaml") and "=" not in word for word in words]
-    words = [str(tmp_path) if f else word for word, f in zip(words, is_file, strict=True)][1:]
+    file = tmp_path / "given"
+    file.touch()
+    is_file = [word.endswith((".yaml", ".txt")) and "=" not in word for word in words]
+    words = [str(file) if f else word for word, f in zip(words, is_file, strict=True)][1:]
     if isinstance(command, click.Group):
         command, words = command.get_command(click.Context(command), words[0]), words[1:]
         assert command is not None

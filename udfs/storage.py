@@ -106,7 +106,9 @@ def usage(uri: str) -> Usage:
 
 
 def files(uri: str) -> dict[str, int]:
-    """Bytes of all files in and below a folder, or of the one file that lies there, by path or URI; links are not followed."""
+    """Bytes of all files in and below a folder, or of the one file that lies there, by path or URI; links are not
+    followed.
+    """
     if (path := local_path(uri)) is not None:
         if path.is_file() and not path.is_symlink():
             return {str(path): path.stat().st_size}

@@ -1,4 +1,5 @@
-"""An archive of Spark's classes for local sessions: Java maps it into memory, instead of reading and verifying ten thousand files.
+"""An archive of Spark's classes for local sessions: Java maps it into memory, instead of reading and verifying ten
+thousand files.
 
 `make setup` makes it once, beside Delta's jars. Java itself checks that an archive is of its own build and of the very
 jars that it starts with, and goes without one that is not.

@@ -1,4 +1,6 @@
-"""The command line: `gme-lake <verb-noun>`, one click command per job, common options, results and errors as text or JSON."""
+"""The command line: `gme-lake <verb-noun>`, one click command per job, common options, results and errors as text or
+JSON.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def read_spec(
 def storage_schemes(spark: SparkSession, table: str) -> set[str]:
     """Schemes of the storage that a table or file of rows lies in.
 
-    A view and a table that does not exist (whoever reads it will say so) have none. A table of a catalog has Databricks' volumes too, which the catalog governs.
+    A view and a table that does not exist (whoever reads it will say so) have none. A table of a catalog has
+    Databricks' volumes too, which the catalog governs.
     """
     if is_path(table) or PurePosixPath(table).suffix in _FILES:
         return _schemes_of(absolute(table))

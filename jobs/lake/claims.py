@@ -72,8 +72,8 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
 
     A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
-    dead. Raises ActiveRunError where another run holds the claim, or purges ids, ValueError where the run has written something already:
-    what it writes is to be written under the claim.
+    dead. Raises ActiveRunError where another run holds the claim, or purges ids, ValueError where the run has written
+    something already: what it writes is to be written under the claim.
     """
     if run.recorded:
         raise ValueError(f"run {run.run_id} wrote before it took the claim {name}")
@@ -229,7 +229,10 @@ def _taken(name: str, row: ClaimedRun | None) -> ActiveRunError:
     whose = "another run"
     if row is not None:
         holder = Holder.parse(row.holder)
-        whose = f"run {row.run_id} (process {holder.pid} on {holder.machine.split(' ')[0]}, last beat {row.beat:%H:%M:%S} UTC)"
+        host = holder.machine.split(" ")[0]
+        whose = (
+            f"run {row.run_id} (process {holder.pid} on {host}, last beat {row.beat:%H:%M:%S} UTC)"
+        )
     what = job.replace("_", "-") + (f" for model {model_id}" if model_id else "")
     return ActiveRunError(
         f"another run of {what} is active in this lake: {whose}. Only one may work at a time; nothing was done twice. Wait "

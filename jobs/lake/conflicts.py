@@ -1,4 +1,6 @@
-"""Commits that Delta refuses because another run committed meanwhile: how they are known, and made again where that is safe."""
+"""Commits that Delta refuses because another run committed meanwhile: how they are known, and made again where that
+is safe.
+"""
 
 from __future__ import annotations
 

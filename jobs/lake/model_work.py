@@ -25,8 +25,8 @@ class ModelWork:
     """Sums over rows of EMBED_OUTPUT (udfs/embed/batches.py).
 
     `server_seconds` are those in which servers were there for the run: wall seconds of the embedding, times the model
-    loads that answered in it. `servers` are those loads, `loaded` the ones that were made for the run, `reports` what they say of
-    themselves.
+    loads that answered in it. `servers` are those loads, `loaded` the ones that were made for the run, `reports` what
+    they say of themselves.
     """
 
     tokens: float = 0.0

@@ -20,7 +20,9 @@ def read_runs(lake: Lake, *columns: str) -> DataFrame:
 
 
 def collect_runs(lake: Lake, *columns: str, where: Column) -> list[Row]:
-    """The same of the few runs of whose events `where` is true, put together here: an aggregation costs more than they do."""
+    """The same of the few runs of whose events `where` is true, put together here: an aggregation costs more than
+    they do.
+    """
     events = lake.read("run_events").where(where)
     newest: dict[str, Row] = {}
     for row in events.select("run_id", *columns, F.expr(NEWEST_EVENT).alias("order")).collect():

@@ -28,7 +28,8 @@ _OF_STEPS = {"bytes_read", "bytes_written"}  # metrics that a run sums up over i
 
 @dataclass
 class Run:
-    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall, or of tasks.
+    """What a job reports while it works. `counts` are rows (bytes where the name says so), `seconds` by stage: wall,
+    or of tasks.
 
     `settings` are all that the job was given, as JSON: they are recorded, a stage is told its own. `work` is what models
     did for it, at `price_per_hour` of one of them; `metrics` are all other figures that are no rows.
@@ -206,7 +207,9 @@ class Run:
 
 @contextmanager
 def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
-    """A run by the registry's settings, recorded in `runs` and MLflow however it ends; the block may set status by raising."""
+    """A run by the registry's settings, recorded in `runs` and MLflow however it ends; the block may set status by
+    raising.
+    """
     settings = registry.settings
     run = Run(lake, job, settings.to_json(), price_per_hour=settings.plan.price_per_hour)
     with registry.open_run(job) as run.mlflow_run_id:

@@ -100,7 +100,9 @@ def _compare_budgets(checkpoint: Checkpoint, profile: ModelProfile) -> None:
 
 
 def _local_folder(checkpoint: str) -> Path:
-    """The folder itself, the one of that name in conf/, or the snapshot of a hub id in the local Hugging Face cache; nothing is downloaded."""
+    """The folder itself, the one of that name in conf/, or the snapshot of a hub id in the local Hugging Face cache;
+    nothing is downloaded.
+    """
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         return folder.resolve()

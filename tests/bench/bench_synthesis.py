@@ -1,4 +1,5 @@
-"""synthesize-pairs over passages of the real retrieval set, with the small real language model: what survives, and what it takes.
+"""synthesize-pairs over passages of the real retrieval set, with the small real language model: what survives, and
+what it takes.
 
     python -m tests.bench.bench_synthesis --passages 200
 

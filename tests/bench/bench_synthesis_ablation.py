@@ -3,9 +3,9 @@
     python -m tests.bench.bench_synthesis_ablation
 
 `single`: text to picture and picture to picture of drawn products. `templates`: those, and picture + change to picture
-from templates. `synthesised`: `single`, and what synthesize-pairs makes of the catalogue's texts and pictures with answers by
-rules behind the protocol, whose quality is known. Judged on held-out combinations: kind, colour and pattern were trained
-on, never together. Trainings are kept: run again, it goes on.
+from templates. `synthesised`: `single`, and what synthesize-pairs makes of the catalogue's texts and pictures with
+answers by rules behind the protocol, whose quality is known. Judged on held-out combinations: kind, colour and
+pattern were trained on, never together. Trainings are kept: run again, it goes on.
 """
 
 from __future__ import annotations

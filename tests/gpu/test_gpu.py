@@ -1,4 +1,6 @@
-"""The model on a GPU against the same model in float32 on a CPU. Needs no Spark and no Java; skipped where there is no GPU."""
+"""The model on a GPU against the same model in float32 on a CPU. Needs no Spark and no Java; skipped where there is
+no GPU.
+"""
 
 import numpy as np
 import pytest

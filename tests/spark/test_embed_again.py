@@ -1,4 +1,5 @@
-"""embed_table the second time: whatever happened to the source, the lake or the last run, `vectors` is what a clean run makes.
+"""embed_table the second time: whatever happened to the source, the lake or the last run, `vectors` is what a clean
+run makes.
 
 About a minute and a half on two cores: each test is a few runs over a table of some rows.
 """

@@ -1,4 +1,6 @@
-"""purge-ids: afterwards no file of the lake holds an id or its vector; what is left is found; killed anywhere it finishes."""
+"""purge-ids: afterwards no file of the lake holds an id or its vector; what is left is found; killed anywhere it
+finishes.
+"""
 
 import shutil
 import tempfile

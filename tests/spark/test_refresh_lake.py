@@ -1,4 +1,6 @@
-"""refresh-lake: a change of rows or of the model becomes a release, or is refused with reasons; killed anywhere it goes on."""
+"""refresh-lake: a change of rows or of the model becomes a release, or is refused with reasons; killed anywhere it
+goes on.
+"""
 
 from __future__ import annotations
 

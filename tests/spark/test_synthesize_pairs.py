@@ -1,4 +1,6 @@
-"""synthesize_pairs end to end over Spark, with a server of the protocol that answers by rules and counts what it is asked."""
+"""synthesize_pairs end to end over Spark, with a server of the protocol that answers by rules and counts what it is
+asked.
+"""
 
 import json
 from collections import Counter

@@ -53,7 +53,9 @@ class Linted:
     def _is_made(
         self, given: ast.expr, function: ast.AST, seen: frozenset[str] = frozenset()
     ) -> bool:
-        """Whether an expression puts a text together; a column's expression does not, nor a name that comes from elsewhere."""
+        """Whether an expression puts a text together; a column's expression does not, nor a name that comes from
+        elsewhere.
+        """
         if isinstance(given, ast.Starred):
             return self._is_made(given.value, function, seen)
         if isinstance(given, ast.Name):

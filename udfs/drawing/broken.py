@@ -18,8 +18,8 @@ _HTML = b"""<!DOCTYPE html>
 def break_picture(jpeg: bytes, *, fault: Fault) -> bytes:
     """What a shop's image column holds instead of `jpeg`.
 
-    `truncated` is a download cut after 60 %; `html` an error page saved as a picture; `no_bytes` an empty value; `bomb` a valid
-    PNG header that claims 60,000 × 60,000 pixels (3.6 billion) in under a hundred bytes.
+    `truncated` is a download cut after 60 %; `html` an error page saved as a picture; `no_bytes` an empty value;
+    `bomb` a valid PNG header that claims 60,000 × 60,000 pixels (3.6 billion) in under a hundred bytes.
     """
     if fault == "truncated":
         return jpeg[: int(len(jpeg) * 0.6)]

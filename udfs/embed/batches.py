@@ -47,9 +47,9 @@ def embed_batches(
     `input_bytes` those of the text and of the picture's file. `prepare_seconds`, `model_seconds` and `load_seconds` are
     the row's share of wall seconds (of its worker, of the model, and of loading it for this task or one beside it),
     `budget_tokens` of what the model's batches had room for, so the sums are what was spent. `image` wins over
-    `image_uri`. Whatever a row's text, path or picture is, it costs that row only: strings that are not UTF-8 are `not_utf8`, and a row
-    that takes longer than `spec.max_row_seconds` is `too_slow` at the task's next attempt (see RowWatch).
-    Raises CheckpointError or ServingError where there is no model; Spark then retries the task.
+    `image_uri`. Whatever a row's text, path or picture is, it costs that row only: strings that are not UTF-8 are
+    `not_utf8`, and a row that takes longer than `spec.max_row_seconds` is `too_slow` at the task's next attempt (see
+    RowWatch). Raises CheckpointError or ServingError where there is no model; Spark then retries the task.
     """
     with ExitStack() as stack:
         watch = None

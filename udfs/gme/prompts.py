@@ -29,7 +29,9 @@ _KEPT_INSTRUCTION = 4096  # characters; longer ones are tokenised each time rath
 
 
 class Prompts:
-    """Token ids of rows, as in the GME model card's code: instruction in the system turn, image before text, pooled end token."""
+    """Token ids of rows, as in the GME model card's code: instruction in the system turn, image before text, pooled
+    end token.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, profile: ModelProfile) -> None:
         tokenizer.no_truncation()

@@ -72,8 +72,9 @@ def default_plan(
 ) -> IndexPlan:
     """The plan for `rows` vectors of `dim` floats; whatever is given is kept, the rest follows the rule table.
 
-    Up to 1e5 rows: exact. Above, or where an nlist is asked for: OPQ, inverted lists, 4-bit PQ. `factory` is any faiss factory string; `{nlist}` in it is filled in. Where the rule's nlist leaves fewer
-    than 39 training rows per centroid it is lowered; an nlist the user gave is never changed, but refused.
+    Up to 1e5 rows: exact. Above, or where an nlist is asked for: OPQ, inverted lists, 4-bit PQ. `factory` is any
+    faiss factory string; `{nlist}` in it is filled in. Where the rule's nlist leaves fewer than 39 training rows per
+    centroid it is lowered; an nlist the user gave is never changed, but refused.
 
     Raises SettingsError for a factory that faiss cannot build at this width, or a table too small for it.
     """

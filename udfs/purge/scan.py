@@ -44,7 +44,9 @@ _BLOCK = 8 << 20
 
 @dataclass(frozen=True)
 class Match:
-    """An id, or what was made of it, in one file: in which column or part, as what, how often, which ids where that is known."""
+    """An id, or what was made of it, in one file: in which column or part, as what, how often, which ids where that
+    is known.
+    """
 
     path: str
     place: str
@@ -77,7 +79,9 @@ def scan_batches(batches: Iterator[pa.RecordBatch], *, traces: str) -> Iterator[
 
 @gives(LEARNT)
 def learn_batches(batches: Iterator[pa.RecordBatch], *, traces: str) -> Iterator[pa.RecordBatch]:
-    """vector_ids, contents and vectors of ids, out of the files of SCAN_INPUT rows that have them: of `vectors`, row maps."""
+    """vector_ids, contents and vectors of ids, out of the files of SCAN_INPUT rows that have them: of `vectors`, row
+    maps.
+    """
     wanted = read_traces(traces)
     for batch in batches:
         for path in batch.column("path").to_pylist():

@@ -47,7 +47,9 @@ class Traces:
 
     @classmethod
     def of(cls, ids: Iterable[str], known: pa.Table, *, shared: Iterable[bytes] = ()) -> Traces:
-        """Of ids and what is known of them, LEARNT or TRACES rows; `shared` are the vectors, as bytes, that others have too."""
+        """Of ids and what is known of them, LEARNT or TRACES rows; `shared` are the vectors, as bytes, that others
+        have too.
+        """
         keep = set(shared)
         vector_ids = known["vector_id"].drop_null().to_numpy().astype(np.int64)
         found = {

@@ -19,7 +19,9 @@ HITS_OUTPUT = "id string, vector_id bigint, score double, error string"
 
 
 class IndexFacts:
-    """(root, model_id, manifest_sha256) → one row: rows in the index, and its largest vector_id, -1 where it is empty; or an error."""
+    """(root, model_id, manifest_sha256) → one row: rows in the index, and its largest vector_id, -1 where it is
+    empty; or an error.
+    """
 
     def eval(
         self, root: str | None, model_id: str | None, manifest_sha256: str | None = None
@@ -37,7 +39,9 @@ class IndexFacts:
 
 
 class IndexHits:
-    """(query, k, root, model_id, manifest_sha256) → the k rows of the index with the largest inner products, best first; or an error."""
+    """(query, k, root, model_id, manifest_sha256) → the k rows of the index with the largest inner products, best
+    first; or an error.
+    """
 
     def eval(
         self,

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 
 class Device(NamedTuple):
-    """`gpu`: the value of CUDA_VISIBLE_DEVICES for the model's process, None to leave it; `torch`: a device name or "auto"."""
+    """`gpu`: the value of CUDA_VISIBLE_DEVICES for the model's process, None to leave it; `torch`: a device name or
+    "auto".
+    """
 
     gpu: str | None
     torch: str

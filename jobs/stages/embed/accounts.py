@@ -38,8 +38,8 @@ class Accounts:
     """What the ids of the source and of the model's vector rows come to.
 
     `outside` were not to be looked at and `left` are for a later run, whatever vector they have; `missing`, `ok` and
-    `rejected` (by the statuses that `embed.max_rejected` names, the others together) are of the rest. `stored` are all vector
-    rows of the model, `open_ids` has (id, vector_id) of those missing and gone.
+    `rejected` (by the statuses that `embed.max_rejected` names, the others together) are of the rest. `stored` are
+    all vector rows of the model, `open_ids` has (id, vector_id) of those missing and gone.
     """
 
     missing: int

@@ -22,8 +22,8 @@ _STATUSES = {"empty", "not_utf8", "too_slow", *(f"image_{reason}" for reason in 
 
 @dataclass(frozen=True)
 class ChosenIds:
-    """`ids` (id) are looked at, `rows` of them, in files; None: all. `pending` (id, content_hash): with a limit, the rows that
-    had no up-to-date vector, looked at or not.
+    """`ids` (id) are looked at, `rows` of them, in files; None: all. `pending` (id, content_hash): with a limit, the
+    rows that had no up-to-date vector, looked at or not.
     """
 
     ids: DataFrame | None = None
@@ -97,7 +97,9 @@ def statuses_to_retry(lake: Lake, source: Source, *, model_id: str) -> list[str]
 def contents_inside(
     source: Source, ids: DataFrame, frame: DataFrame, *, repeated: bool
 ) -> DataFrame:
-    """`newest_contents` of a snapshot's rows whose `ids` (Source.ids) are inside; `repeated`: whether several rows share one."""
+    """`newest_contents` of a snapshot's rows whose `ids` (Source.ids) are inside; `repeated`: whether several rows
+    share one.
+    """
     if not repeated:  # else a row outside may be the one of its id that is embedded
         frame = frame.where(source.selection.inside())
     current = newest_contents(source.contents(source.rows(frame).where("id IS NOT NULL")))

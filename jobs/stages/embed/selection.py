@@ -1,4 +1,6 @@
-"""Which rows of the source a run looks at: a predicate, the first so many, those rejected before; checked before the first row."""
+"""Which rows of the source a run looks at: a predicate, the first so many, those rejected before; checked before the
+first row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Which index is to be built: the vectors counted, the plan by rule and settings, whole or added to another, and its name."""
+"""Which index is to be built: the vectors counted, the plan by rule and settings, whole or added to another, and its
+name.
+"""
 
 from __future__ import annotations
 

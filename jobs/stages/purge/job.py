@@ -63,7 +63,8 @@ _ANY_AGE = ReleaseSettings(max_missing=1, max_gone=1)
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """What a purge of `ids` does: `rows` of `vectors` by model_id, what was found in which files, `indexes` that are removed.
+    """What a purge of `ids` does: `rows` of `vectors` by model_id, what was found in which files, `indexes` that are
+    removed.
 
     `rebuilt` is the index of the current release where it is one of these; `releases` cannot be gone back to afterwards.
     """
@@ -108,7 +109,9 @@ class PurgePlan:
 
 @dataclass(frozen=True)
 class PurgeReport:
-    """What a purge came to: `planned`, the vector rows `deleted`, the `release` that was made, and what was found `after` it."""
+    """What a purge came to: `planned`, the vector rows `deleted`, the `release` that was made, and what was found
+    `after` it.
+    """
 
     planned: PurgePlan
     deleted: int
@@ -298,7 +301,9 @@ class _Purge:
         return deleted, release
 
     def _is_in_live_files(self) -> bool:
-        """Whether files of the newest version of `vectors` hold something: rows marked deleted, or errors that name an id."""
+        """Whether files of the newest version of `vectors` hold something: rows marked deleted, or errors that name
+        an id.
+        """
         of_vectors = [s.file for s in self.planned.before.ours if s.file.part == TABLE]
         paths = {file.path for file in of_vectors if file.name == "vectors"}
         return bool(paths & live_files(self.lake, "vectors"))

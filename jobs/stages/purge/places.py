@@ -1,4 +1,6 @@
-"""Where in a lake, and beside it, an id or its vector may stand: files that are looked into, and what nobody here can reach."""
+"""Where in a lake, and beside it, an id or its vector may stand: files that are looked into, and what nobody here can
+reach.
+"""
 
 from __future__ import annotations
 

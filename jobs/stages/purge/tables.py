@@ -1,4 +1,6 @@
-"""Ids and vectors out of Delta tables for good: rows, files of older versions, change data, and what the log says of files."""
+"""Ids and vectors out of Delta tables for good: rows, files of older versions, change data, and what the log says of
+files.
+"""
 
 from __future__ import annotations
 
@@ -156,8 +158,8 @@ def _write_checkpoint(lake: Lake, table: str) -> None:
     folder = lake.folder("tables", table, "_delta_log")
     if not lake.managed and _newest_checkpoint(folder) < version:
         raise LakeError(
-            f"{folder} has no checkpoint of version {version}, which that commit asked for; what was purged stays in its log. "
-            "Run it again"
+            f"{folder} has no checkpoint of version {version}, which that commit asked for; what was purged stays "
+            "in its log. Run it again"
         )
 
 

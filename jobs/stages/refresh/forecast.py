@@ -28,8 +28,8 @@ _ROW_BYTES = 150  # of a vector row beside its floats, which Parquet cannot pack
 
 @dataclass(frozen=True)
 class Forecast:
-    """What embedding the source with a model takes. `rows` by reason; `contents` go through the model, the others are copied.
-    `left` wait for a later run and `outside` are not looked at, by section `embed`.
+    """What embedding the source with a model takes. `rows` by reason; `contents` go through the model, the others are
+    copied. `left` wait for a later run and `outside` are not looked at, by section `embed`.
 
     `tokens` of the contents; `seconds` are of one model, `cost` is theirs by `plan.price_per_hour`, None without one;
     `vector_bytes` are those of the rows in table `vectors`. `machines` were looked at where there is something to embed.
@@ -81,7 +81,8 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """The source at its newest version: `rows` as the model sees them, `contents` hashed once, when they are first asked for.
+    """The source at its newest version: `rows` as the model sees them, `contents` hashed once, when they are first
+    asked for.
 
     `ids` are `Source.ids` where not all rows are looked at; `contents` are of those inside embed.where.
     """

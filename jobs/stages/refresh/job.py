@@ -1,4 +1,6 @@
-"""refresh-lake from start to end: plan, embed, index, verify, gate, promote, clean up; each step is that of its own command."""
+"""refresh-lake from start to end: plan, embed, index, verify, gate, promote, clean up; each step is that of its own
+command.
+"""
 
 from __future__ import annotations
 

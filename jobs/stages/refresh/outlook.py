@@ -24,7 +24,9 @@ class Outlook:
 
     @property
     def not_embedded(self) -> Mapping[str, int] | None:
-        """Rows of the source without an up-to-date vector of the release's model (the first planned), by reason; `left`: by embed.limit."""
+        """Rows of the source without an up-to-date vector of the release's model (the first planned), by reason;
+        `left`: by embed.limit.
+        """
         if self.plan is None:
             return None
         first = self.plan.forecasts[0]

@@ -50,7 +50,8 @@ ValueError: a sentence SQLSTATE: 38000
 \tat org.apache.spark.api.python.BasePythonRunner.handle(PythonRunner.scala:600)
 Caused by: java.lang.RuntimeException: of the JVM
 """
-ANALYSIS = """[UNRESOLVED_COLUMN.WITH_SUGGESTION] A column with name `nope` cannot be resolved. SQLSTATE: 42703; line 1 pos 7;
+ANALYSIS = """[UNRESOLVED_COLUMN.WITH_SUGGESTION] A column with name `nope` cannot be resolved. SQLSTATE: 42703; line 1 \
+pos 7;
 'Project ['nope]
 +- Range (0, 1)
 """

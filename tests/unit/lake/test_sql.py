@@ -1,4 +1,6 @@
-"""Names of tables as users write them, and names and values as SQL text; what Spark reads is in tests/spark/test_names.py."""
+"""Names of tables as users write them, and names and values as SQL text; what Spark reads is in
+tests/spark/test_names.py.
+"""
 
 import pytest
 

@@ -66,7 +66,8 @@ class EvaluationTask:
 
 
 class TaskData(NamedTuple):
-    """A task's frames, with the columns DOCUMENTS, QUERIES and JUDGEMENTS of `udfs.drawing.tasks`. Queries are those judged in the split.
+    """A task's frames, with the columns DOCUMENTS, QUERIES and JUDGEMENTS of `udfs.drawing.tasks`. Queries are those
+    judged in the split.
 
     `self_id` is the row that a query's ranking leaves out, or null.
     """

@@ -384,7 +384,7 @@ def test_vectors_are_compared_with_those_that_the_release_shows(lakes, open_lake
     vectors = lake.name("vectors")
     lake.spark.sql(f"UPDATE {vectors} SET content_hash = concat('old-', content_hash)")
     append_vectors(lake, np.tile(unit(1, 32, seed=3), (400, 1)), model_id="model-a")
-    assert refused(release) == {"mean_shift", "duplicates_rise"}
+    assert refused(release) == {"mean_shift", "duplicates_rise", "effective_rank"}
     assert refused(replace(release, vectors_version=1000)) == set()  # a version that is gone
     assert refused(None) == set()
     few = Release(1, "model-a", release.vectors_version, None)

@@ -65,17 +65,18 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
     assert (old.run_id, old.wall_seconds, old.metrics, old.tokens) == ("r1", 1.5, None, None)
     with record_end(Run(lake, "search_table", "{}")) as run:
         answered = "tokens int, budget_tokens double, input_bytes bigint, prepare_seconds double"
-        answered += ", model_seconds double, load_seconds double, server string"
+        answered += ", model_seconds double, load_seconds double, server string, load_report string"
         rows = [
-            (3, 8.0, 5, 0.5, 0.25, 2.0, "new"),
-            (4, 6.0, 5, 0.5, 0.25, 0.0, "new"),
-            (0, 0.0, 0, 0.5, 0.0, 0.0, None),  # rejected before the model
-            (0, 0.0, 0, 0.5, 0.5, 0.0, "old"),
+            (3, 8.0, 5, 0.5, 0.25, 2.0, "new", '{"device": "cpu", "canary_cosine": "0.99991"}'),
+            (4, 6.0, 5, 0.5, 0.25, 0.0, "new", None),
+            (0, 0.0, 0, 0.5, 0.0, 0.0, None, None),  # rejected before the model
+            (0, 0.0, 0, 0.5, 0.5, 0.0, "old", '{"device": "cpu", "canary_cosine": "0.99999"}'),
         ]
         run.work = ModelWork.read(lake.spark.createDataFrame(rows, answered), wall_seconds=1)
         assert run.work.servers == {"new", "old"} and run.work.prepare_seconds == 2
     (row,) = lake.spark.table(lake.quoted("runs")).where("tokens = 7").collect()
     assert (row.run_id, row.batch_fill, row.model_busy) == (run.run_id, 0.5, 0.5)
+    assert row.environment == {"device": "cpu", "canary_cosine": "0.99991"}
     assert (row.model_loads, row.metrics["load_seconds"], row.bytes_read) == (1, 2, 10)
     nothing = ModelWork.read(lake.spark.createDataFrame([], answered), wall_seconds=1)
     assert nothing == ModelWork()

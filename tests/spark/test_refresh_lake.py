@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,7 +185,7 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed, tmp_pa
     shop.write(source_rows([20]))
     state = refreshed.status(html=tmp_path / "status.html")
     told = refreshed.said(state)
-    assert f"gme 1 ({model_id})" in told and "vectors: 13 of 13 rows (100.0%)" in told
+    assert f"({model_id}), index " in told and "vectors: 13 of 13 rows (100.0%)" in told
     assert "index: 0 of 13 rows are not in it" in told and "gate: index" in told
     assert "refresh-lake" in told and "succeeded" in told
     assert f"source: 1 of 14 rows are not embedded with model {model_id}" in told
@@ -397,7 +396,8 @@ def test_a_plan_that_executors_cannot_carry_out_is_refused_before_the_first_row(
     shop = refreshed.shop
     shop.write(source_rows(range(4)), cdf=True)
     moved = tmp_path / "checkpoint"
-    shutil.copytree(shop.checkpoint, moved)
+    # A model of its own: others resolve theirs by model_id, and this one is moved away.
+    write_scratch_checkpoint(moved, seed=9, hidden=64, layers=2, texts=["a red mug"])
     refreshed.champion(moved)
     with pytest.raises(SettingsError, match=r"serving.device=cuda, and torch sees no GPU on"):
         refreshed.refresh("serving.device=cuda")

@@ -13,6 +13,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
 from jobs.lake.sql import literal
+from jobs.settings.embed import REJECTED
 from jobs.settings.settings import Settings
 from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.evaluate.data.corpora import Searched, Suite
@@ -68,7 +69,9 @@ class Embedder:
 
     def _suite_settings(self) -> Settings:
         """What this run has made is all that is searched, whatever another one made and however much has no vector."""
-        embed = self.settings.embed.model_copy(update={"max_deleted": 1.0, "max_rejected": 1.0})
+        embed = self.settings.embed.model_copy(
+            update={"max_deleted": 1.0, "max_rejected": {REJECTED: 1.0}}
+        )
         return self.settings.model_copy(update={"embed": embed})
 
     def fit(self, rows: DataFrame, *, table: str) -> DataFrame:

@@ -31,7 +31,7 @@ from udfs.gme.scratch import write_scratch_checkpoint
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(9000)]
 
-STEPS = int(os.environ.get("TEST_STEPS", "12"))
+STEPS = int(os.environ.get("TEST_STEPS", "7"))
 SEED = int(os.environ.get("TEST_SEED", "3"))
 HITS = 6
 KEPT_DAYS = 0

@@ -32,7 +32,7 @@ demo: setup
 
 test: setup lint
 	$(BIN)/python -m pytest tests -m "not cluster" -n 2 --dist worksteal --durations 15
-	$(BIN)/python -m pytest tests -m cluster --durations 15
+	$(BIN)/python -m pytest tests -m cluster -n 2 --dist loadfile --durations 15
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest tests/unit -m "not slow" -n logical --dist worksteal

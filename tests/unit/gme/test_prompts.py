@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -124,7 +124,7 @@ words = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 @given(parts=st.lists(words, min_size=1, max_size=4), limit=st.integers(0, 60))
 @pytest.mark.parametrize("prompts", [PROMPTS, RUNS], ids=["plain", "runs"])
 def test_the_head_of_a_text_without_breaks_is_exact(prompts, parts, limit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,12 @@ def require_index(lake: Lake, index_id: str) -> Any:
             f"index {index_id} is not in {lake.name('indexes')}; build one with gme-lake build-index"
         )
     return row
+
+
+def base_of(row: Any) -> str | None:
+    """The index that the one of a row of `indexes` adds to; None: it is whole."""
+    base: str | None = json.loads(row.params).get("base")
+    return base
 
 
 def index_folder(lake: Lake, row: Any) -> str:

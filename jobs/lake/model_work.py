@@ -67,6 +67,10 @@ class ModelWork:
         """What the models were loaded in, and `canary_cosine`; empty where none has answered."""
         return merge_loads(self.reports.copy())
 
+    def cost(self, *, price_per_hour: float | None) -> float | None:
+        """Of the models' seconds, where `price_per_hour` of one model is known."""
+        return None if price_per_hour is None else self.model_seconds / 3600 * price_per_hour
+
     def metrics(self, *, price_per_hour: float | None) -> dict[str, float]:
         """As `runs` shows it; empty where no model saw a row. `price_per_hour` is of one model.
 
@@ -84,6 +88,6 @@ class ModelWork:
             "model_loads": float(len(self.loaded)),
             "load_seconds": self.load_seconds,
             "bytes_read": self.input_bytes,
-            "cost": None if price_per_hour is None else self.model_seconds / 3600 * price_per_hour,
+            "cost": self.cost(price_per_hour=price_per_hour),
         }
         return {name: float(value) for name, value in found.items() if value is not None}

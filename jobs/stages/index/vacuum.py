@@ -9,7 +9,6 @@ are candidates like any other. Measurements in `recalls` stay: they are history,
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from jobs.lake.index_marks import (
     mark_unused,
     read_marks,
 )
-from jobs.lake.indexes import delete_rows, index_folder
+from jobs.lake.indexes import base_of, delete_rows, index_folder
 from jobs.lake.lake import Lake, now
 from jobs.lake.releases import newest_releases, rollback_targets
 from jobs.lake.runs import Run
@@ -183,7 +182,7 @@ def _claim(lake: Lake, run: Run, due: Collection[str], planned: Vacuum) -> set[s
 def _find_needed(lake: Lake, rows: dict[str, Any], *, releases: int) -> set[str]:
     """Committed indexes that searches, rollbacks, promotes and builds need."""
     wanted = {*_find_released(lake, limit=releases), *_newest(lake, rows)}
-    bases = {_base(rows[index_id]) for index_id in wanted if index_id in rows}
+    bases = {base_of(rows[index_id]) for index_id in wanted if index_id in rows}
     return {index_id for index_id in wanted | bases if index_id in rows}
 
 
@@ -208,11 +207,6 @@ def _newest(lake: Lake, rows: dict[str, Any]) -> set[str]:
         ):
             newest[row.model_id] = row.index_id
     return set(newest.values())
-
-
-def _base(row: Any) -> str | None:
-    base: str | None = json.loads(row.params).get("base")
-    return base
 
 
 def _known(lake: Lake, rows: Collection[str], marks: dict[str, Any]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Collection, Iterator
@@ -14,7 +13,7 @@ from pyspark.sql import functions as F
 from jobs.lake.claims import PURGE, claim, find_active_runs, mark_killed_runs
 from jobs.lake.index_marks import claim as claim_marks
 from jobs.lake.index_marks import find_ended_runs, mark_unused, read_marks
-from jobs.lake.indexes import find_index, read_manifest, require_index
+from jobs.lake.indexes import base_of, find_index, read_manifest, require_index
 from jobs.lake.lake import Lake, now
 from jobs.lake.releases import Release, current_release, newest_releases, promote
 from jobs.lake.runs import Run
@@ -213,7 +212,7 @@ def _plan(lake: Lake, ids: Collection[str], *, staging: str) -> PurgePlan:
     before = look(lake, traces, sources, staging=staging)
     rows = {row.index_id: row for row in lake.read("indexes").collect()}
     hit = before.names(INDEX)
-    indexes = hit | {index_id for index_id, row in rows.items() if _base(row) in hit}
+    indexes = hit | {index_id for index_id, row in rows.items() if base_of(row) in hit}
     release = current_release(lake)
     rebuilt = release.index_id if release is not None and release.index_id in indexes else None
     lost = [r.release_id for r in newest_releases(lake, limit=None) if r.index_id in indexes]
@@ -253,15 +252,10 @@ def _require_rows(lake: Lake, row: Any, ids: Collection[str]) -> None:
 def _plan_of(lake: Lake, row: Any, *, rows: int) -> IndexPlan:
     """The shape of an index, built whole from `rows` rows; of one that adds to another the shape of that one."""
     plan = read_manifest(lake, row).spec.plan
-    if (base := _base(row)) is not None:
+    if (base := base_of(row)) is not None:
         whole = read_manifest(lake, require_index(lake, base)).spec.plan
         plan = replace(whole, nprobe=plan.nprobe, k_factor=plan.k_factor)
     return replace(plan, train_rows=min(plan.train_rows, rows))
-
-
-def _base(row: Any) -> str | None:
-    base: str | None = json.loads(row.params).get("base")
-    return base
 
 
 @dataclass

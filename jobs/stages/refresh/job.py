@@ -201,7 +201,7 @@ class _Refresh:
             log.info("%s (%s to %s)", said, *map(format_seconds, rest[1:]))
             self._run.add_seconds("rest_after_trial", rest.mean)
             if all(check.passed for check in checks):
-                require_affordable(rest, plan, spent=self._run.seconds["tasks.model"])
+                require_affordable(rest, plan, spent=self._run.work.model_seconds)
         return checks
 
     def _is_up_to_date(self, current: Release) -> bool:
@@ -289,18 +289,17 @@ class _Refresh:
     def _report(
         self, outcome: Outcome, release: Release | None, checks: tuple[GateCheck, ...] = ()
     ) -> RefreshReport:
-        price = self._settings.plan.price_per_hour
-        model_seconds = self._run.seconds.get("tasks.model", 0.0)
+        run = self._run
         return RefreshReport(
             outcome=outcome,
             model=self._planned.target,
             release=release,
             forecasts=self._planned.forecasts,
-            counts=dict(self._run.counts),
-            seconds=dict(self._run.seconds),
-            model_seconds=model_seconds,
-            cost=None if price is None else model_seconds / 3600 * price,
+            counts=dict(run.counts),
+            seconds=dict(run.seconds),
+            model_seconds=run.work.model_seconds,
+            cost=run.work.cost(price_per_hour=run.price_per_hour),
             checks=checks,
             held_back=self._planned.held_back,
-            compared=compare_plan(self._run) if self._is_embedded else (),
+            compared=compare_plan(run) if self._is_embedded else (),
         )

@@ -22,8 +22,6 @@ INSTRUCTIONS = {
     "it2it": "Find a passage with a picture that answers the question about the picture.",
     "it2i": DRAWN["it2i"],
 }
-# Of a pair before the filters, beside the columns of a pairs table.
-_MADE_FROM = ("pair_id", "passage_id", "domain", "caption", "picture_id", "requests")
 
 
 @dataclass(frozen=True)

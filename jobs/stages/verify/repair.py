@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pyspark.sql import DataFrame
 
 from jobs.driver.on_executors import on_executors
 from jobs.lake.index_marks import hold
-from jobs.lake.indexes import delete_rows, index_folder, read_manifest, require_index
+from jobs.lake.indexes import base_of, delete_rows, index_folder, read_manifest, require_index
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from jobs.stages.index.build import by_shard, train_in_task
@@ -71,7 +70,7 @@ def repair_index(lake: Lake, run: Run, *, index_id: str) -> Repair:
     removing the index, IndexDataError, which says what to do, where something cannot be made again.
     """
     row = require_index(lake, index_id)
-    base_id = json.loads(row.params).get("base")
+    base_id = base_of(row)
     parts = [index_id] if base_id is None else [base_id, index_id]
     hold(lake, run, parts)
     run.begin()

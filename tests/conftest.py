@@ -15,6 +15,7 @@ _SCHEMAS = itertools.count()
 _TEST_CONF = [
     "spark.conf.spark.driver.extraJavaOptions=-XX:+UseSerialGC",
     "spark.conf.spark.sql.shuffle.partitions=2",
+    "spark.conf.spark.python.daemon.module=tests.spark.preloaded_daemon",
     # Nobody looks at what is over; the plans would fill the heap.
     "spark.conf.spark.ui.retainedJobs=20",
     "spark.conf.spark.ui.retainedStages=20",

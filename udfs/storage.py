@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -107,13 +108,19 @@ def usage(uri: str) -> Usage:
 
 def files(uri: str) -> dict[str, int]:
     """Bytes of all files in and below a folder, or of the one file that lies there, by path or URI; links are not
-    followed.
+    followed, and what others remove meanwhile is not there.
     """
     if (path := local_path(uri)) is not None:
         if path.is_file() and not path.is_symlink():
             return {str(path): path.stat().st_size}
-        walked = (Path(at) / name for at, _, names_ in os.walk(path) for name in names_)
-        return {str(file): file.lstat().st_size for file in sorted(walked) if not file.is_symlink()}
+        walked = sorted(Path(at) / name for at, _, names_ in os.walk(path) for name in names_)
+        sizes = {}
+        for file in walked:
+            with contextlib.suppress(FileNotFoundError):  # a commit's file before it is renamed
+                status = file.lstat()
+                if not stat_module.S_ISLNK(status.st_mode):
+                    sizes[str(file)] = status.st_size
+        return sizes
     system, remote = _filesystem(uri)
     if system.get_file_info(remote).type == fs.FileType.File:
         return {uri: system.get_file_info(remote).size or 0}

@@ -1,5 +1,6 @@
 """Files by path and URI: local disk, and fsspec's in-memory store in place of a remote one."""
 
+import os
 import time
 
 import fsspec
@@ -114,3 +115,18 @@ def test_databricks_paths_are_local():
 
 def test_object_names_are_taken_literally():
     assert storage._filesystem("gs://bucket/a b/c#d%20.jpg")[1] == "bucket/a b/c#d%20.jpg"
+
+
+def test_files_that_are_removed_while_a_folder_is_listed_are_not_there(tmp_path, monkeypatch):
+    """Delta writes a commit under another name and renames it: a purge lists the lake beside its own beats."""
+    for name in ("kept", ".commit.tmp"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    walk = os.walk
+
+    def walk_and_rename(path):
+        yield from list(walk(path))
+        (tmp_path / ".commit.tmp").rename(tmp_path / "commit")
+
+    monkeypatch.setattr(os, "walk", walk_and_rename)
+    assert storage.files(str(tmp_path)) == {str(tmp_path / "kept"): 4}

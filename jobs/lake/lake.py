@@ -169,7 +169,7 @@ class Lake:
 
     def row_schema(self, table: str) -> StructType:
         """Columns of a lake table without its identity column."""
-        fields = [f"{identifier(c)} {sql_type(kind)}" for c, kind in _OWN[table].columns]
+        fields = [f"{identifier(c)} {sql_type(kind)}" for c, kind, _ in _OWN[table].columns]
         return cast(StructType, StructType.fromDDL(", ".join(fields)))
 
     def open_table(self, table: Table) -> None:
@@ -183,7 +183,7 @@ class Lake:
                 return
             location = self._location(table)
             if self._is_known(table, location):
-                self._add_missing_columns(table)
+                self._add_what_is_missing(table)
             elif location and self.lies_there(table):
                 self._register(table, location)
             else:
@@ -198,7 +198,7 @@ class Lake:
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(location)}"
         )
-        self._add_missing_columns(table)
+        self._add_what_is_missing(table)
 
     def _create(self, table: Table, location: str | None) -> None:
         """Create a table, also in the folder that a process left which was killed while it made it."""
@@ -232,16 +232,26 @@ class Lake:
         return False
 
     @again_on_conflict
-    def _add_missing_columns(self, table: Table) -> None:
-        """Give a table that an earlier version made the columns that it lacks, null in its rows."""
+    def _add_what_is_missing(self, table: Table) -> None:
+        """Give a table that an earlier version made the columns that it lacks, null in its rows, and comments.
+
+        Columns that have a comment keep theirs. The table's own comes first: a column without one tells that it lacks
+        too, so that nothing is asked where nothing is missing.
+        """
         name = self.quoted(table.name)
-        have = set(self.spark.table(name).columns)
-        missing = [(column, kind) for column, kind in table.columns if column not in have]
+        have = {f.name: f.metadata.get("comment") for f in self.spark.table(name).schema.fields}
+        missing = [column for column in table.columns if column[0] not in have]
         if missing:
             listed = ", ".join(
-                f"{identifier(c)} {sql_type(kind.lstrip('!'))}" for c, kind in missing
+                f"{identifier(column)} {sql_type(kind.lstrip('!'))} COMMENT {literal(comment)}"
+                for column, kind, comment in missing
             )
             self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({listed})")
+        silent = [(c, comment) for c, comment in table.comments.items() if have.get(c, "-") is None]
+        if silent:
+            self.spark.sql(f"COMMENT ON TABLE {name} IS {literal(table.comment)}")
+            told = ", ".join(f"{identifier(c)} COMMENT {literal(comment)}" for c, comment in silent)
+            self.spark.sql(f"ALTER TABLE {name} ALTER COLUMN {told}")
 
     def _is_known(self, table: Table, location: str | None) -> bool:
         """Whether the catalog knows a table as the one of this lake. One whose folder is gone is forgotten: lakes are moved.
@@ -283,9 +293,14 @@ def _same_place(one: str, other: str) -> bool:
 
 def create_statement(table: Table, *, name: str, location: str | None) -> str:
     """CREATE TABLE of a lake table. SQL, as Delta's builder takes no name with a catalog."""
-    columns = [f"{identifier(column)} {sql_type(kind)}" for column, kind in table.columns]
+    columns = [
+        f"{identifier(column)} {sql_type(kind)} COMMENT {literal(comment)}"
+        for column, kind, comment in table.columns
+    ]
     if table.identity:
-        columns.insert(0, f"{identifier(table.identity)} BIGINT GENERATED ALWAYS AS IDENTITY")
+        column, comment = table.identity
+        identity = f"{identifier(column)} BIGINT GENERATED ALWAYS AS IDENTITY"
+        columns.insert(0, f"{identity} COMMENT {literal(comment)}")
     listed = ", ".join(columns)
     statement = f"CREATE TABLE IF NOT EXISTS {name} ({listed}) USING delta"
     if table.partitioned_by:
@@ -297,7 +312,7 @@ def create_statement(table: Table, *, name: str, location: str | None) -> str:
         items = table.properties.items()
         properties = ", ".join(f"{literal(key)} = {literal(value)}" for key, value in items)
         statement = f"{statement} TBLPROPERTIES ({properties})"
-    return statement
+    return f"{statement} COMMENT {literal(table.comment)}"
 
 
 def sql_type(kind: str) -> str:

@@ -149,8 +149,11 @@ def view_statement(lake: Lake, view: SourceView) -> str:
     vector = identifier(settings["embed"]["vector_column"])
     model = identifier(settings["embed"]["model_column"])
     models = ", ".join(literal(model_id) for model_id in view.models)
+    comment = (
+        f"One row for each row of {view.table}, with its vector of the released model or null."
+    )
     return (
-        f"CREATE OR REPLACE VIEW {lake.name(view.name)} AS "
+        f"CREATE OR REPLACE VIEW {lake.name(view.name)} COMMENT {literal(comment)} AS "
         f"SELECT s.*, v.vector_id, v.embedding AS {vector}, v.model_id AS {model} FROM {table_sql(view.table)} s "
         f"LEFT JOIN {lake.name('current_vectors')} v "
         f"ON CAST({row_id} AS STRING) = v.id AND v.model_id IN ({models})"

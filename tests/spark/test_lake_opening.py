@@ -1,6 +1,7 @@
 """A lake opens whatever an opening before it left: tables are made when they are first named, half-made ones again."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from jobs.lake.lake import Lake, create_statement
 from jobs.lake.model_work import ModelWork
 from jobs.lake.runs import Run, record_end
 from jobs.lake.sql_catalog import is_published, publish_catalog
-from jobs.lake.tables import RUN_EVENTS
+from jobs.lake.tables import RUN_EVENTS, VECTORS
 from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 
@@ -19,6 +20,14 @@ pytestmark = pytest.mark.spark
 def tables(lake) -> set[str]:
     folder = Path(lake.folder("tables"))
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def comments(lake, name: str) -> tuple[str, dict[str, str | None]]:
+    """Those of a table or view, and of its columns."""
+    described = lake.spark.sql(f"DESCRIBE TABLE EXTENDED {lake.quoted(name)}")
+    fields = lake.spark.table(lake.quoted(name)).schema.fields
+    (of_table,) = described.where("col_name = 'Comment'").collect()
+    return of_table.data_type, {f.name: f.metadata.get("comment") for f in fields}
 
 
 def body_of(function: str, spark) -> str:
@@ -48,12 +57,15 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
         lake.read("recalls")
     assert (foreign / "part-0.parquet").read_bytes() == b"not ours"
 
-    # A table of an earlier version gets the columns that it lacks.
-    older = dataclasses.replace(
-        RUN_EVENTS, columns=tuple(c for c in RUN_EVENTS.columns if c[0] != "metrics")
-    )
+    # A table of an earlier version gets the columns that it lacks, and comments where it has none.
+    columns = [c for c in RUN_EVENTS.columns if c[0] != "metrics"]
+    older = dataclasses.replace(RUN_EVENTS, columns=tuple(columns))
     place = f"delta.`{lake.folder('tables', 'run_events')}`"
-    lake.spark.sql(create_statement(older, name=place, location=None))
+    statement = create_statement(older, name=place, location=None)
+    silent = re.sub(r" COMMENT '[^']*'", "", statement)
+    assert "COMMENT" not in silent
+    lake.spark.sql(silent)
+    lake.spark.sql(f"ALTER TABLE {place} ALTER COLUMN job COMMENT 'of their own'")
     lake.spark.sql(
         f"INSERT INTO {place} (run_id, job, started_at, ended_at, status, settings, seconds) VALUES "
         "('r1', 'embed_table', now(), now(), 'succeeded', '{}', map('total', 1.5D))"
@@ -61,6 +73,25 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
 
     publish_catalog(lake)
     assert is_published(lake)
+    said = dict(RUN_EVENTS.comments) | {"job": "of their own"}
+    assert comments(lake, "run_events") == (RUN_EVENTS.comment, said)
+    made = lake.version("run_events")
+    Lake(lake.spark, settings_of(lake).lake).open_table(RUN_EVENTS)
+    assert lake.version("run_events") == made
+    # One that is made now has them, and views have their tables'; `runs` its figures' own.
+    assert comments(lake, "vectors") == (VECTORS.comment, VECTORS.comments)
+    for view in (
+        "coverage",
+        "current_vectors",
+        "index_health",
+        "model_history",
+        "rejected_rows",
+        "runs",
+        "vector_lineage",
+    ):
+        told, by_column = comments(lake, view)
+        assert told.startswith("One row for each") and all(by_column.values())
+    assert by_column["run_id"] == VECTORS.comments["run_id"]
     (old,) = lake.spark.table(lake.quoted("runs")).collect()
     assert (old.run_id, old.wall_seconds, old.metrics, old.tokens) == ("r1", 1.5, None, None)
     with record_end(Run(lake, "search_table", "{}")) as run:

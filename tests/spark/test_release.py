@@ -94,6 +94,12 @@ def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
     runs = lake.read("runs").where("job = 'release' AND status = 'succeeded'").select("run_id")
     assert lake.read("releases").join(runs, F.col("by_run") == F.col("run_id")).count() == 5
 
+    history = lake.spark.table(lake.name("model_history")).orderBy("release_id").collect()
+    assert [row.model_id for row in history] == [f"model-{name}" for name in "ababa"]
+    assert [row.replaced_at for row in history] == [*(r.released_at for r in history[1:]), None]
+    assert [row.note for row in history[:3]] == [None, "better", "rollback from 2 to 1"]
+    assert {(row.model_name, row.model_version) for row in history} == {("gme", "1")}
+
     check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes)
     lake.spark.sql(f"DELETE FROM {lake.name('indexes')} WHERE model_id = 'model-b'")
     with pytest.raises(LakeError, match="no longer in"):
@@ -118,6 +124,7 @@ def check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes):
     append_vectors(lake, unit(30, DIM, seed=4), model_id="model-b")
     with pytest.raises(LakeError, match=r"34 of 43 rows .* not in it .*release.max_missing"):
         released(lake, promote, **other)
+    check_views_say_what_an_index_and_a_model_lack(lake, indexes)
     willing = open_lake("release.max_missing=1", "release.max_gone=1")
 
     manifest = Path(lake.folder("indexes", indexes["model-b"], "manifest.json"))
@@ -147,6 +154,31 @@ def check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes):
         find_target(lake)
     assert released(lake, rollback).index_id == indexes["model-a"]
     assert find_target(lake).index_id == indexes["model-a"]
+
+
+def check_views_say_what_an_index_and_a_model_lack(lake, indexes):
+    """The figures of the refusals above, from SQL."""
+    health = {row.index_id: row for row in lake.spark.table(lake.name("index_health")).collect()}
+    found = {
+        name: (row.is_released, row.rows, row.model_rows, row.not_indexed, row.gone)
+        for name, index_id in indexes.items()
+        if (row := health.pop(index_id))
+    }
+    assert not health
+    assert found == {"model-a": (True, 30, 30, 0, 0), "model-b": (False, 20, 43, 34, 11)}
+    (old,) = lake.spark.table(lake.name("index_health")).where("not_indexed > 0").collect()
+    assert old.not_indexed_share == pytest.approx(34 / 43) and 0 < old.age_hours < 1
+    assert old.bytes > 0 and old.model_id == "model-b"
+
+    covered = {row.model_id: row for row in lake.spark.table(lake.name("coverage")).collect()}
+    for model_id, good in (("model-a", 30), ("model-b", 43)):
+        row, rows = covered.pop(model_id), good + 2
+        assert (row.rows, row.with_vector, row.rejected) == (rows, good, 2)
+        assert row.share == pytest.approx(good / rows)
+        assert row.by_status == {"empty": 2, "ok": good}
+        assert row.shares == pytest.approx({"empty": 2 / rows, "ok": good / rows})
+        assert row.is_released == (model_id == "model-a") and row.model_name == "gme"
+    assert not covered
 
 
 def _shown(lake) -> set:

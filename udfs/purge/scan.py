@@ -38,6 +38,13 @@ ID, TEXT, VECTOR_ID, VECTOR, UNREADABLE, UNTOLD = (
 _VECTOR_IDS = {"vector_id", "vector_ids", "own", "replaced_id"}
 _SHARD = re.compile(r"shard-(\d{5})")
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
+# What the log of a table says of its columns, their names and comments, are no rows: an id may be one of those words.
+_LOG = "/_delta_log/"
+_SCHEMA_PLACES = {"metaData.schemaString", "metaData.description"}
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_OF_SCHEMA = re.compile(
+    rf'"schemaString":{_TEXT}|"meta[dD]ata":\{{"id":{_TEXT},"description":{_TEXT}'
+)
 _HEAD = 4096  # bytes by which a text is told
 _BLOCK = 8 << 20
 
@@ -166,6 +173,8 @@ def _scan_table(
         for name in names:
             for chunk in table[name].chunks:
                 for place, values in _leaves(name, chunk):
+                    if _LOG in path and place in _SCHEMA_PLACES:
+                        continue
                     one = _scan_values(path, place, values, wanted, same_lake=same_lake)
                     if one is not None:
                         before = found.get((place, one.kind))
@@ -221,7 +230,10 @@ def _scan_text(path: str, local: Path, wanted: Traces) -> list[Match]:
     rows, ids = 0, set[str]()
     with local.open("rb") as stream:
         while lines := stream.readlines(_BLOCK):
-            texts = arrow_strings([line.decode("utf-8", "surrogateescape") for line in lines])
+            decoded = [line.decode("utf-8", "surrogateescape") for line in lines]
+            if _LOG in path:
+                decoded = [_OF_SCHEMA.sub("", line) for line in decoded]
+            texts = arrow_strings(decoded)
             hits = wanted.in_column(texts)
             rows += int(hits.sum())
             ids.update(

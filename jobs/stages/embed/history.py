@@ -25,6 +25,8 @@ _KEEP_VECTORS = {
     "OPTIMIZE",
     "VACUUM START",
     "VACUUM END",
+    "CHANGE COLUMN",  # comments: no type of ours is ever changed
+    "CHANGE COLUMNS",
     "SET TBLPROPERTIES",
     "UNSET TBLPROPERTIES",
     "ADD CONSTRAINT",

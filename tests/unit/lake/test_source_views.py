@@ -63,7 +63,8 @@ def test_the_statement_quotes_what_users_name():
     lake = SimpleNamespace(name=lambda table: f"`my-shop`.{table}")
     (view,) = plan_views([run("/lake/it's `here`", "m'1")])
     assert view_statement(lake, view) == (
-        "CREATE OR REPLACE VIEW `my-shop`.it_s__here__with_vectors AS "
+        "CREATE OR REPLACE VIEW `my-shop`.it_s__here__with_vectors "
+        "COMMENT 'One row for each row of /lake/it\\'s `here`, with its vector of the released model or null.' AS "
         "SELECT s.*, v.vector_id, v.embedding AS `my vector`, v.model_id AS `m` FROM `delta`.`/lake/it's ``here``` s "
         "LEFT JOIN `my-shop`.current_vectors v "
         "ON CAST(`s`.`the ``id``` AS STRING) = v.id AND v.model_id IN ('m\\'1')"

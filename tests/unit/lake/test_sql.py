@@ -64,12 +64,14 @@ def test_tables_of_settings_are_written_one_way(monkeypatch, tmp_path):
 
 
 def test_a_lake_table_is_made_by_one_statement():
-    columns = (("model_id", "!STRING"), ("embedding", "ARRAY<FLOAT>"))
+    columns = (("model_id", "!STRING", "whose"), ("embedding", "ARRAY<FLOAT>", "it's"))
     checked = {"delta.constraints.ok": "status <> 'ok'"}
-    table = Table("t", columns, identity="n", partitioned_by=("model_id",), properties=checked)
+    table = Table("t", "rows", columns, ("n", "no."), ("model_id",), checked)
     assert create_statement(table, name="`my-cat`.gme.t", location="/it's") == (
-        "CREATE TABLE IF NOT EXISTS `my-cat`.gme.t (`n` BIGINT GENERATED ALWAYS AS IDENTITY, `model_id` STRING NOT NULL, "
-        "`embedding` ARRAY<FLOAT>) USING delta PARTITIONED BY (`model_id`) LOCATION '/it\\'s' "
-        "TBLPROPERTIES ('delta.constraints.ok' = 'status <> \\'ok\\'')"
+        "CREATE TABLE IF NOT EXISTS `my-cat`.gme.t (`n` BIGINT GENERATED ALWAYS AS IDENTITY COMMENT 'no.', "
+        "`model_id` STRING NOT NULL COMMENT 'whose', `embedding` ARRAY<FLOAT> COMMENT 'it\\'s') USING delta "
+        "PARTITIONED BY (`model_id`) LOCATION '/it\\'s' "
+        "TBLPROPERTIES ('delta.constraints.ok' = 'status <> \\'ok\\'') COMMENT 'rows'"
     )
-    assert create_statement(Table("t", columns[1:]), name="a.t", location=None).endswith("delta")
+    plain = create_statement(Table("t", "rows", columns[1:]), name="a.t", location=None)
+    assert plain.endswith("USING delta COMMENT 'rows'")

@@ -188,6 +188,34 @@ def test_what_is_planted_is_found_and_located(plant, kind, place, tmp_path):
         assert one.ids == (IDS[GONE],)
 
 
+def test_words_of_a_tables_comments_are_no_ids(tmp_path):
+    """What a log says of its table's columns stays in it for good; what it says of rows is looked into as ever."""
+    word, (named, other) = "picture", IDS[:2]
+    schema = json.dumps({"fields": [{"name": word, "metadata": {"comment": f'a "{word}" of it'}}]})
+    table = {"id": "5ec66945", "description": f"One row a {word}.", "schemaString": schema}
+    log = tmp_path / "tables" / "vectors" / "_delta_log"
+    log.mkdir(parents=True)
+    commit, sums = log / "00000000000000000003.json", log / "00000000000000000003.crc"
+    for holds, found in ((other, []), (named, [TEXT])):
+        added = {"add": {"path": "a", "partitionValues": {"description": holds}}}
+        lines = [json.dumps(one, separators=(",", ":")) for one in ({"metaData": table}, added)]
+        commit.write_text("\n".join(lines))
+        sums.write_text(json.dumps({"metadata": table, "allFiles": [added]}, separators=(",", ":")))
+        for path in (commit, sums):
+            assert [f.kind for f in scan_file(str(path), traces(word, named))] == found
+        meta = pa.array([table, None], pa.struct([(name, pa.string()) for name in table]))
+        paths = pa.array([None, holds])
+        checkpoint = parquet(
+            log / "00000000000000000003.checkpoint.parquet", metaData=meta, add=paths
+        )
+        places = [f.place for f in scan_file(str(checkpoint), traces(word, named))]
+        assert places == ["add"] * len(found)
+    # Elsewhere it may be a row's.
+    outside = tmp_path / "results.json"
+    outside.write_text(json.dumps({"schemaString": f"{word}"}, separators=(",", ":")))
+    assert scan_file(str(outside), traces(word))
+
+
 def index_of(root: Path):
     return build(root, X, small_ivf_plan(ROWS, DIM, nlist=4, shards=2), first=1000, name="sku")
 

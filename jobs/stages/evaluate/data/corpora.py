@@ -26,16 +26,16 @@ from udfs import storage
 from udfs.specs import EmbedSpec, ReadSpec
 
 _READING = ("roots", "connect_seconds", "first_byte_seconds", "file_seconds", "tries", "threads")
-# `id` is unique over all corpora: the corpus's name, a slash, the document's own id.
 STAGED = Table(
     "documents",
+    "One row for each document of an evaluation's tasks.",
     (
-        ("corpus", "!STRING"),
-        ("signature", "!STRING"),
-        ("id", "!STRING"),
-        ("text", "STRING"),
-        ("image", "BINARY"),
-        ("image_uri", "STRING"),
+        ("corpus", "!STRING", "the documents that tasks share, by a hash"),
+        ("signature", "!STRING", "what they were read from, by a hash"),
+        ("id", "!STRING", "unique over all corpora: corpus, a slash, the document's own id"),
+        ("text", "STRING", "text of the document"),
+        ("image", "BINARY", "bytes of its picture"),
+        ("image_uri", "STRING", "file of its picture"),
     ),
     partitioned_by=("corpus", "signature"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.settings.duplicates import DuplicatesSettings
 from jobs.settings.embed import EmbedSettings, ModelSettings, ServingSettings, SourceSettings
 from jobs.settings.evaluate import EvaluateSettings
 from jobs.settings.index import IndexSettings, RecallSettings, TuneSettings
@@ -24,6 +25,7 @@ class Settings(Section):
     serving: ServingSettings = ServingSettings()
     index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
+    duplicates: DuplicatesSettings = DuplicatesSettings()
     release: ReleaseSettings = ReleaseSettings()
     spark: SparkSettings = SparkSettings()
     mlflow: MlflowSettings = MlflowSettings()

@@ -47,7 +47,7 @@ def search_part_batches(
         for run in _runs(batch):
             shards = run.column("shards")[0].as_py()
             if shards is None:
-                index = open_search(_fresh_part(spec))
+                index = open_search(fresh_part(spec))
             else:
                 index = open_search(spec, shards=tuple(shards))
             found = search_batch(index, run, spec)
@@ -79,7 +79,7 @@ def merge_batches(
             yield answer_rows(answers, index_id=index_id, model_id=spec.model_id)
 
 
-def _fresh_part(spec: SearchSpec) -> SearchSpec:
+def fresh_part(spec: SearchSpec) -> SearchSpec:
     """The search of the rows that are new since the index was built, alone."""
     if spec.fresh_root is None:
         raise ValueError("a part without shards needs the rows that are new: fresh_root is not set")

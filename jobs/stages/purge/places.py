@@ -42,6 +42,9 @@ ROWS_OF_IDS = {"synthesis_answers": "passage_id", "synthesis_rejects": "passage_
 _WRITTEN = (
     "search.output",
     "search.report",
+    "duplicates.pairs",
+    "duplicates.clusters",
+    "duplicates.report",
     "recall.report",
     "evaluate.report",
     "mine.output",

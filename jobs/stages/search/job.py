@@ -8,23 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import Lake, is_path, read_table, table_given
+from jobs.lake.lake import Lake, read_table
 from jobs.lake.registry import ResolvedModel
+from jobs.lake.results import replace_table, replaceable
 from jobs.lake.runs import Run
-from jobs.lake.sql import table_sql
 from jobs.settings.search import SearchSettings
 from jobs.settings.settings import Settings
 from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.search.queries import query_reading, read_queries
 from jobs.stages.search.scatter import search_scattered, shard_parts
 from jobs.stages.search.target import Target, search_spec
-from udfs.errors import IndexDataError, LakeError
+from udfs.errors import IndexDataError
 from udfs.index.manifest import Manifest
 from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import search_batches
@@ -57,7 +56,8 @@ def search_table(
     for queries or an output that cannot be used, IndexDataError for an index that is damaged or of another model.
     """
     search, spark = settings.search, lake.spark
-    output = _check_output(spark, search.output)
+    columns = SEARCH_OUTPUT.names
+    output = replaceable(spark, search.output, setting="search.output", columns=columns)
     queries = read_queries(spark, search.queries, image_base=search.image_base)
     reading = query_reading(spark, settings, search.queries, image_base=search.image_base)
     spec = settings.embed.spec(model.spec, settings.serving.spec(), reading)
@@ -69,8 +69,7 @@ def search_table(
         run.stage("search"),
         clear_task_errors(),
     ):
-        writer = results.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-        writer.save(output) if is_path(output) else writer.saveAsTable(table_sql(output))
+        replace_table(results, output)
     counts = _count(read_table(spark, output), queries, k=search.k)
     run.counts.update(counts)
     return SearchReport(target.index_id, output, counts)
@@ -129,26 +128,6 @@ def embed_queries(run: Run, queries: DataFrame, spec: EmbedSpec, *, folder: str)
     made = embedded.withColumnRenamed("key", "query_id")
     wanted = ("query_id", "k", "status", "error", "embedding")
     return queries.select("query_id", "k").join(made, "query_id").select(*wanted)
-
-
-def _check_output(spark: SparkSession, output: str) -> str:
-    """`search.output` as it is written; a table that holds something else than results is not replaced."""
-    if not output:
-        raise LakeError("search.output is not set: give the Delta table (name or path) for results")
-    output = table_given(output)
-    exists = (
-        DeltaTable.isDeltaTable(spark, output)
-        if is_path(output)
-        else spark.catalog.tableExists(table_sql(output))
-    )
-    if exists:
-        missing = set(SEARCH_OUTPUT.names) - set(read_table(spark, output).columns)
-        if missing:
-            raise LakeError(
-                f"search.output={output} exists and is no table of results (it has no column "
-                f"{', '.join(sorted(missing))}); it was not replaced: give another name"
-            )
-    return output
 
 
 def _count(results: DataFrame, queries: DataFrame, *, k: int) -> dict[str, int]:

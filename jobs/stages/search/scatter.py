@@ -32,7 +32,7 @@ def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]
         size = sum(file.bytes for file in shard.files)
         if size > budget and settings.scatter == "auto":
             log.warning(
-                "shard %d of index %s has %d bytes, more than search.executor_bytes=%d; it is opened all the same: "
+                "shard %d of index %s has %d bytes, more than executor_bytes=%d; it is opened all the same: "
                 "build the index with more shards (index.shards)",
                 number,
                 manifest.spec.index_id,

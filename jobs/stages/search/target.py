@@ -74,8 +74,12 @@ def find_target(lake: Lake) -> Target:
     return Target(release, manifest, str(row.manifest_sha256))
 
 
-def search_spec(run: Run, settings: SearchSettings, *, target: Target, staging: str) -> SearchSpec:
-    """How tasks search the target so that they find what `vectors` holds now; files go to the staging folder."""
+def search_spec(
+    run: Run, settings: SearchSettings, *, target: Target, staging: str, version: int | None = None
+) -> SearchSpec:
+    """How tasks search the target so that they find what `vectors` holds now, or at a version; files go to the staging
+    folder.
+    """
     lake, index = run.lake, target.manifest.spec
     spec = SearchSpec(
         root=index.root,
@@ -84,7 +88,7 @@ def search_spec(run: Run, settings: SearchSettings, *, target: Target, staging: 
         manifest_sha256=target.manifest_sha256,
         min_score=settings.min_score,
     )
-    version = lake.version("vectors")
+    version = lake.version("vectors") if version is None else version
     run.inputs.append((lake.name("vectors"), version, "vectors"))
     newest = replace(index, vectors_version=version)
     spec = restrict(run, spec, settings, index=newest, staging=staging)

@@ -1,0 +1,36 @@
+"""Settings of find-duplicates."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from jobs.settings.section import Section
+from udfs.specs import MAX_K
+
+
+class DuplicatesSettings(Section):
+    """Near duplicates among the vectors of the release."""
+
+    pairs: str = Field("", description="Delta table (name or path) of pairs; replaced")
+    clusters: str = Field("", description="Delta table (name or path) of clusters; replaced")
+    threshold: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="lowest cosine of a pair (1: the same vector, to within .00001)",
+    )
+    k: int = Field(
+        10, ge=1, lt=MAX_K, description="neighbours of other content that are looked at per row"
+    )
+    max_cluster: int = Field(
+        1000, ge=2, description="rows of a cluster; larger ones are kept, and reported as chains"
+    )
+    max_pairs: int = Field(
+        5_000_000, ge=1, description="pairs that the driver may cluster; more are refused"
+    )
+    nprobe: int | None = Field(None, ge=1, description="lists looked at; null: the index's own")
+    k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per neighbour")
+    executor_bytes: int = Field(
+        34_359_738_368, ge=1, description="files of an index that one task may open"
+    )
+    report: str | None = Field(None, description="HTML page of the largest clusters to write")

@@ -1,0 +1,126 @@
+"""find-duplicates gives the pairs that exact search gives, from an index that is asked with every list and code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from jobs.lake.lake import now
+from jobs.lake.releases import Release
+from jobs.lake.runs import Run, record_end
+from jobs.settings.load import load_settings
+from jobs.stages.duplicates.job import find_duplicates
+from jobs.stages.search.target import find_target
+from tests.lake_settings import settings_of
+from tests.spark.conftest import IVF_PQ
+from tests.spark.index_vectors import unit
+from udfs.errors import LakeError, SettingsError
+
+pytestmark = pytest.mark.spark
+
+THRESHOLD, K = 0.59, 2
+HALVES = 3e-4  # what the index's float16 vectors make of a cosine far from 1, in 32 dimensions
+WHOLE = ("duplicates.nprobe=8", "duplicates.k_factor=500")
+
+
+def found(lake):
+    """What find_duplicates writes: (score by pair, cluster by id, report)."""
+    settings = settings_of(lake)
+    target = find_target(lake)
+    with record_end(Run(lake, "find_duplicates", "{}")) as run:
+        report = find_duplicates(lake, run, target=target, settings=settings)
+    read = lake.spark.read.format("delta")
+    pairs = {(row.id_a, row.id_b): row.score for row in read.load(report.pairs).collect()}
+    clusters = {row.id: (row.cluster_id, row.size) for row in read.load(report.clusters).collect()}
+    assert report.counts["pairs"] == read.load(report.pairs).count() == len(pairs)
+    assert report.counts["rows_in_clusters"] == read.load(report.clusters).count() == len(clusters)
+    return pairs, clusters, report
+
+
+def brute_force(names: list[str], x: np.ndarray) -> dict[tuple[str, str], float]:
+    """Pairs of different contents of which one is among the other's K nearest, in order of vector_id."""
+    scores = x @ x.T
+    np.fill_diagonal(scores, -np.inf)
+    near = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+    pairs = {}
+    for row, column in zip(np.repeat(np.arange(len(x)), K), near.ravel(), strict=True):
+        if scores[row, column] >= THRESHOLD:
+            one, other = sorted((names[row], names[column]))
+            pairs[one, other] = float(scores[row, column])
+    # Nothing stands so near the threshold that halves and floats could differ about it.
+    assert np.abs(scores - THRESHOLD).min() > HALVES
+    return pairs
+
+
+def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, open_lake, tmp_path):
+    lakes.copy(lakes.sharded, tmp_path / "lake")
+    outputs = [f"duplicates.{name}={tmp_path / name}" for name in ("pairs", "clusters")]
+    sets = [*IVF_PQ, *outputs, *WHOLE, f"duplicates.k={K}"]
+    lake = open_lake(*sets, f"duplicates.threshold={THRESHOLD}")
+    with pytest.raises(LakeError, match=r"no release.*gme-lake release promote"):
+        found(lake)
+    index = lake.read("indexes").first()
+    release = Release(1, "model-a", index.vectors_version, index.index_id)
+    lake.append("releases", [{**vars(release), "released_at": now(), "by_run": ""}])
+
+    # Since then: one row is gone, and exact copies have come, more of them than neighbours are looked at.
+    x, copies = unit(1500, 32), ["a-copy", *(f"model-a-7-copy-{n}" for n in range(5))]
+    vectors = lake.name("vectors")
+    lake.spark.sql(f"DELETE FROM {vectors} WHERE id = 'model-a-3'")
+    first = lake.read("vectors").where("id = 'model-a-7'").drop("vector_id")
+    first.drop("id").withColumn("id", F.explode(F.array(*map(F.lit, copies)))).select(
+        first.columns
+    ).writeTo(vectors).append()
+
+    names = [f"model-a-{n}" for n in range(1500)]
+    names[7] = "a-copy"  # the smallest id of the content stands for it
+    kept = [n for n in range(1500) if n != 3]
+    expected = brute_force([names[n] for n in kept], x[kept])
+    assert len(expected) > 150
+    expected |= {("a-copy", copy): 1.0 for copy in ("model-a-7", *copies[1:])}
+    pairs, clusters, report = found(lake)
+    assert pairs.keys() == expected.keys()
+    assert all(abs(score - expected[pair]) <= HALVES for pair, score in pairs.items())
+    assert clusters.keys() == {name for pair in pairs for name in pair}
+    assert all(clusters[a] == clusters[b] for a, b in pairs)
+    members = {}
+    for name, (first_id, size) in clusters.items():
+        members.setdefault((first_id, size), []).append(name)
+    assert all(min(ids) == first and len(ids) == size for (first, size), ids in members.items())
+    assert report.counts["clusters"] == len(members)
+    assert report.counts["largest_cluster"] == max(size for _, size in members) >= 7
+
+    # Shards that no task can open together give the same, in place of the first tables; a bound is reported.
+    again = open_lake(
+        *sets,
+        f"duplicates.threshold={THRESHOLD}",
+        "duplicates.executor_bytes=1",
+        "duplicates.max_cluster=6",
+        f"duplicates.report={tmp_path / 'page.html'}",
+    )
+    pairs_again, clusters_again, report = found(again)
+    assert (pairs_again, clusters_again) == (pairs, clusters)
+    assert report.counts["clusters_too_large"] >= 1
+    page = Path(report.page).read_text("utf-8")
+    assert "a-copy" in page and "more than 6 rows" in page
+
+    with pytest.raises(LakeError, match=r"pairs score .*max_pairs=5; raise the threshold"):
+        found(open_lake(*sets, f"duplicates.threshold={THRESHOLD}", "duplicates.max_pairs=5"))
+    with pytest.raises(SettingsError, match="give two tables"):
+        found(open_lake(*sets, f"duplicates.clusters={tmp_path / 'pairs'}"))
+    with pytest.raises(LakeError, match=r"duplicates\.clusters is not set"):
+        found(open_lake(*sets, "duplicates.clusters="))
+    with pytest.raises(LakeError, match=r"no table of results \(it has no column cluster_id"):
+        found(open_lake(*sets, f"duplicates.clusters={tmp_path / 'lake/tables/vectors'}"))
+    assert lake.spark.read.format("delta").load(str(tmp_path / "pairs")).count() == len(pairs)
+
+    lake.spark.sql(f"DELETE FROM {vectors} WHERE id LIKE '%copy%'")
+    pairs, clusters, report = found(open_lake(*sets, "duplicates.threshold=1"))
+    assert (pairs, clusters, report.largest_id) == ({}, {}, None)
+
+
+@pytest.mark.parametrize("wrong", ["k=0", "k=-1", "threshold=0", "threshold=1.5", "max_cluster=1"])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(SettingsError, match=f"duplicates.{wrong.partition('=')[0]}"):
+        load_settings(sets=[f"duplicates.{wrong}"], env={})

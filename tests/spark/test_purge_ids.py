@@ -37,7 +37,7 @@ GONE = "p9"  # the greatest id of its file: it stands in the statistics of the l
 def purge(lake, *ids):
     with record_end(Run(lake, PURGE, "{}")) as run:
         try:
-            return purge_ids(lake, run, list(ids), timeout=5)
+            return purge_ids(lake, run, list(ids), timeout=60)
         finally:
             print("SECONDS", run.seconds)
 

@@ -12,8 +12,6 @@ from jobs.lake.runs import Run, record_end
 from jobs.settings.load import load_settings
 from jobs.stages.duplicates.job import find_duplicates
 from jobs.stages.search.target import find_target
-from tests.lake_settings import settings_of
-from tests.spark.conftest import IVF_PQ
 from tests.spark.index_vectors import unit
 from udfs.errors import LakeError, SettingsError
 
@@ -24,17 +22,18 @@ HALVES = 3e-4  # what the index's float16 vectors make of a cosine far from 1, i
 WHOLE = ("duplicates.nprobe=8", "duplicates.k_factor=500")
 
 
-def found(lake):
+def found(lake, *sets: str):
     """What find_duplicates writes: (score by pair, cluster by id, report)."""
-    settings = settings_of(lake)
+    settings = load_settings(sets=sets, env={})
     target = find_target(lake)
     with record_end(Run(lake, "find_duplicates", "{}")) as run:
         report = find_duplicates(lake, run, target=target, settings=settings)
     read = lake.spark.read.format("delta")
-    pairs = {(row.id_a, row.id_b): row.score for row in read.load(report.pairs).collect()}
-    clusters = {row.id: (row.cluster_id, row.size) for row in read.load(report.clusters).collect()}
-    assert report.counts["pairs"] == read.load(report.pairs).count() == len(pairs)
-    assert report.counts["rows_in_clusters"] == read.load(report.clusters).count() == len(clusters)
+    rows = [read.load(table).collect() for table in (report.pairs, report.clusters)]
+    pairs = {(row.id_a, row.id_b): row.score for row in rows[0]}
+    clusters = {row.id: (row.cluster_id, row.size) for row in rows[1]}
+    assert report.counts["pairs"] == len(rows[0]) == len(pairs)
+    assert report.counts["rows_in_clusters"] == len(rows[1]) == len(clusters)
     return pairs, clusters, report
 
 
@@ -56,13 +55,15 @@ def brute_force(names: list[str], x: np.ndarray) -> dict[tuple[str, str], float]
 def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, open_lake, tmp_path):
     lakes.copy(lakes.sharded, tmp_path / "lake")
     outputs = [f"duplicates.{name}={tmp_path / name}" for name in ("pairs", "clusters")]
-    sets = [*IVF_PQ, *outputs, *WHOLE, f"duplicates.k={K}"]
-    lake = open_lake(*sets, f"duplicates.threshold={THRESHOLD}")
+    sets = [*outputs, *WHOLE, f"duplicates.k={K}", f"duplicates.threshold={THRESHOLD}"]
+    lake = open_lake(published=False)
     with pytest.raises(LakeError, match=r"no release.*gme-lake release promote"):
-        found(lake)
+        found(lake, *sets)
     index = lake.read("indexes").first()
     release = Release(1, "model-a", index.vectors_version, index.index_id)
     lake.append("releases", [{**vars(release), "released_at": now(), "by_run": ""}])
+    pairs, clusters, report = found(lake, *sets, "duplicates.threshold=1")
+    assert (pairs, clusters, report.largest_id) == ({}, {}, None)
 
     # Since then: one row is gone, and exact copies have come, more of them than neighbours are looked at.
     x, copies = unit(1500, 32), ["a-copy", *(f"model-a-7-copy-{n}" for n in range(5))]
@@ -79,7 +80,7 @@ def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, op
     expected = brute_force([names[n] for n in kept], x[kept])
     assert len(expected) > 150
     expected |= {("a-copy", copy): 1.0 for copy in ("model-a-7", *copies[1:])}
-    pairs, clusters, report = found(lake)
+    pairs, clusters, report = found(lake, *sets)
     assert pairs.keys() == expected.keys()
     assert all(abs(score - expected[pair]) <= HALVES for pair, score in pairs.items())
     assert clusters.keys() == {name for pair in pairs for name in pair}
@@ -91,33 +92,24 @@ def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, op
     assert report.counts["clusters"] == len(members)
     assert report.counts["largest_cluster"] == max(size for _, size in members) >= 7
 
-    # Shards that no task can open together give the same, in place of the first tables; a bound is reported.
-    again = open_lake(
-        *sets,
-        f"duplicates.threshold={THRESHOLD}",
-        "duplicates.executor_bytes=1",
-        "duplicates.max_cluster=6",
-        f"duplicates.report={tmp_path / 'page.html'}",
-    )
-    pairs_again, clusters_again, report = found(again)
+    # Shards that no task can open together give the same, in place of the tables before; a bound is reported.
+    bounds = ("duplicates.executor_bytes=1", "duplicates.max_cluster=6")
+    page = f"duplicates.report={tmp_path / 'page.html'}"
+    pairs_again, clusters_again, report = found(lake, *sets, *bounds, page)
     assert (pairs_again, clusters_again) == (pairs, clusters)
     assert report.counts["clusters_too_large"] >= 1
-    page = Path(report.page).read_text("utf-8")
-    assert "a-copy" in page and "more than 6 rows" in page
+    html = Path(report.page).read_text("utf-8")
+    assert "a-copy" in html and "more than 6 rows" in html
 
     with pytest.raises(LakeError, match=r"pairs score .*max_pairs=5; raise the threshold"):
-        found(open_lake(*sets, f"duplicates.threshold={THRESHOLD}", "duplicates.max_pairs=5"))
+        found(lake, *sets, "duplicates.max_pairs=5")
     with pytest.raises(SettingsError, match="give two tables"):
-        found(open_lake(*sets, f"duplicates.clusters={tmp_path / 'pairs'}"))
+        found(lake, *sets, f"duplicates.clusters={tmp_path / 'pairs'}")
     with pytest.raises(LakeError, match=r"duplicates\.clusters is not set"):
-        found(open_lake(*sets, "duplicates.clusters="))
+        found(lake, *sets, "duplicates.clusters=")
     with pytest.raises(LakeError, match=r"no table of results \(it has no column cluster_id"):
-        found(open_lake(*sets, f"duplicates.clusters={tmp_path / 'lake/tables/vectors'}"))
+        found(lake, *sets, f"duplicates.clusters={tmp_path / 'lake/tables/vectors'}")
     assert lake.spark.read.format("delta").load(str(tmp_path / "pairs")).count() == len(pairs)
-
-    lake.spark.sql(f"DELETE FROM {vectors} WHERE id LIKE '%copy%'")
-    pairs, clusters, report = found(open_lake(*sets, "duplicates.threshold=1"))
-    assert (pairs, clusters, report.largest_id) == ({}, {}, None)
 
 
 @pytest.mark.parametrize("wrong", ["k=0", "k=-1", "threshold=0", "threshold=1.5", "max_cluster=1"])

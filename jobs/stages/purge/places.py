@@ -168,7 +168,7 @@ def written_places(lake: Lake) -> list[str]:
     """Paths outside the lake that runs were told to write results and pages to, as they were given."""
     runs = lake.read("run_events")
     given = [F.get_json_object("settings", f"$.{key}") for key in _WRITTEN]
-    rows = runs.select(F.explode(F.array(*given)).alias("place")).where("place IS NOT NULL")
+    rows = runs.select(F.explode(F.array(*given)).alias("place")).where("place <> ''")
     places = sorted(row.place for row in rows.distinct().collect())
     return [p for p in places if not lake.holds(absolute(p) if is_path(p) else p)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from jobs.settings.search import EXECUTOR_BYTES
 from jobs.settings.section import Section
 from udfs.specs import MAX_K
 
@@ -31,6 +32,6 @@ class DuplicatesSettings(Section):
     nprobe: int | None = Field(None, ge=1, description="lists looked at; null: the index's own")
     k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per neighbour")
     executor_bytes: int = Field(
-        34_359_738_368, ge=1, description="files of an index that one task may open"
+        EXECUTOR_BYTES, ge=1, description="files of an index that one task may open"
     )
     report: str | None = Field(None, description="HTML page of the largest clusters to write")

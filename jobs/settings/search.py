@@ -9,6 +9,8 @@ from pydantic import Field
 from jobs.settings.section import Section
 from udfs.specs import MAX_K
 
+EXECUTOR_BYTES = 34_359_738_368
+
 
 class SearchSettings(Section):
     """Batch searches and the search command."""
@@ -50,7 +52,7 @@ class SearchSettings(Section):
         "many together as executor_bytes allow",
     )
     executor_bytes: int = Field(
-        34_359_738_368, ge=1, description="files of an index that one task may open"
+        EXECUTOR_BYTES, ge=1, description="files of an index that one task may open"
     )
     image_base: str | None = Field(
         None, description="folder (path or URI) that relative image paths of queries start from"

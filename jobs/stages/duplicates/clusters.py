@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -26,16 +27,20 @@ class Clusters:
     size: Ints
     best: NDArray[np.float64]
 
+    @cached_property
+    def firsts(self) -> Ints:
+        """The position of each cluster's smallest id, largest cluster first, then by smallest id."""
+        firsts = np.flatnonzero(self.first == np.arange(len(self.first)))
+        return firsts[np.lexsort((firsts, -self.size[firsts]))]
+
     @property
     def count(self) -> int:
         """How many clusters there are."""
-        return int(np.count_nonzero(self.first == np.arange(len(self.first))))
+        return len(self.firsts)
 
     def largest(self, number: int) -> list[Ints]:
-        """Positions of the rows of the largest clusters, largest first, then by smallest id."""
-        firsts = np.flatnonzero(self.first == np.arange(len(self.first)))
-        order = np.lexsort((firsts, -self.size[firsts]))[:number]
-        return [np.flatnonzero(self.first == first) for first in firsts[order]]
+        """Positions of the rows of the largest clusters, as `firsts` has them; goes through all rows for each."""
+        return [np.flatnonzero(self.first == first) for first in self.firsts[:number]]
 
     def table(self) -> pa.Table:
         """CLUSTERS rows, those of one cluster together."""

@@ -79,8 +79,7 @@ def find_duplicates(
             replace_table(_rows_of(lake, clusters.table()), outputs[1])
     counts = _counts(clusters, pairs=found, max_cluster=duplicates.max_cluster)
     run.counts.update(counts)
-    largest = clusters.largest(1)
-    largest_id = python_values(clusters.ids.take(largest[0][:1]))[0] if largest else None
+    largest_id = next(iter(python_values(clusters.ids.take(clusters.firsts[:1]))), None)
     if counts["clusters_too_large"]:
         log.warning(
             "%d clusters have more than duplicates.max_cluster=%d rows, the largest (%s) %d: chains, whose ends need not "
@@ -187,11 +186,11 @@ def _rows_of(lake: Lake, table: pa.Table) -> DataFrame:
 
 
 def _counts(clusters: Clusters, *, pairs: int, max_cluster: int) -> dict[str, int]:
-    firsts = clusters.size[[int(rows[0]) for rows in clusters.largest(clusters.count)]]
+    sizes = clusters.size[clusters.firsts]
     return {
         "pairs": pairs,
         "clusters": clusters.count,
         "rows_in_clusters": len(clusters.ids),
-        "largest_cluster": int(firsts.max(initial=0)),
-        "clusters_too_large": int((firsts > max_cluster).sum()),
+        "largest_cluster": int(sizes.max(initial=0)),
+        "clusters_too_large": int((sizes > max_cluster).sum()),
     }

@@ -201,6 +201,23 @@ def test_one_of_two_rows_that_came_and_went_between_runs_leaves_the_other(embedd
     assert report.counts["source_rows"] == 6
 
 
+def test_what_a_row_was_between_two_runs_costs_nothing(embedded):
+    """12 s: each commit is a micro-batch of its own, and only what rows have come to is given to the model."""
+    shop, table = embedded, f"delta.`{embedded.table}`"
+    for change in (
+        f"UPDATE {table} SET title = concat(title, ' between') WHERE id IN ('p1', 'p2', 'p3')",
+        f"UPDATE {table} SET title = 'at last' WHERE id = 'p1'",
+        f"UPDATE {table} SET title = 'thing 2' WHERE id = 'p2'",
+        f"DELETE FROM {table} WHERE id = 'p3'",
+        f"UPDATE {table} SET price = 9 WHERE id = 'p1'",
+    ):
+        shop.spark.sql(change)
+    _, report = shop.embed("embed.files_per_batch=1")
+    assert_clean(shop)
+    assert report.counts["embedded"] == 1 and report.counts["copied"] == 0
+    assert report.counts["deleted"] == 1
+
+
 def test_rows_that_somebody_took_from_vectors_come_back(embedded):
     shop, lake = embedded, embedded.lake()
     shop.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id = 'p2'")

@@ -11,7 +11,13 @@ from pyspark.sql import functions as F
 from jobs.driver.progress import rows_from_executors
 from jobs.stages.embed.accounts import require_few_rejected
 from jobs.stages.embed.commit import commit
-from jobs.stages.embed.pending import model_inputs, newest_contents, one_a_content, pending_contents
+from jobs.stages.embed.pending import (
+    last_contents,
+    model_inputs,
+    newest_contents,
+    one_a_content,
+    pending_contents,
+)
 from jobs.stages.embed.reuse import LostContents, stage_reused
 from jobs.stages.embed.run_model import embed_rows
 from jobs.stages.embed.work import Embedding, read_stored
@@ -96,6 +102,8 @@ def _stage_pending(
     """
     seen, left = Observation(), Observation()
     contents = job.source.contents(rows).observe(seen, F.count(F.lit(1)).alias("looked_at"))
+    if job.superseded is not None:
+        contents = last_contents(contents, job.superseded)
     current = newest_contents(contents)
     pending = pending_contents(current, read_stored(job, version=pinned))
     staged = pending.select("id", "row_hash", "content_hash", "replaced_id")

@@ -37,7 +37,7 @@ from jobs.stages.embed.history import (
 )
 from jobs.stages.embed.reuse import LostContents
 from jobs.stages.embed.source import Source, source_table
-from jobs.stages.embed.window import WindowStream, choose_window
+from jobs.stages.embed.window import WindowStream, choose_window, superseded_ids
 from jobs.stages.embed.work import Embedding
 from jobs.stages.embed.write_back import write_back
 from udfs import storage
@@ -191,7 +191,14 @@ def _embed_window(
         chosen = choose_ids(job, ids, version=state.version)
     total = (ids.rows if chosen.rows is None else chosen.rows) if rows is None else rows
     progress = RowProgress(f"embed {source.table.rsplit('/', 1)[-1]}", total=total)
-    job = replace(job, progress=progress, selected=chosen.ids, rejected=Counter())
+    superseded = superseded_ids(job, stream.window, version=state.version)
+    job = replace(
+        job,
+        progress=progress,
+        selected=chosen.ids,
+        superseded=superseded,
+        rejected=Counter(),
+    )
     run.counts.update({"embedded": 0, "copied": 0, "rejected": 0})
     if chosen.rows == 0:
         progress.close()

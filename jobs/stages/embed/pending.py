@@ -18,6 +18,15 @@ def newest_contents(contents: DataFrame) -> DataFrame:
     return latest.select("id", "newest.content_hash", "newest.row_hash")
 
 
+def last_contents(contents: DataFrame, superseded: DataFrame) -> DataFrame:
+    """Of (id, …, commit_version), those that no later commit of the window supersedes, by (id, last): a later micro-batch
+    has what the row came to, and a model is not to be paid for what it was between.
+    """
+    last = superseded.withColumnRenamed("id", "changed_id")
+    later = F.col("id").eqNullSafe(F.col("changed_id")) & (F.col("commit_version") < F.col("last"))
+    return contents.join(last, later, "left_anti")
+
+
 def pending_contents(current: DataFrame, stored: DataFrame) -> DataFrame:
     """Of `newest_contents`, those that differ from (id, stored_hash, …) of the vector rows, whose columns they get."""
     both = current.join(stored, "id", "left")

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import is_broken_off
 from jobs.stages.embed.history import Proof, TableState
@@ -85,6 +86,22 @@ def choose_window(
         return whole, None
     log.info("%d changes of %s since version %d", changed, source.table, proof.version)
     return Window(key, True, start, where=where), changed
+
+
+def superseded_ids(job: Embedding, window: Window, *, version: int) -> DataFrame | None:
+    """(id, last) in files: ids that more than one commit of a change feed's window has changed, and the last of these."""
+    if window.start is None:
+        return None
+    commit, folder = F.col("_commit_version"), f"{job.staging}/superseded"
+    changes = job.source.changes(job.lake.spark, start=window.start, end=version)
+    by_id = changes.groupBy(job.source.id_column().alias("id")).agg(
+        F.min(commit).alias("first"), F.max(commit).alias("last")
+    )
+    left = Observation()
+    several = by_id.where("first < last").select("id", "last")
+    several = several.observe(left, F.count(F.lit(1)).alias("ids"))
+    several.write.mode("overwrite").parquet(folder)
+    return job.lake.spark.read.parquet(folder) if left.get["ids"] else None
 
 
 @dataclass(frozen=True)

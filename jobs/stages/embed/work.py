@@ -21,7 +21,8 @@ from udfs.specs import EmbedSpec
 class Embedding:
     """What every micro-batch of a run shares. `staging` is a folder for its intermediate files.
 
-    `selected` are the ids (id) that it looks at, None for all; `rejected` its rejected rows so far, by status.
+    `selected` are the ids (id) that it looks at, None for all; `superseded` those (id, last) that several commits of its
+    window change, None for none; `rejected` its rejected rows so far, by status.
     """
 
     lake: Lake
@@ -33,6 +34,7 @@ class Embedding:
     claim: Claim
     progress: RowProgress | None = None
     selected: DataFrame | None = None
+    superseded: DataFrame | None = None
     rejected: Counter[str] = field(default_factory=Counter)
 
     @property

@@ -1,0 +1,218 @@
+"""gme-lake serve-sql as its users meet it: beeline, a DB-API client, many at once, those who leave, and a new release."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from impala.dbapi import connect
+from impala.error import OperationalError
+
+from jobs.lake.releases import promote
+from tests.cluster.standalone import ROOT, SPARK_HOME, until
+from tests.cluster.test_kill_driver import QUICK, sets
+from tests.spark.index_vectors import append_vectors, build, model_of, released, unit
+
+pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.timeout(1500)]
+
+MODEL, DIM, CLIENTS = "model-a", 16, 8
+NEAREST = (
+    "SELECT id FROM {function}((SELECT embedding FROM gme.current_vectors WHERE id = {id}), 3)"
+)
+# Two tasks at a time, for hours: whoever asks anything meanwhile waits.
+ENDLESS = "SELECT sum((a.id + b.id) % 7) FROM range(0, 9000000, 1, 4) a CROSS JOIN range(0, 9000000, 1, 2) b"
+
+
+class Server:
+    """A gme-lake serve-sql in a process group of its own, with the lake as its schema `gme`."""
+
+    def __init__(self, folder: Path, root: str) -> None:
+        arguments = [f"lake.root={root}", "serve_sql.port=0", "spark.master=local[2,4]", *QUICK]
+        self.log = folder / "server.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.driver.cli", "serve-sql", "--json", *sets(arguments)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("w"),
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        assert said, self.log.read_text("utf-8")
+        self.told = json.loads(said)
+
+    def connect(self):
+        """A connection of a DB-API client."""
+        return connect(
+            host="127.0.0.1",
+            port=self.told["port"],
+            auth_mechanism="PLAIN",
+            user="analyst",
+            password="any",
+            timeout=120,
+        )
+
+    def ask(self, statement: str, parameters: dict | None = None) -> list[tuple]:
+        """Rows of a statement from a connection of its own."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return cursor.fetchall()
+
+    def beeline(self, *statements: str) -> subprocess.CompletedProcess[str]:
+        """What beeline prints and says of some statements, as tab-separated lines."""
+        words = [word for statement in statements for word in ("-e", statement)]
+        return subprocess.run(
+            [
+                str(SPARK_HOME / "bin" / "beeline"),
+                *("-u", self.told["url"], "-n", "analyst", "--outputformat=tsv2", "--silent=true"),
+                *words,
+            ],
+            env=os.environ | {"SPARK_HOME": str(SPARK_HOME)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def stop(self) -> tuple[int, str]:
+        """Status and what was printed after the first line, of a server that SIGTERM ends."""
+        self.process.send_signal(signal.SIGTERM)
+        said, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, said
+
+
+@pytest.fixture
+def lake(open_lake, tmp_path: Path):
+    """200 vectors, indexed and released."""
+    lake = open_lake("index.factory=Flat", f"mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db")
+    append_vectors(lake, unit(200, DIM), model_id=MODEL)
+    release_newest(lake)
+    return lake
+
+
+@pytest.fixture
+def server(lake, tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path, lake.root)
+    yield server
+    if server.process.poll() is None:
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+def release_newest(lake) -> None:
+    """Index all vectors and release that."""
+    report, _ = build(lake, model_of(MODEL, DIM))
+    released(lake, promote, index_id=report.spec.index_id, model_id=MODEL)
+
+
+def nearest(function: str) -> str:
+    """Which three rows are nearest to one, by a function."""
+    return NEAREST.format(function=function, id="%(id)s")
+
+
+def test_analysts_are_served_until_the_server_is_stopped(lake, server: Server):
+    started = {p.pid: p for p in psutil.Process(server.process.pid).children(recursive=True)}
+    assert server.told["url"] == f"jdbc:hive2://127.0.0.1:{server.told['port']}/"
+
+    # What somebody finds who has beeline alone.
+    said = server.beeline(
+        "SHOW VIEWS IN gme",
+        "DESCRIBE gme.coverage",
+        "SHOW USER FUNCTIONS",
+        NEAREST.format(function="gme.knn", id="'model-a-7'"),
+    )
+    assert said.returncode == 0, said.stderr
+    assert "gme\tcurrent_vectors\tfalse" in said.stdout
+    assert "with_vector\tbigint\trows that have a vector" in said.stdout
+    assert "vector_search" in said.stdout and "model-a-7" in said.stdout
+
+    # What a BI tool asks for before anybody writes SQL, and the values of a prepared statement.
+    connection = server.connect()
+    cursor = connection.cursor()
+    cursor.get_tables(database_name="gme")
+    tables = {row[2]: (row[3], row[4]) for row in cursor.fetchall()}
+    assert (
+        tables["current_vectors"][0] == "VIEW"
+        and "Vectors have length 1" in tables["current_vectors"][1]
+    )
+    assert tables["vectors"][0] == "TABLE"
+    columns = cursor.get_table_schema("current_vectors", database_name="gme")
+    assert [(c.name, c.type) for c in columns][:2] == [("id", "STRING"), ("vector_id", "BIGINT")]
+    exactly = server.ask(nearest("gme.knn"), {"id": "model-a-7"})
+    assert exactly[0] == ("model-a-7",)
+    assert server.ask(nearest("vector_search"), {"id": "model-a-7"}) == exactly
+    assert server.ask("SELECT %(text)s", {"text": "it's 5 % of a \\ \u00fc"}) == [
+        ("it's 5 % of a \\ \u00fc",)
+    ]
+    with pytest.raises(OperationalError, match=r"k must be 1 to 1000"):
+        cursor.execute(
+            "SELECT * FROM vector_search((SELECT max(embedding) FROM gme.current_vectors), 0)"
+        )
+
+    # Many at once get what each of them asked for.
+    ids = [f"model-a-{number}" for number in range(2 * CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        found = list(clients.map(lambda id: server.ask(nearest("vector_search"), {"id": id}), ids))
+    assert [rows[0] for rows in found] == [(id,) for id in ids]
+
+    # Neither a cancelled statement nor one whose client is gone keeps the slots.
+    cursor.execute_async(ENDLESS)
+    until(lambda: cursor.status() == "RUNNING_STATE", seconds=60, what="the statement runs")
+    time.sleep(2)
+    cursor.cancel_operation()
+    assert server.ask("SELECT sum(id) FROM range(0, 100, 1, 4)") == [(4950,)]
+    cursor.execute_async(ENDLESS)
+    until(lambda: cursor.status() == "RUNNING_STATE", seconds=60, what="the statement runs")
+    time.sleep(2)
+    connection.service.client._iprot.trans.close()  # the socket alone: no statement, no session is closed
+    assert server.ask("SELECT sum(id) FROM range(0, 100, 1, 4)") == [(4950,)]
+
+    # Another process releases while clients ask: each statement sees one release, the next one the new.
+    over = threading.Event()
+    with ThreadPoolExecutor(2) as clients:
+        asking = [clients.submit(ask_until, server, over) for _ in range(2)]
+        append_vectors(lake, unit(50, DIM, seed=1), model_id="model-b")
+        report, _ = build(lake, model_of("model-b", DIM))
+        released(lake, promote, index_id=report.spec.index_id, model_id="model-b")
+        after = server.ask(BOTH)
+        over.set()
+        seen = {row for client in asking for row in client.result()}
+    assert after == [(50, 50)]
+    assert {(200, 200)} <= seen <= {(200, 200), (50, 50)}
+
+    # Stopped while a client is connected and asks: nothing stays.
+    last = server.connect().cursor()
+    last.execute_async(ENDLESS)
+    started |= {p.pid: p for p in psutil.Process(server.process.pid).children(recursive=True)}
+    assert server.stop() == (0, ""), server.log.read_text("utf-8")
+    until(
+        lambda: not any(p.is_running() and p.status() != "zombie" for p in started.values()),
+        seconds=30,
+        what="every process of the server ends",
+    )
+
+
+# Rows by the view, and those that the index of the release gives: of one release both, whatever is released meanwhile.
+BOTH = (
+    "SELECT count(*), (SELECT count(*) FROM vector_search((SELECT max_by(embedding, id) FROM gme.current_vectors), 1000)) "
+    "FROM gme.current_vectors"
+)
+
+
+def ask_until(server: Server, over: threading.Event) -> set[tuple]:
+    """All that one client sees until it is told to end."""
+    seen = set()
+    while not over.is_set():
+        seen |= set(server.ask(BOTH))
+    return seen

@@ -35,6 +35,22 @@ SHOWN = "SELECT count(*), max(model_id), (SELECT max_by(model_id, release_id) FR
 ENDLESS = (
     "SELECT sum(a.id + b.id) FROM range(0, 1000000000000, 1, 4) a CROSS JOIN range(0, 1000, 1, 2) b"
 )
+SHORT = "SELECT sum(id) FROM range(0, 100, 1, 4)"
+AWKWARD = "it's 5 % of a \\ \u00fc"
+
+# A client that asks, says so once its statement runs, and waits.
+CLIENT = """
+import sys, time
+from impala.dbapi import connect
+port, statement = sys.argv[1:]
+cursor = connect("127.0.0.1", int(port), auth_mechanism="PLAIN", user="analyst", password="any").cursor()
+cursor.execute_async(statement)
+while cursor.status() != "RUNNING_STATE":
+    time.sleep(.1)
+time.sleep(2)
+print("asked", flush=True)
+time.sleep(600)
+"""
 
 
 class Server:
@@ -73,6 +89,13 @@ class Server:
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute(statement, parameters)
             return cursor.fetchall()
+
+    def client(self, statement: str) -> subprocess.Popen:
+        """A client in a process of its own whose statement runs."""
+        words = [sys.executable, "-c", CLIENT, str(self.told["port"]), statement]
+        client = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert client.stdout is not None and client.stdout.readline() == "asked\n"
+        return client
 
     def beeline(self, *statements: str) -> subprocess.CompletedProcess[str]:
         """What beeline prints and says of some statements, as tab-separated lines."""
@@ -141,46 +164,41 @@ def test_analysts_are_served_until_the_server_is_stopped(lake, server: Server):
     assert "with_vector\tbigint\trows that have a vector" in said.stdout
     assert "vector_search" in said.stdout and "model-a-7" in said.stdout
 
-    # What a BI tool asks for before anybody writes SQL, and the values of a prepared statement.
-    connection = server.connect()
-    cursor = connection.cursor()
-    cursor.get_tables(database_name="gme")
-    tables = {row[2]: (row[3], row[4]) for row in cursor.fetchall()}
-    assert (
-        tables["current_vectors"][0] == "VIEW"
-        and "Vectors have length 1" in tables["current_vectors"][1]
-    )
-    assert tables["vectors"][0] == "TABLE"
-    columns = cursor.get_table_schema("current_vectors", database_name="gme")
-    assert [tuple(c[:2]) for c in columns][:2] == [("id", "STRING"), ("vector_id", "BIGINT")]
+    # What a BI tool asks for before anybody writes SQL, the values of a prepared statement, an error, a cancel.
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.get_tables(database_name="gme")
+        tables = {row[2]: (row[3], row[4]) for row in cursor.fetchall()}
+        kind, comment = tables["current_vectors"]
+        assert kind == "VIEW" and "Vectors have length 1" in comment
+        assert tables["vectors"][0] == "TABLE"
+        columns = cursor.get_table_schema("current_vectors", database_name="gme")
+        assert [tuple(c[:2]) for c in columns][:2] == [("id", "STRING"), ("vector_id", "BIGINT")]
+        cursor.execute("SELECT %(text)s", {"text": AWKWARD})
+        assert cursor.fetchall() == [(AWKWARD,)]
+        with pytest.raises(OperationalError, match=r"k must be 1 to 1000"):
+            cursor.execute(
+                "SELECT * FROM vector_search((SELECT max(embedding) FROM gme.current_vectors), 0)"
+            )
+        cursor.execute_async(ENDLESS)
+        until(lambda: cursor.status() == "RUNNING_STATE", seconds=60, what="the statement runs")
+        time.sleep(2)
+        cursor.cancel_operation()
+        assert server.ask(SHORT) == [(4950,)]
     exactly = server.ask(nearest("gme.knn"), {"id": "model-a-7"})
     assert exactly[0] == ("model-a-7",)
     assert server.ask(nearest("vector_search"), {"id": "model-a-7"}) == exactly
-    assert server.ask("SELECT %(text)s", {"text": "it's 5 % of a \\ \u00fc"}) == [
-        ("it's 5 % of a \\ \u00fc",)
-    ]
-    with pytest.raises(OperationalError, match=r"k must be 1 to 1000"):
-        cursor.execute(
-            "SELECT * FROM vector_search((SELECT max(embedding) FROM gme.current_vectors), 0)"
-        )
+
+    # Nor does the statement of a client that is gone keep the slots.
+    gone = server.client(ENDLESS)
+    gone.kill()
+    gone.communicate()
+    assert server.ask(SHORT) == [(4950,)]
 
     # Many at once get what each of them asked for.
     ids = [f"model-a-{number}" for number in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as clients:
         found = list(clients.map(lambda id: server.ask(nearest("gme.knn"), {"id": id}), ids))
     assert [rows[0] for rows in found] == [(id,) for id in ids]
-
-    # Neither a cancelled statement nor one whose client is gone keeps the slots.
-    cursor.execute_async(ENDLESS)
-    until(lambda: cursor.status() == "RUNNING_STATE", seconds=60, what="the statement runs")
-    time.sleep(2)
-    cursor.cancel_operation()
-    assert server.ask("SELECT sum(id) FROM range(0, 100, 1, 4)") == [(4950,)]
-    cursor.execute_async(ENDLESS)
-    until(lambda: cursor.status() == "RUNNING_STATE", seconds=60, what="the statement runs")
-    time.sleep(2)
-    connection.service.client._iprot.trans.close()  # the socket alone: no statement, no session is closed
-    assert server.ask("SELECT sum(id) FROM range(0, 100, 1, 4)") == [(4950,)]
 
     # Another process releases while a client asks: each statement sees one release, the next one the new.
     over = threading.Event()
@@ -197,10 +215,11 @@ def test_analysts_are_served_until_the_server_is_stopped(lake, server: Server):
     assert server.ask(nearest("vector_search"), {"id": "model-b-7"})[0] == ("model-b-7",)
 
     # Stopped while a client is connected and asks: nothing stays.
-    last = server.connect().cursor()
-    last.execute_async(ENDLESS)
+    last = server.client(ENDLESS)
     started |= {p.pid: p for p in psutil.Process(server.process.pid).children(recursive=True)}
     assert server.stop() == (0, ""), server.log.read_text("utf-8")
+    last.kill()
+    last.communicate()
     until(
         lambda: not any(p.is_running() and p.status() != "zombie" for p in started.values()),
         seconds=30,

@@ -26,6 +26,7 @@ from tests.spark.index_vectors import append_vectors, build, model_of, released,
 pytestmark = [pytest.mark.cluster, pytest.mark.spark, pytest.mark.timeout(1500)]
 
 MODEL, DIM, CLIENTS = "model-a", 16, 8
+PASSWORD = "of-the-keystore"
 NEAREST = (
     "SELECT id FROM {function}((SELECT embedding FROM gme.current_vectors WHERE id = {id}), 3)"
 )
@@ -43,7 +44,7 @@ CLIENT = """
 import sys, time
 from impala.dbapi import connect
 port, statement = sys.argv[1:]
-cursor = connect("127.0.0.1", int(port), auth_mechanism="PLAIN", user="analyst", password="any").cursor()
+cursor = connect("127.0.0.1", int(port), auth_mechanism="PLAIN", user="analyst", password="any", use_ssl=True).cursor()
 cursor.execute_async(statement)
 while cursor.status() != "RUNNING_STATE":
     time.sleep(.1)
@@ -54,10 +55,19 @@ time.sleep(600)
 
 
 class Server:
-    """gme-lake serve-sql in a process group of its own, with the lake as its schema `gme`."""
+    """gme-lake serve-sql in a process group of its own, over TLS, with the lake as its schema `gme`."""
 
     def __init__(self, folder: Path, root: str) -> None:
-        arguments = [f"lake.root={root}", "serve_sql.port=0", "spark.master=local[2,4]", *QUICK]
+        self.keystore = make_keystore(folder)
+        arguments = [
+            f"lake.root={root}",
+            "serve_sql.port=0",
+            "spark.conf.spark.hive.server2.use.SSL=true",
+            f"spark.conf.spark.hive.server2.keystore.path={self.keystore}",
+            f"spark.conf.spark.hive.server2.keystore.password={PASSWORD}",
+            "spark.master=local[2,4]",
+            *QUICK,
+        ]
         self.log = folder / "server.log"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobs.driver.cli", "serve-sql", "--json", *sets(arguments)],
@@ -82,6 +92,7 @@ class Server:
             user="analyst",
             password="any",
             timeout=120,
+            use_ssl=True,
         )
 
     def ask(self, statement: str, parameters: dict | None = None) -> list[tuple]:
@@ -100,10 +111,11 @@ class Server:
     def beeline(self, *statements: str) -> subprocess.CompletedProcess[str]:
         """What beeline prints and says of some statements, as tab-separated lines."""
         words = [word for statement in statements for word in ("-e", statement)]
+        url = f"{self.told['url']};sslTrustStore={self.keystore};trustStorePassword={PASSWORD}"
         return subprocess.run(
             [
                 str(SPARK_HOME / "bin" / "beeline"),
-                *("-u", self.told["url"], "-n", "analyst", "--outputformat=tsv2", "--silent=true"),
+                *("-u", url, "-n", "analyst", "--outputformat=tsv2", "--silent=true"),
                 *words,
             ],
             env=os.environ | {"SPARK_HOME": str(SPARK_HOME)},
@@ -137,6 +149,15 @@ def server(lake, tmp_path: Path) -> Iterator[Server]:
         server.process.wait()
 
 
+def make_keystore(folder: Path) -> Path:
+    """A key of this machine for TLS, which nobody has signed."""
+    file = folder / "keystore.p12"
+    words = "keytool -genkeypair -alias server -keyalg RSA -storetype PKCS12 -dname CN=127.0.0.1 -ext SAN=ip:127.0.0.1"
+    given = ["-keystore", str(file), "-storepass", PASSWORD]
+    subprocess.run([*words.split(), *given], check=True, capture_output=True)
+    return file
+
+
 def release_newest(lake, model_id: str) -> None:
     """Index a model's vectors and release them."""
     report, _ = build(lake, model_of(model_id, DIM))
@@ -150,16 +171,19 @@ def nearest(function: str) -> str:
 
 def test_analysts_are_served_until_the_server_is_stopped(lake, server: Server):
     started = {p.pid: p for p in psutil.Process(server.process.pid).children(recursive=True)}
-    assert server.told["url"] == f"jdbc:hive2://127.0.0.1:{server.told['port']}/"
+    assert server.told["url"] == f"jdbc:hive2://127.0.0.1:{server.told['port']}/;ssl=true"
 
     # What somebody finds who has beeline alone.
+    # The password of the key is not told.
     said = server.beeline(
+        "SET spark.hive.server2.keystore.password",
         "SHOW VIEWS IN gme",
         "DESCRIBE gme.coverage",
         "SHOW USER FUNCTIONS",
         NEAREST.format(function="gme.knn", id="'model-a-7'"),
     )
     assert said.returncode == 0, said.stderr
+    assert "redacted" in said.stdout and PASSWORD not in said.stdout
     assert "gme\tcurrent_vectors\tfalse" in said.stdout
     assert "with_vector\tbigint\trows that have a vector" in said.stdout
     assert "vector_search" in said.stdout and "model-a-7" in said.stdout

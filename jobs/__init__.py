@@ -16,10 +16,16 @@ def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
     """
     from jobs.driver.session import open_session
     from jobs.lake.lake import Lake
-    from jobs.lake.sql_catalog import publish_catalog
     from jobs.settings.load import load_settings
 
     settings = load_settings(files=config, sets=sets)
     lake = Lake(open_session(settings), settings.lake)
-    publish_catalog(lake)
+    publish(lake)
     return lake
+
+
+def publish(lake: Lake) -> None:
+    """Make views and functions of a lake known in its session, whether or not its catalog keeps them for others."""
+    from jobs.lake.sql_catalog import publish_catalog
+
+    publish_catalog(lake)

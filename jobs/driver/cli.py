@@ -136,13 +136,19 @@ def job(
         ) -> None:
             _set_up_logging(debug=debug)
             try:
-                with stop_on_signals() as stopping, only_the_result(wanted=as_json):
-                    settings = load_settings(files=config, sets=sets)
-                    context = JobContext(settings, stopping=stopping, quick=quick)
-                    report = function(context, **own)
+                with stop_on_signals() as stopping:
+                    with only_the_result(wanted=as_json):
+                        settings = load_settings(files=config, sets=sets)
+                        context = JobContext(settings, stopping=stopping, quick=quick)
+                        report = function(context, **own)
+                    if report.serve is not None:
+                        print_report(report, as_json=as_json)
+                        with only_the_result(wanted=as_json):
+                            report.serve()
             except Exception as error:
                 _fail(error, as_json=as_json, debug=debug)
-            print_report(report, as_json=as_json)
+            if report.serve is None:
+                print_report(report, as_json=as_json)
             if report.status:
                 raise click.exceptions.Exit(report.status)
 

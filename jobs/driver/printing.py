@@ -22,12 +22,14 @@ Text = str | Callable[..., None]
 class Report:
     """What a command came to. `text` is for people, or is called to print itself to `file`; `values` are for programs.
 
-    `status` is what the command ends with: 0, or another where what was asked for was not reached.
+    `status` is what the command ends with: 0, or another where what was asked for was not reached. `serve` goes on
+    after the report is printed, until a signal ends it.
     """
 
     text: Text
     values: Mapping[str, object]
     status: int = 0
+    serve: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, result: Any, **more: object) -> Report:

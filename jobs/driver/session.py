@@ -26,6 +26,8 @@ LOCAL_CONF = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
+    # Clients of serve-sql share the session that has the lake's functions; can be said before it starts only.
+    "spark.sql.hive.thriftServer.singleSession": "true",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # 50-task jobs for Delta snapshots and 200-task shuffles cost seconds on a laptop.

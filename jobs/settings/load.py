@@ -58,6 +58,12 @@ def session_is_given() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ or "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def hive_addresses() -> list[str]:
+    """Variables that are set and that Hive's server takes its address from, whatever its settings are."""
+    names = ("HIVE_SERVER2_THRIFT_BIND_HOST", "HIVE_SERVER2_THRIFT_PORT")
+    return [name for name in names if name in os.environ]
+
+
 def java_home() -> str | None:
     """JAVA_HOME, where Spark looks for Java before it looks on PATH."""
     return os.environ.get("JAVA_HOME") or None

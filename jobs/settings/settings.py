@@ -11,6 +11,7 @@ from jobs.settings.metrics import MetricsSettings
 from jobs.settings.refresh import GateSettings, PlanSettings, RefreshSettings
 from jobs.settings.search import SearchSettings
 from jobs.settings.section import Section
+from jobs.settings.serve import ServeSqlSettings
 from jobs.settings.synthesize import SynthesizeSettings
 from jobs.settings.train import AblateSettings, DrawSettings, MineSettings, TrainSettings
 
@@ -41,6 +42,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     refresh: RefreshSettings = RefreshSettings()
     metrics: MetricsSettings = MetricsSettings()
+    serve_sql: ServeSqlSettings = ServeSqlSettings()
 
     def to_json(self) -> str:
         """All of them as `runs` keeps them, under the names that users give."""

@@ -132,7 +132,7 @@ class Registry:
     def find(self, model_id: str) -> ResolvedModel:
         """A registered version of a model_id, which an index or release names. Raises RegistryError.
 
-        Of several, which differ in their canaries, the one that model.alias names, else the newest.
+        Of several, which differ in their folder or their canaries, the one that model.alias names, else the newest.
         """
         name, model = self.settings.model.name, self.settings.model
         found = {

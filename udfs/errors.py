@@ -5,7 +5,8 @@ GmeLakeError                 anything a user can act on; the command line prints
 ├── CheckpointError          a model checkpoint is missing, incomplete or not what its profile says
 ├── RowRejected              one row cannot be embedded; becomes `status` and `error` of its vector row
 │   └── ImageRejected        the row's picture is the reason
-├── ServingError             the model server could not be started, was lost, or would make other vectors
+├── ServingError             the model server could not be started or was lost
+│   └── CanaryError          a loaded model makes other vectors than where it was registered
 ├── IndexDataError           index files missing, damaged, or not made for this query
 ├── LakeError                a table is missing, has the wrong columns, or changed under a run
 │   ├── GateError            an index or model is refused because of what was measured of it
@@ -61,7 +62,11 @@ class ImageRejected(RowRejected):
 
 
 class ServingError(GmeLakeError):
-    """The model server could not be started or was lost, or makes other vectors than where it was registered."""
+    """The model server could not be started or was lost."""
+
+
+class CanaryError(ServingError):
+    """A loaded model makes other vectors than where it was registered; loaded here again it would make them again."""
 
 
 class IndexDataError(GmeLakeError):

@@ -230,14 +230,20 @@ def remove_file(uri: str) -> None:
 
 
 def remove_folder(uri: str) -> None:
-    """Remove a folder and all that is in it; a missing one is no error."""
+    """Remove a folder and all that is in it; a missing one is no error, nor is what another process removes meanwhile."""
     if (path := local_path(uri)) is not None:
-        if path.exists():
-            shutil.rmtree(path)
+        shutil.rmtree(path, onerror=_unless_gone)
         return
     system, remote = _filesystem(uri)
     if system.get_file_info(remote).type != fs.FileType.NotFound:
-        system.delete_dir(remote)
+        with contextlib.suppress(FileNotFoundError):
+            system.delete_dir(remote)
+
+
+def _unless_gone(function: object, path: str, raised: tuple[Any, BaseException, Any]) -> None:
+    """What `shutil.rmtree` asks of an error: whether to go on."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
 
 
 def _open(path: Path) -> BinaryIO:

@@ -83,7 +83,11 @@ class JobContext:
 
     @contextmanager
     def open_run(self, job: str) -> Iterator[Run]:
-        """A run of `job` in the lake, recorded there, in MLflow and in `metrics.textfile` however it ends."""
+        """A run of `job` in the lake, recorded there, in MLflow and in `metrics.textfile` however it ends.
+
+        Runs that were killed before it are marked so first.
+        """
+        from jobs.lake.claims import mark_dead_runs
         from jobs.lake.runs import open_run
         from jobs.reports.textfile import require_folder
 
@@ -91,6 +95,7 @@ class JobContext:
             require_folder(self.settings.metrics.textfile)
         try:
             with open_run(self.lake, self.registry, job=job) as run:
+                mark_dead_runs(run)
                 yield run
         finally:
             self._write_metrics_of_run()

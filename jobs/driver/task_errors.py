@@ -18,6 +18,7 @@ _KINDS: dict[str, type[errors.GmeLakeError]] = {
         errors.SettingsError,
         errors.CheckpointError,
         errors.ServingError,
+        errors.CanaryError,
         errors.IndexDataError,
         errors.LakeError,
     )

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from pyspark.sql import Column, Row
 from pyspark.sql import functions as F
 
 from jobs.lake.conflicts import is_conflict
 from jobs.lake.holder import Holder
 from jobs.lake.lake import Lake, now
-from jobs.lake.run_events import collect_runs
+from jobs.lake.run_events import collect_runs, read_runs
 from jobs.lake.runs import Run
+from udfs import storage
 from udfs.errors import ActiveRunError
 
 log = logging.getLogger("gme_lake")
@@ -31,6 +33,7 @@ PURGE = "purge_ids"  # the job beside which no other may work
 _POLL_SECONDS = 5.0
 _SILENT_SECONDS = 24 * 3600.0  # of a run that does not beat
 _SILENT_CLAIM_SECONDS = 300.0
+LIFE = ("started_at", "holder", "beat_at", "ended_at")  # columns that tell whether a run may work
 _held: set[str] = set()  # run_ids of this process that hold a claim
 
 
@@ -126,47 +129,80 @@ def require_no_purge(run: Run, *, timeout: float = _SILENT_CLAIM_SECONDS) -> Non
 def find_active_runs(lake: Lake, *, but: str, timeout: float) -> list[str]:
     """Runs that have begun, have not ended and may still work, all `but` the caller's, in words.
 
-    Of this machine's runs it is known whether their process lives. One of another machine counts for `timeout` seconds
-    after its last beat, and for a day where it does not beat, as it holds no claim.
+    One under a claim on another machine counts for `timeout` seconds after its last beat; else as of `may_work`.
     """
-    columns = ("job", "started_at", "claim", "holder", "beat_at", "ended_at")
-    begun = collect_runs(lake, *columns, where=F.col("run_id") != but)
+    begun = collect_runs(lake, "job", "claim", *LIFE, where=F.col("run_id") != but)
     found = []
     for row in sorted(begun, key=lambda row: row.started_at):
-        if row.ended_at is not None:
-            continue
-        allowed = timeout if row.claim is not None else _SILENT_SECONDS
-        holder = Holder.parse(row.holder) if row.holder else None
-        if holder is not None and holder.is_here:
-            alive = not holder.is_gone
-        else:
-            last: datetime = row.beat_at or row.started_at
-            alive = now().timestamp() - last.timestamp() < allowed
-        if alive:
+        if may_work(row, silent=_SILENT_SECONDS if row.claim is None else timeout):
             job = row.job.replace("_", "-")
             found.append(f"run {row.run_id} of {job}, begun {row.started_at:%Y-%m-%d %H:%M}")
     return found
 
 
-def mark_killed_runs(lake: Lake, name: str, *, but: str) -> list[str]:
-    """Mark the runs under a claim that have begun and never ended as killed, all `but` the caller's; their run_ids.
+def may_work(row: Row, *, silent: float = _SILENT_SECONDS) -> bool:
+    """Whether a run, with the columns LIFE, may still work.
 
-    So are the steps that a dead process had begun beside. Only for the holder of the claim: no other run can be alive.
+    Of this machine's runs it is known whether their process lives. One of another machine may for `silent` seconds after
+    it was last heard of: without a claim it does not beat.
     """
-    claimed = [row for row in _claimed_runs(lake, name) if not row.ended and row.run_id != but]
+    if row.ended_at is not None:
+        return False
+    holder = Holder.parse(row.holder) if row.holder else None
+    if holder is not None and holder.is_here:
+        return not holder.is_gone
+    last: datetime = row.beat_at or row.started_at
+    return now().timestamp() - last.timestamp() < silent
+
+
+def mark_killed_runs(run: Run, name: str) -> None:
+    """Mark the runs under a claim that have begun and never ended as killed, all but `run`, its holder.
+
+    So are the steps that a dead process had begun beside. Only for the holder: no other run of the claim can be alive.
+    """
+    claimed = [row for row in _claimed_runs(run.lake, name) if not row.ended]
+    claimed = [row for row in claimed if row.run_id != run.run_id]
     if not claimed:
-        return []
+        return
     dead = F.col("run_id").isin([row.run_id for row in claimed])
     gone = {row.holder for row in claimed} - {str(Holder.this())}
-    dead |= F.col("holder").isin(sorted(gone))
-    columns = [name for name in lake.row_schema("run_events").names if name != "run_id"]
-    last = [row for row in collect_runs(lake, *columns, where=dead) if row.ended_at is None]
+    for row in _mark_killed(run, dead | F.col("holder").isin(sorted(gone))):
+        _remove_staging(run.lake, row)
+
+
+def mark_dead_runs(run: Run) -> None:
+    """Mark the runs of any job that cannot be at work any more as killed: another run of their claim may never come.
+
+    Beside a purge nothing is marked: a row that is written again may hold what is being purged.
+    """
+    begun = read_runs(run.lake, "run_id", "job", *LIFE).where("ended_at IS NULL").collect()
+    dead = [row.run_id for row in begun if not may_work(row)]
+    if not dead or any(row.job == PURGE and may_work(row) for row in begun):
+        return
+    for row in _mark_killed(run, F.col("run_id").isin(dead)):
+        if row.holder and Holder.parse(row.holder).is_gone:  # of the others only hours are known
+            _remove_staging(run.lake, row)
+
+
+def _mark_killed(run: Run, where: Column) -> list[Row]:
+    """End the runs that `where` is true of in `run_events` and in MLflow; returns them as they last were."""
+    columns = [name for name in run.lake.row_schema("run_events").names if name != "run_id"]
+    dead = [row for row in collect_runs(run.lake, *columns, where=where) if row.ended_at is None]
+    if not dead:
+        return []
     words = "the run was killed, or its driver was lost"
-    ended = [row.asDict() | {"status": "killed", "error": words} for row in last]
-    lake.append("run_events", [row | {"ended_at": row["beat_at"]} for row in ended])
-    ids = [row.run_id for row in last]
-    log.warning("earlier runs were killed and are marked so: %s", ", ".join(ids))
-    return ids
+    last = {row.run_id: row.beat_at or row.started_at for row in dead}
+    ended = [row.asDict() | {"status": "killed", "error": words} for row in dead]
+    run.lake.append("run_events", [row | {"ended_at": last[row["run_id"]]} for row in ended])
+    log.warning("earlier runs were killed and are marked so: %s", ", ".join(last))
+    for row in dead:
+        if run.registry is not None and row.mlflow_run_id is not None:
+            run.registry.end_killed_run(row.mlflow_run_id, at=last[row.run_id])
+    return dead
+
+
+def _remove_staging(lake: Lake, row: Row) -> None:
+    storage.remove_folder(lake.folder("staging", row.run_id))
 
 
 @dataclass(frozen=True)

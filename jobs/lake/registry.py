@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ class Registry:
     def find(self, model_id: str) -> ResolvedModel:
         """A registered version of a model_id, which an index or release names. Raises RegistryError.
 
-        Of several, which differ in their canaries, the one that model.alias names, else the newest.
+        Of several, which differ in their folder or their canaries, the one that model.alias names, else the newest.
         """
         name, model = self.settings.model.name, self.settings.model
         found = {
@@ -309,6 +310,15 @@ class Registry:
         nested = self._mlflow.active_run() is not None
         with self._mlflow.start_run(run_name=name, nested=nested) as active:
             yield active.info.run_id
+
+    def end_killed_run(self, run_id: str, *, at: datetime) -> None:
+        """End the MLflow run of a killed job as of `at`, where it last worked; what MLflow refuses is a warning."""
+        try:
+            if self.client.get_run(run_id).info.status == "RUNNING":
+                end = int(at.timestamp() * 1000)
+                self.client.set_terminated(run_id, status="KILLED", end_time=end)
+        except self._mlflow.exceptions.MlflowException as error:
+            log.warning("the MLflow run %s of a killed job stays open: %.300s", run_id, error)
 
     @contextmanager
     def child(self, name: str, *, settings: Settings) -> Iterator[None]:

@@ -55,6 +55,7 @@ class Run:
     work: ModelWork = field(default_factory=ModelWork)
     price_per_hour: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    registry: Registry | None = None  # in whose MLflow the lake's runs are
     # For MLflow alone: tags, and (table, version, context) read beside the source.
     tags: dict[str, str] = field(default_factory=dict)
     inputs: list[tuple[str, int, str]] = field(default_factory=list)
@@ -211,7 +212,8 @@ def open_run(lake: Lake, registry: Registry, *, job: str) -> Iterator[Run]:
     raising.
     """
     settings = registry.settings
-    run = Run(lake, job, settings.to_json(), price_per_hour=settings.plan.price_per_hour)
+    price = settings.plan.price_per_hour
+    run = Run(lake, job, settings.to_json(), price_per_hour=price, registry=registry)
     with registry.open_run(job) as run.mlflow_run_id:
         try:
             with record_end(run):

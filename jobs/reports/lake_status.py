@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from jobs.lake.claims import LIFE, may_work
 from jobs.lake.gates import Decision, read_decisions
 from jobs.lake.indexes import Age, find_index, index_age, index_drift, whole_manifest
 from jobs.lake.lake import Lake, cause
@@ -227,13 +228,14 @@ def _last_environment(lake: Lake, model_id: str) -> dict[str, str]:
 
 
 def _last_runs(lake: Lake, number: int) -> list[ListedRun]:
-    columns = ("job", "started_at", "status", "counts", "seconds", "metrics", "error")
+    columns = ("job", "status", "counts", "seconds", "metrics", "error", *LIFE)
     return [
         ListedRun(
             row.job,
             # PySpark hands times over in the time zone of this process.
             row.started_at.astimezone(UTC),
-            row.status,
+            # The next run marks it so; here nothing is written.
+            "killed" if row.ended_at is None and not may_work(row) else row.status,
             (row.seconds or {}).get("total"),
             row.counts or {},
             row.metrics or {},

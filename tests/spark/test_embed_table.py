@@ -83,15 +83,23 @@ def test_identical_content_is_embedded_once_and_copied(shop):
 
     shop.write(rows + twins, mode="overwrite", files=2)
     table = f"delta.`{shop.table}`"
+
+    def newest() -> int:
+        return shop.spark.sql(f"DESCRIBE HISTORY {table} LIMIT 1").first().version
+
     shop.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('team' = 'shop')")
     shop.spark.sql(f"ALTER TABLE {table} ADD COLUMNS (colour STRING)")
     _, report = shop.embed()
     assert (report.counts["embedded"], report.counts["copied"]) == (0, 0)
     assert shop.vectors(lake) == found
     shop.spark.sql(f"ALTER TABLE {table} ALTER COLUMN colour COMMENT 'as it is said'")
+    shop.spark.sql(f"COMMENT ON TABLE {table} IS 'what we sell'")
     _, report = shop.embed()
-    assert report.counts.get("embedded", 0) == 0
+    assert report.unchanged and report.source_version == newest()
     assert shop.vectors(lake) == found
+    shop.spark.sql(f"ALTER TABLE {table} ALTER COLUMN colour FIRST")
+    _, report = shop.embed()
+    assert not report.unchanged and report.counts["embedded"] == 0
 
 
 def test_duplicate_ids_give_one_row_whatever_the_file_order(shop, tmp_path):

@@ -25,7 +25,7 @@ def load_model(
 ) -> Loaded:
     """The model, verified and on `device`; `threads` as in `EmbeddingModel.load`.
 
-    CheckpointError says what is wrong with the checkpoint, ServingError which canaries do not agree.
+    CheckpointError says what is wrong with the checkpoint, CanaryError which canaries do not agree.
     """
     started = time.monotonic()
     checkpoint = verify(model)

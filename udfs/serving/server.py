@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from udfs.errors import CanaryError
 from udfs.serving.address import Address
 from udfs.serving.device import usable_cores
 from udfs.serving.session import ByteBudget, Session
@@ -32,6 +33,7 @@ from udfs.specs import CanarySpec, ModelProfile, ModelSpec, ServingSpec
 _MEET_SECONDS = 60.0  # for the worker that started the server to connect
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED)
 _LINGER_SECONDS = 0.5  # for failures to reach the clients before the process ends
+_REFUSED_SECONDS = 30.0  # the same for a refusal by canaries: for each load Spark would try again
 log = logging.getLogger("gme_lake")
 
 
@@ -146,7 +148,9 @@ class ModelServer:
         except Exception as exc:
             reason = f"the model could not be loaded: {exc}"
             await self._meet()
-            await asyncio.sleep(_LINGER_SECONDS)  # other waiting clients hear why, too
+            # Other waiting clients hear why, too, and a task that Spark tries again without another load.
+            refused = isinstance(exc, CanaryError)
+            await asyncio.sleep(_REFUSED_SECONDS if refused else _LINGER_SECONDS)
         if self._sessions:
             await asyncio.wait(self._sessions, timeout=_LINGER_SECONDS)
         self._stop(reason)

@@ -101,7 +101,7 @@ class ModelThread(threading.Thread):
             loaded = self._load()
         except BaseException as exc:  # whatever it is, every waiting client must hear of it
             log.exception("the model could not be loaded")
-            self._tell(self.loaded, exc)
+            self._tell(self.loaded, exc.with_traceback(None))  # its frames would keep the model
             return
         self._tell(self.loaded, loaded)
         while True:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from udfs.errors import CheckpointError, GmeLakeError, ServingError
+from udfs.errors import CanaryError, CheckpointError, GmeLakeError, ServingError
 from udfs.gme.prepare import Prepared
 
 PROTOCOL = 3
@@ -192,9 +192,11 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 
 def raise_failure(message: dict[str, Any]) -> None:
-    """Raise what a FAILURE frame says: CheckpointError as itself, everything else as ServingError."""
-    kind = CheckpointError if message.get("error") == "CheckpointError" else ServingError
-    raise kind(str(message.get("message")))
+    """Raise what a FAILURE frame says: CheckpointError and CanaryError as themselves, everything else as ServingError."""
+    kinds: dict[object, type[GmeLakeError]] = {
+        kind.__name__: kind for kind in (CheckpointError, CanaryError)
+    }
+    raise kinds.get(message.get("error"), ServingError)(str(message.get("message")))
 
 
 def _patches(cell: pa.Buffer, grid: tuple[int | None, int | None]) -> npt.NDArray[np.uint8]:

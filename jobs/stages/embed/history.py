@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
-from jobs.lake.lake import Lake, delta_table
+from jobs.lake.lake import Lake, cause, delta_table
 from jobs.settings.embed import EmbedSettings
 from jobs.stages.embed.source import Source
 from udfs.errors import LakeError
+
+log = logging.getLogger("gme_lake")
 
 # Commits of `vectors` that leave every model's rows as its own runs wrote them: those of the runs, and upkeep.
 _KEEP_VECTORS = {
@@ -41,6 +46,8 @@ _KEEP_ROWS = {
     "UNSET TBLPROPERTIES",
     "ADD COLUMNS",
 }
+# Those that may change how a table and its columns are described and held, and no row.
+_KEEP_DATA = {"CHANGE COLUMN", "CHANGE COLUMNS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,13 @@ class TableState:
         """Whether every commit after a version only added rows or moved them between files."""
         commits = self.since(since)
         return commits is not None and all(commit.only_adds for commit in commits)
+
+    def data_kept(self, *, since: int) -> bool:
+        """Whether every commit after a version only described the table, or its columns: whether these are the same is
+        not told.
+        """
+        commits = self.since(since)
+        return commits is not None and all(c.operation in _KEEP_DATA for c in commits)
 
     def vectors_kept(self, *, since: int | None) -> bool:
         """Of `vectors`: whether nothing but runs of jobs, and upkeep, has changed the table after a version."""
@@ -209,7 +223,36 @@ def read_standing(
     key = source_key(source, state=state, vectors=vectors, embed=embed)
     where = source.selection.where
     proof = read_proof(lake, model_id=model_id, key=key, where=where, state=state, vectors=vectors)
+    if proof.version is not None and _is_only_described(lake, source, state, since=proof.version):
+        proof = replace(proof, version=state.version)
     return Standing(key, vectors, proof)
+
+
+def _is_only_described(lake: Lake, source: Source, state: TableState, *, since: int) -> bool:
+    """Whether comments and properties are all that has changed in the source after a version."""
+    if not state.data_kept(since=since):
+        return False
+    try:
+        before, after = (
+            source.read(lake.spark, version=version).schema for version in (since, state.version)
+        )
+    except AnalysisException as error:  # the log's older files are gone, and its history is not
+        log.info("version %d of %s cannot be read: %s", since, source.table, cause(error))
+        return False
+    return without_comments(before) == without_comments(after)
+
+
+def without_comments(schema: StructType) -> object:
+    """A schema as JSON, without the comments of its columns and of the fields in them."""
+
+    def bare(value: object) -> object:
+        if isinstance(value, list):
+            return [bare(one) for one in value]
+        if isinstance(value, dict):
+            return {key: bare(one) for key, one in value.items() if key != "comment"}
+        return value
+
+    return bare(schema.jsonValue())
 
 
 def require_own_vectors(lake: Lake, source: Source, *, model_id: str, replace: bool) -> bool:

@@ -97,8 +97,7 @@ def embed_table(
     name = f"{run.job}/{model_id}"
     spec = embed.spec(model.spec, serving, opened.reading)
     with claim(run, name=name, timeout=embed.claim_seconds) as held:
-        for dead in mark_killed_runs(lake, name, but=run.run_id):
-            storage.remove_folder(lake.folder("staging", dead))
+        mark_killed_runs(run, name)
         with (
             lake.staging(run.run_id) as staging,
             clear_conflicts(opened.table),

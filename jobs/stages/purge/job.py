@@ -176,7 +176,7 @@ def purge_ids(lake: Lake, run: Run, ids: Collection[str], *, timeout: float) -> 
                 f"ids are purged while nothing else works in the lake, and there is {'; '.join(active)}. Nothing was "
                 "changed; wait for the end, then run it again"
             )
-        mark_killed_runs(lake, PURGE, but=run.run_id)
+        mark_killed_runs(run, PURGE)
         with lake.staging(run.run_id) as staging:
             with run.stage("look"):
                 planned = _plan(lake, ids, staging=staging)

@@ -30,7 +30,6 @@ from jobs.stages.refresh.report import Outcome, RefreshReport, compare_plan
 from jobs.stages.refresh.retention import remove
 from jobs.stages.refresh.trial import check_trial, choose_trial
 from jobs.stages.verify.verify import verify_index
-from udfs import storage
 from udfs.errors import ActiveRunError, IndexDataError
 from udfs.index.cost import format_seconds
 
@@ -49,8 +48,7 @@ def refresh_lake(
     """
     run.model = registry.resolve()
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds):
-        for dead in mark_killed_runs(lake, run.job, but=run.run_id):
-            storage.remove_folder(lake.folder("staging", dead))
+        mark_killed_runs(run, run.job)
         with run.stage("plan"):
             planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)

@@ -54,7 +54,7 @@ def estimate_pairs(lake: Lake, run: Run, *, settings: Settings) -> Estimate:
     """
     check_settings(lake.spark, settings.synthesize)
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held:
-        mark_killed_runs(lake, run.job, but=run.run_id)
+        mark_killed_runs(run, run.job)
         with lake.staging(run.run_id) as staging, serve_models(settings.synthesize) as own:
             passages = read_passages(lake, run, own, staging=staging).narrow
             rejects = Rejects(lake, run)  # shown by a run; an estimate leaves none

@@ -38,7 +38,6 @@ from jobs.stages.synthesize.pictures import draw_pictures, find_pictures
 from jobs.stages.synthesize.rejects import Rejects
 from jobs.stages.synthesize.siblings import siblings_by_attributes, siblings_by_model
 from jobs.stages.synthesize.words import limit_domains, make_entities, make_queries
-from udfs import storage
 from udfs.errors import LakeError, SettingsError
 from udfs.training.data import NOTES
 
@@ -99,8 +98,7 @@ def synthesize_pairs(
     output = check_settings(lake.spark, settings.synthesize)
     run.model = model
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held:
-        for dead in mark_killed_runs(lake, run.job, but=run.run_id):
-            storage.remove_folder(lake.folder("staging", dead))
+        mark_killed_runs(run, run.job)
         with lake.staging(run.run_id) as staging, serve_models(settings.synthesize) as own:
             asking = Asking(lake, run, held, own, staging)
             embedder = None if model is None else Embedder(lake, run, model, settings, staging)

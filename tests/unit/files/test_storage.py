@@ -1,6 +1,7 @@
 """Files by path and URI: local disk, and fsspec's in-memory store in place of a remote one."""
 
 import os
+import shutil
 import time
 
 import fsspec
@@ -58,6 +59,35 @@ def test_a_folder_is_measured_and_removed_with_all_in_it(root, local):
     storage.remove_folder(folder)
     assert not storage.exists(folder)
     assert storage.exists(storage.join(root, "other"))
+
+
+@pytest.mark.parametrize("step", ["unlink", "rmdir", "open"])
+def test_a_folder_that_another_process_removes_meanwhile_is_removed(
+    tmp_path, local, monkeypatch, step
+):
+    folder, real = tmp_path / "set", getattr(os, step)
+    for name in ("a", "deep/b", "deep/deeper/c"):
+        storage.publish(local, str(folder / name))
+
+    def first_the_other(*arguments, **options):
+        monkeypatch.setattr(os, step, real)
+        shutil.rmtree(folder)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, step, first_the_other)
+    storage.remove_folder(str(folder))
+    assert not folder.exists() and local.exists()
+    assert getattr(os, step) is real, "the other one came"
+
+
+def test_a_folder_that_may_not_be_removed_is_an_error(tmp_path, local, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError(13, "not yours")
+
+    storage.publish(local, str(tmp_path / "set" / "a"))
+    monkeypatch.setattr(os, "unlink", refused)
+    with pytest.raises(PermissionError, match="not yours"):
+        storage.remove_folder(str(tmp_path / "set"))
 
 
 def test_publish_replaces_and_changes_the_version(root, local):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.embed_specs import SMALL_IMAGES
-from udfs.errors import CheckpointError, ServingError
+from udfs.errors import CanaryError, CheckpointError, ServingError
 from udfs.gme import EncodedBatch, Encoder
 from udfs.gme.canaries import inputs
 from udfs.gme.canaries.check import check_canaries, compare
@@ -78,7 +78,7 @@ def test_pictures_resized_otherwise_are_refused_and_both_environments_named(
             Image.Image, "resize", lambda image, size, _: resize(image, size, Image.Resampling.BOX)
         )
         there = HERE | {"pillow": "12.3.0"}
-        with pytest.raises(ServingError) as refused:
+        with pytest.raises(CanaryError) as refused:
             check_canaries(spec, encoder, environment=there)
         said = str(refused.value)
         assert "'wide.tif' has cosine 0." in said and "'word'" not in said  # of the pictures alone

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udfs.errors import CheckpointError
+from udfs.errors import CanaryError, CheckpointError
 from udfs.gme.prepare import EncodedBatch, Prepared
 from udfs.serving.server import Options, main_with
 from udfs.serving.window import Loaded
@@ -41,9 +41,11 @@ class FakeModel:
 
 
 def load(options: Options) -> Loaded:
-    """What `path` says: "missing", "crash", "slow" or anything else."""
+    """What `path` says: "missing", "refused", "crash", "slow" or anything else."""
     if options.model.path == "missing":
         raise CheckpointError("no checkpoint folder at /nowhere: give a folder on local disk")
+    if options.model.path == "refused":
+        raise CanaryError(f"the model loaded in process {os.getpid()} makes other vectors")
     if options.model.path == "crash":
         print("the last words of a crash", file=sys.stderr, flush=True)
         os._exit(7)

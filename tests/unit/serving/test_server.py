@@ -1,5 +1,6 @@
 """One server for all clients: merging, order, backpressure, and every way to die."""
 
+import asyncio
 import dataclasses
 import os
 import signal
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,12 +17,14 @@ import numpy as np
 import pytest
 
 from tests.unit.serving.conftest import MODEL, SERVING, servers, until
-from tests.unit.serving.fake_server import BROKEN, IMAGE_TOKEN, REJECTED, SLOW, TOKENIZER
-from udfs.errors import CheckpointError, ServingError
+from tests.unit.serving.fake_server import BROKEN, IMAGE_TOKEN, REJECTED, SLOW, TOKENIZER, FakeModel
+from udfs.errors import CanaryError, CheckpointError, ServingError
 from udfs.gme.prepare import Prepared
+from udfs.serving import window
 from udfs.serving.address import server_address
 from udfs.serving.client import ServerClient
 from udfs.serving.launch import open_server
+from udfs.serving.window import Loaded, ModelThread
 from udfs.specs import CanarySpec, ModelSpec, ServingSpec
 
 Watched = subprocess.Popen[bytes]
@@ -139,6 +143,39 @@ def test_a_failed_model_is_told_and_replaced(connect) -> None:
     with connect() as again:
         assert again.server != client.server
         assert next(again.embed_stream(iter([_rows(1)]))).vectors[0, 0] == 1
+
+
+def test_a_refusal_by_canaries_is_told_again_without_another_load(connect) -> None:
+    """Spark tries a task four times, whatever it failed of."""
+    said = set()
+    for pause in (0, 0.7, 0.7):  # a server that could not load for another reason leaves at once
+        threading.Event().wait(pause)
+        with pytest.raises(CanaryError, match=r"process \d+ makes other vectors") as refused:
+            connect(dataclasses.replace(MODEL, path="refused"))
+        said.add(str(refused.value))
+    assert len(said) == len(servers()) == 1
+
+
+def test_a_server_that_refuses_does_not_keep_the_model(monkeypatch) -> None:
+    monkeypatch.setattr(
+        window.log, "disabled", True
+    )  # pytest keeps what is logged, frames included
+    kept = []
+
+    def load() -> Loaded:
+        model = FakeModel()
+        kept.append(weakref.ref(model))
+        raise CanaryError("other vectors")
+
+    async def refuse() -> None:
+        thread = ModelThread(load, window_tokens=1)
+        thread.start()
+        with pytest.raises(CanaryError, match="other vectors"):
+            await thread.loaded
+        thread.join()
+        assert kept[0]() is None
+
+    asyncio.run(refuse())
 
 
 def test_it_leaves_when_idle_and_on_sigterm_and_removes_its_files(connect, folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udfs.errors import ServingError
+from udfs.errors import CanaryError
 from udfs.gme.canaries.environment import find_differences, format_environment
 from udfs.gme.canaries.record import Canaries, read_canaries
 from udfs.gme.encoder import Encoder
@@ -47,13 +47,13 @@ def compare(canaries: Canaries, made: EncodedBatch, *, cosine: float) -> Agreeme
 def check_canaries(spec: CanarySpec, encoder: Encoder, *, environment: Mapping[str, str]) -> float:
     """The lowest cosine of a loaded model with the canaries of `spec`.
 
-    Raises ServingError, which names both environments, where one is below `spec.cosine`, or another input than at the
-    registration has no vector.
+    Raises CanaryError, which names both environments, where one is below `spec.cosine`, or another input than at the
+    registration has no vector; ServingError where the canaries cannot be read.
     """
     canaries = read_canaries(spec)
     found = compare(canaries, encoder.encode(canaries.rows.values()), cosine=spec.cosine)
     if found.faults:
-        raise ServingError(_refusal(found, canaries, spec=spec, environment=environment))
+        raise CanaryError(_refusal(found, canaries, spec=spec, environment=environment))
     return found.lowest
 
 

@@ -26,7 +26,9 @@ GRANT SELECT ON TABLE main.gme.model_history TO analysts;
 GRANT SELECT ON TABLE main.gme.vector_lineage TO analysts;
 GRANT SELECT ON TABLE main.gme.index_health TO analysts;
 GRANT SELECT ON TABLE main.gme.runs TO analysts;
+GRANT SELECT ON TABLE main.gme.functions TO analysts;
 GRANT EXECUTE ON FUNCTION main.gme.knn TO analysts;
+GRANT EXECUTE ON FUNCTION main.gme.similarity TO analysts;
 -- Each source's view, by its own name:
 -- GRANT SELECT ON TABLE main.gme.products_with_vectors TO analysts;
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.lake.lake import Lake
+    from jobs.settings.settings import Settings
 
 
 def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
@@ -20,12 +21,14 @@ def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
 
     settings = load_settings(files=config, sets=sets)
     lake = Lake(open_session(settings), settings.lake)
-    publish(lake)
+    publish(lake, settings)
     return lake
 
 
-def publish(lake: Lake) -> None:
-    """Make views and functions of a lake known in its session, whether or not its catalog keeps them for others."""
+def publish(lake: Lake, settings: Settings) -> None:
+    """Make views and functions of a lake known in its session, whether or not its catalog keeps views for others."""
     from jobs.lake.sql_catalog import publish_catalog
+    from jobs.stages.sql.functions import register_functions
 
     publish_catalog(lake)
+    register_functions(lake, settings)

@@ -37,7 +37,7 @@ _NEEDED = {
 }
 
 
-@job(sections=("serve_sql", "lake", "spark"))
+@job(sections=("serve_sql", "search", "serving", "lake", "mlflow", "spark"))
 def command(context: JobContext) -> Report:
     """Serve the lake's tables, views and functions to JDBC clients: beeline, SQL editors, BI tools.
 
@@ -47,7 +47,7 @@ def command(context: JobContext) -> Report:
     """
     settings = context.settings
     require_servable(settings)
-    publish(context.lake)
+    publish(context.lake, settings)
     server = _start(context.session, settings.serve_sql)
     port, host = _listener(server).getPortNumber(), settings.serve_sql.host
     tls = ";ssl=true" if _hive_setting(context.session, "hive.server2.use.SSL") == "true" else ""

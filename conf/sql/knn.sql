@@ -1,8 +1,8 @@
--- Exact nearest neighbours of a unit vector among the released vectors, in plain SQL:
---   SELECT * FROM {schema}.knn((SELECT embedding FROM {schema}.current_vectors WHERE id = 'a'), 10)
--- score is the inner product, which is the cosine because vectors have unit length.
-CREATE OR REPLACE FUNCTION {schema}.knn(query ARRAY<FLOAT>, k INT)
+-- Exact nearest neighbours of a unit vector among the released vectors, in plain SQL. score is the inner product, which
+-- is the cosine because vectors have unit length.
+CREATE OR REPLACE FUNCTION {schema}.knn({arguments_of_knn})
 RETURNS TABLE (rank INT, id STRING, vector_id BIGINT, score DOUBLE)
+COMMENT {comment_of_knn}
 RETURN
   SELECT rank, id, vector_id, score
   FROM (

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, PandasCogroupedOps
+from pyspark.sql import DataFrame, PandasCogroupedOps, SparkSession
+from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
 
 from jobs.driver.task_errors import clear_task_errors
 from udfs.columns import Columns
@@ -62,6 +63,19 @@ def on_executors(
     if isinstance(rows, DataFrame):
         return TaskRows(rows.mapInArrow(run, columns.ddl))
     return TaskRows(rows.applyInArrow(run, columns.ddl))
+
+
+def register_in_sql(
+    spark: SparkSession, name: str, function: Callable[..., Any], **keywords: Any
+) -> None:
+    """Make a function of Arrow arrays known to the SQL of a session; it gives a struct of its columns for each row.
+
+    `keywords` go to every task with it. Raises TypeError for a function that workers would not find by its name.
+    """
+    columns = _require_named(function)
+    run = functools.partial(function, **keywords)
+    made = arrow_udf(run, returnType=columns.ddl, functionType=ArrowUDFType.SCALAR)
+    spark.udf.register(name, made)
 
 
 def _require_named(function: Callable[..., Any]) -> Columns:

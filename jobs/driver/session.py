@@ -20,6 +20,8 @@ RUNTIME_CONF = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Rows with pictures: bound an Arrow batch by bytes, not by 10,000 rows.
     "spark.sql.execution.arrow.maxBytesPerBatch": "8m",
+    # Delta's parser drops the values of parameters (delta-io/delta#7640), which Spark otherwise gives to parsers.
+    "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
 }
 
 LOCAL_CONF = {

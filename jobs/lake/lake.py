@@ -33,6 +33,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _CAUSE = re.compile(r"^(?:Caused by)?: (.+)$", re.MULTILINE)
 _PATTERN = re.compile(r"[\[\]{}*?\\]")
 _COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
+_COMMIT_FILE = re.compile(r"\d{20}\.json")
 _CATALOG = "spark.sql.catalogImplementation"
 _OWN = {table.name: table for table in TABLES}
 _FIRST_COMMIT_SECONDS = 10.0  # a process that makes a table at this moment takes one or two
@@ -140,6 +141,11 @@ class Lake:
     def version(self, table: str) -> int:
         """Newest version of a lake table."""
         return table_version(self.spark, self.name(table))
+
+    def newest_commit(self, table: str) -> tuple[str, ...]:
+        """What tells the newest commit of a lake table from all others; see `newest_commit`."""
+        location = self._location(_OWN[table])
+        return newest_commit(self.spark, location or self.name(table))
 
     def append(
         self,
@@ -400,6 +406,23 @@ def table_version(spark: SparkSession, table: str) -> int:
     if row is None:
         raise LakeError(f"table {table} has no commits")
     return int(row[0])
+
+
+def newest_commit(spark: SparkSession, table: str) -> tuple[str, ...]:
+    """What tells the newest commit of a Delta table from all others, also after the table was made again.
+
+    Of a path, no more than a look into the log's folder, where `table_version` takes Spark half a second; by name, what
+    the catalog says. Of a table that is not there, nothing.
+    """
+    if not is_path(table):
+        return (str(table_version(spark, table)),)
+    folder = storage.join(table, "_delta_log")
+    commits = [file for file in storage.names(folder) if _COMMIT_FILE.fullmatch(file)]
+    if not commits:
+        return ()
+    newest = max(commits)
+    nbytes, changed = storage.stat(storage.join(folder, newest))
+    return newest, str(nbytes), changed
 
 
 def absolute(path: str) -> str:

@@ -16,6 +16,11 @@ _NAME = re.compile(rf"{_PART}(?:\.{_PART})*")
 # Spark puts variables in place of these in any SQL text, quoted or not (spark.sql.variable.substitute).
 _VARIABLE = re.compile(r"\$\{(?:\w+?:)?\S+?\}")
 
+_QUOTED_OR_COMMENT = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL
+)
+_SUBQUERY = re.compile(r"\(\s*(?:select|with|from|table|values)\b", re.IGNORECASE)
+
 
 def identifier(*parts: str) -> str:
     """A name in SQL: each part in backticks, joined by dots; `identifier("a.b", "c")` is "`a.b`.`c`".
@@ -66,6 +71,19 @@ def literal(value: str | bytes | bool | int | float | None) -> str:
 def literals(values: Iterable[str]) -> str:
     """Values as a list within brackets, in order: `'a', 'b'`."""
     return ", ".join(literal(value) for value in sorted(values))
+
+
+def require_predicate(text: str) -> str:
+    """A condition over one table's columns, as it is. Raises LakeError for one with a statement or a subquery in it."""
+    plain = _QUOTED_OR_COMMENT.sub(" ", text)
+    found = ";" if ";" in plain else _SUBQUERY.search(plain)
+    if found is not None:
+        shown = found if isinstance(found, str) else found[0]
+        raise LakeError(
+            f"filter {text!r} must be a condition on the columns of the source, without statements and subqueries; found "
+            f"{shown!r} (a column of such a name stands in backticks)"
+        )
+    return text
 
 
 def string_array(values: Iterable[str]) -> str:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import cast
-
-from pyspark.sql import SparkSession
-from pyspark.sql.functions import udtf
-from pyspark.sql.udtf import UserDefinedTableFunction
 
 from jobs.lake.lake import Lake
 from jobs.lake.run_events import NEWEST_EVENT
 from jobs.lake.source_views import publish_source_views
 from jobs.lake.sql import literal
+from jobs.lake.sql_functions import KNN, SIMILARITY, arguments_sql, comment_sql, function_rows
 from jobs.lake.tables import TABLES
 from jobs.settings.conf import conf_names, conf_text
-from udfs.search.sql import FACTS_OUTPUT, HITS_OUTPUT, IndexFacts, IndexHits
 
-# A property of the schema, and of a session that has the temporary ones: what they were made from.
+# A property of the schema: what its views and functions were made from.
 _MARK = "gme_lake.published"
 _MADE = re.compile(r"^CREATE OR REPLACE (VIEW|FUNCTION) \{schema\}\.(\w+)", re.MULTILINE)
-_TEMPORARY = re.compile(r"^CREATE OR REPLACE TEMPORARY FUNCTION (\w+)", re.MULTILINE)
 _USED = re.compile(r"\{schema\}\.(\w+)")
 
 # Spark before 4.2 has no vector functions; this is the same sum, slower.
@@ -33,40 +27,37 @@ _PORTABLE_INNER_PRODUCT = (
 
 
 def publish_catalog(lake: Lake) -> None:
-    """Make the lake's tables, views and functions known to whoever writes SQL in this session, or with this catalog.
+    """Make the lake's tables, views and plain SQL functions known to whoever has this catalog.
 
-    Views and functions of conf/sql are made once for each schema, which keeps a mark of what they were made from;
-    temporary ones once for each session. With the first go the views of sources, unless the catalog keeps those that
-    embed_table has made; later runs look after theirs. Whatever has become of a source, opening the lake goes on
-    without its view, with a warning.
+    They are made once for each schema, which keeps a mark of what they were made from. With the first go the views of
+    sources, unless the catalog keeps those that embed_table has made; later runs look after theirs. Whatever has become
+    of a source, opening the lake goes on without its view, with a warning. Functions with Python in them are a session's:
+    see `jobs.stages.sql`.
     """
-    _register_table_functions(lake.spark)
     native = lake.spark.catalog.functionExists("vector_inner_product")
-    inner = "vector_inner_product(embedding, query)" if native else _PORTABLE_INNER_PRODUCT
     texts = [conf_text(f"sql/{file}") for file in conf_names("sql")]
-    root = literal(lake.root)
-    filled = [
-        t.format(schema=lake.schema, root=root, inner_product=inner, newest_event=NEWEST_EVENT)
-        for t in texts
+    inner = "vector_inner_product(embedding, query)" if native else _PORTABLE_INNER_PRODUCT
+    statements = [
+        text.format(
+            schema=lake.schema,
+            inner_product=inner,
+            newest_event=NEWEST_EVENT,
+            functions=function_rows(lake.schema),
+            arguments_of_knn=arguments_sql(KNN),
+            comment_of_knn=comment_sql(KNN, schema=lake.schema),
+            arguments_of_similarity=arguments_sql(SIMILARITY),
+            comment_of_similarity=comment_sql(SIMILARITY, schema=lake.schema),
+        )
+        for text in texts
     ]
-    made_from = [
-        lake.root,
-        *filled,
-        *(repr(table.columns) for table in TABLES),
-    ]  # views name them all
+    # Views name all columns of tables.
+    made_from = [lake.root, *statements, *(repr(table.columns) for table in TABLES)]
     mark = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
-    of_session = [statement for statement in filled if _TEMPORARY.search(statement)]
     if _mark_of(lake) != mark or not _is_whole(lake, texts):
-        _publish(lake, [statement for statement in filled if statement not in of_session], texts)
+        _publish(lake, statements, texts)
         lake.spark.sql(
             f"ALTER SCHEMA {lake.schema} SET DBPROPERTIES ({literal(_MARK)} = {literal(mark)})"
         )
-    names = _TEMPORARY.findall("\n".join(of_session))
-    there = all(lake.spark.catalog.functionExists(name) for name in names)
-    if not there or lake.spark.conf.get(_MARK, None) != mark:  # one session may open several lakes
-        for statement in of_session:
-            lake.spark.sql(statement)
-        lake.spark.conf.set(_MARK, mark)
 
 
 def _publish(lake: Lake, statements: list[str], texts: list[str]) -> None:
@@ -100,14 +91,3 @@ def _mark_of(lake: Lake) -> str | None:
     properties = next((row[1] for row in rows if row[0] == "Properties"), "")
     found = re.search(rf"{re.escape(_MARK)},([0-9a-f]+)", properties)
     return found[1] if found else None
-
-
-def _register_table_functions(spark: SparkSession) -> None:
-    """The Python functions that conf/sql/vector_search.sql is written with."""
-    for name, body, output in (
-        ("gme_index_facts", IndexFacts, FACTS_OUTPUT),
-        ("gme_index_hits", IndexHits, HITS_OUTPUT),
-    ):
-        # Deterministic, or Spark refuses them in a lateral join.
-        function = cast("UserDefinedTableFunction", udtf(body, returnType=output))
-        spark.udtf.register(name, function.asDeterministic())

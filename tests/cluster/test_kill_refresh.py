@@ -33,6 +33,7 @@ from jobs.lake.registry import Registry
 from jobs.lake.releases import current_release, newest_releases
 from jobs.settings.conf import profile_named
 from jobs.stages.register import describe_checkpoint
+from jobs.stages.sql.functions import register_functions
 from tests.cluster.standalone import ROOT, Processes
 from tests.cluster.test_kill_driver import sets
 from tests.lake_settings import settings_of
@@ -357,6 +358,7 @@ class Night:
             query = (query / np.linalg.norm(query)).astype(np.float32)
             frame = self.spark.createDataFrame([(query.tolist(),)], "query array<float>")
             frame.createOrReplaceTempView("asked")
+            register_functions(self.lake, settings_of(self.lake))
             found = self.spark.sql(
                 "SELECT hit.* FROM asked, LATERAL vector_search(asked.query, 10) hit ORDER BY rank"
             ).collect()

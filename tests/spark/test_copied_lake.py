@@ -15,6 +15,7 @@ from jobs.lake.runs import Run, record_end
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.recall.job import measure_recall, open_spec
 from jobs.stages.search.target import find_target, search_spec
+from jobs.stages.sql.functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import LakeError
@@ -60,8 +61,10 @@ def found(lake: Lake, query: np.ndarray) -> list[str]:
     index = Index.open(root, model_id="model-a", manifest_sha256=spec.manifest_sha256)
     ids = index.search(query, SearchOptions(5)).ids[0].tolist()
     vector = "array(" + ",".join(f"{value!r}" for value in query[0].tolist()) + ")"
+    register_functions(lake, settings_of(lake))
     rows = lake.spark.sql(f"SELECT * FROM vector_search({vector}, 5)").collect()
     assert [row.id for row in sorted(rows, key=lambda row: row.rank)] == ids
+    shutil.rmtree(lake.folder("staging"), ignore_errors=True)  # of the session, which has it open
     return ids
 
 

@@ -11,6 +11,7 @@ from jobs.lake.model_work import ModelWork
 from jobs.lake.runs import Run, record_end
 from jobs.lake.sql_catalog import is_published, publish_catalog
 from jobs.lake.tables import RUN_EVENTS, VECTORS
+from jobs.stages.sql.functions import register_functions
 from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 
@@ -83,6 +84,7 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
     for view in (
         "coverage",
         "current_vectors",
+        "functions",
         "index_health",
         "model_history",
         "rejected_rows",
@@ -114,15 +116,16 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
     assert tables(lake) == {"releases", "recalls", "vectors", "indexes", "run_events"}
     view = lake.name("current_vectors")
     assert lake.spark.table(view).count() == 0
-    # Temporary functions are a session's own; another one finds the schema published.
+    # Functions with Python in them are a session's own; what they read is of the lake that it opened last.
     other = Lake(lake.spark.newSession(), settings_of(lake).lake)
-    publish_catalog(other)
-    assert other.spark.catalog.functionExists("vector_search")
-    # What the function reads is of the lake that was opened last.
+    register_functions(other, settings_of(lake))
+    assert other.spark.catalog.functionExists("search_text")
+    assert not lake.spark.newSession().catalog.functionExists("search_text")
     second = open_lake("lake.schema=gme_second", root=tmp_path / "second")
-    assert "gme_second." in body_of("vector_search", lake.spark)
-    publish_catalog(lake)
-    assert "gme_second." not in body_of("vector_search", lake.spark)
+    register_functions(second, settings_of(second))
+    assert "gme_second." in body_of("similar_rows", lake.spark)
+    register_functions(lake, settings_of(lake))
+    assert "gme_second." not in body_of("similar_rows", lake.spark)
     lake.spark.sql(f"DROP SCHEMA {second.schema} CASCADE")
     # By the mark nothing is made again, unless somebody has dropped it.
     monkeypatch.setattr("jobs.lake.sql_catalog._publish", lambda *_: pytest.fail("made again"))

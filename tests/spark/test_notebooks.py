@@ -8,6 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from jobs.driver.session import QUICK_JAVA
+from tests.lake_settings import settings_of
 
 pytestmark = pytest.mark.spark
 # These are shown from a results file, without a lake: tests/unit/training/test_ablations.py, synthesis/test_notebook.py.
@@ -20,7 +21,10 @@ NOTEBOOKS = sorted(
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path, released, tmp_path, monkeypatch):
-    monkeypatch.setenv("GME_LAKE_LAKE__ROOT", released.lake().root)
+    settings = settings_of(released.lake())
+    monkeypatch.setenv("GME_LAKE_LAKE__ROOT", settings.lake.root)
+    monkeypatch.setenv("GME_LAKE_MLFLOW__TRACKING_URI", settings.mlflow.tracking_uri)
+    monkeypatch.setenv("GME_LAKE_MODEL__NAME", settings.model.name)
     monkeypatch.setenv("GME_LAKE_SPARK__DRIVER_MEMORY", "1g")
     monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
     # The session under test is this process's own; the kernel starts another one.

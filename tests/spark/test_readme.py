@@ -7,6 +7,8 @@ import pytest
 
 from jobs.driver.cli import gme_lake
 from jobs.settings.load import load_settings
+from jobs.stages.sql.functions import register_functions
+from tests.lake_settings import settings_of
 from tests.readmes import blocks, commands, readmes
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows
 from tests.spark.index_vectors import release
@@ -50,6 +52,7 @@ def test_sql_examples_run(shop):
     assert f"source.table=/lake/{Path(shop.table).name}" in words
     lake, _ = shop.embed(*sets)
     release(lake)
+    register_functions(lake, settings_of(lake))
     sql = [block for text in TEXTS for block in blocks(text, "sql")]
     statements = [s for block in sql for s in block.split(";") if s.strip()]
     assert len(statements) >= 7

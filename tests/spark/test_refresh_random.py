@@ -21,6 +21,7 @@ from jobs.settings.conf import profile_named
 from jobs.stages.refresh import job as refreshing
 from jobs.stages.search.single import Query, search_one
 from jobs.stages.search.target import find_target
+from jobs.stages.sql.functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.conftest import SOURCE_SCHEMA, picture
 from tests.spark.index_vectors import released
@@ -294,6 +295,8 @@ class Walk:
         text = f"thing {self.random.randrange(14)}"
         asked = oracle.query(text)
         literal = "array(" + ",".join(f"float({value!r})" for value in asked.tolist()) + ")"
+        # Opened again, as its columns are the source's of then, and any may be renamed.
+        register_functions(self.lake, settings_of(self.lake))
         found = self.spark.sql(f"SELECT * FROM vector_search({literal}, {HITS})").collect()
         hits = [(hit.id, hit.score) for hit in sorted(found, key=lambda hit: hit.rank)]
         same_hits(hits, names, matrix @ asked)

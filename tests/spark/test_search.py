@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from jobs.stages.sql.functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.conftest import picture, source_rows
 from tests.spark.index_vectors import append_vectors, build, model_of, release, unit
@@ -162,6 +163,7 @@ def test_rows_gone_changed_and_new_since_the_index_was_built(searchable):
     found, _, _ = search(searchable.lake("search.freshness=indexed_only"))
     assert {h.id for h in found["now p2"]} == {f"p{n}" for n in range(12)} - {"p1", "p2"}
 
+    register_functions(lake, settings_of(lake))
     knn = sql_hits(lake, f"{lake.name('knn')}({vector_of(lake, 'p30')}, 12)")
     assert knn[0][1] == "p30" and len(knn) == 12
     same_hits(sql_hits(lake, f"vector_search({vector_of(lake, 'p30')}, 12)"), knn)
@@ -186,6 +188,7 @@ def same_hits(found, expected):
 
 def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
     lake = searchable.lake()
+    register_functions(lake, settings_of(lake))
     knn, current = lake.name("knn"), lake.name("current_vectors")
     vectors = good_vectors(searchable, lake)
     x = np.array(next(v.embedding for v in vectors if v.id == "p7"), np.float32)
@@ -215,7 +218,7 @@ def check_sql_ranks_as_numpy_and_refuses_what_it_cannot_answer(searchable):
         (f"vector_search({literal}, 0)", "k must be 1 to 1000"),
         (f"vector_search({literal}, 1001)", "k must be 1 to 1000"),
         (f"vector_search({literal}, 3, model => 'other')", "the query is of model other"),
-        ("vector_search(array(1.0, 0.0), 3)", "dimensions"),
+        ("vector_search(array(1.0, 0.0), 3)", "floats each"),
     ):
         with pytest.raises(Exception, match=words) as error:
             sql_hits(lake, call)
@@ -241,6 +244,7 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
     report, _ = build(lake, model_of("model-a", 16))
     limits = settings_of(lake).release
     promote(lake, Run(lake, "release", "{}"), index_id=report.spec.index_id, limits=limits)
+    register_functions(lake, settings_of(lake))
     nearest = np.argsort(-(x @ x[0]))
     names = ",".join(f"'model-a-{n}'" for n in nearest[:300])
     lake.spark.sql(f"DELETE FROM {lake.name('vectors')} WHERE id IN ({names})")
@@ -271,6 +275,7 @@ def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_la
     assert (report.extension.fresh, report.extension.gone) == (20, 60)
     limits = settings_of(lake).release
     promote(lake, Run(lake, "release", "{}"), index_id=report.spec.index_id, limits=limits)
+    register_functions(lake, settings_of(lake))
 
     def literal(row):
         return "array(" + ",".join(f"{value!r}" for value in x[row].tolist()) + ")"
@@ -325,7 +330,8 @@ def test_unusable_queries_outputs_and_releases_are_refused(embedded, tmp_path):
     lake = shop.lake()
     with pytest.raises(LakeError, match=r"no release.*gme-lake release promote"):
         search(lake)
-    with pytest.raises(Exception, match="run gme-lake release promote"):
+    register_functions(lake, settings_of(lake))
+    with pytest.raises(Exception, match="vector_search: nothing is released; run gme-lake"):
         lake.spark.sql("SELECT * FROM vector_search(array(1.0), 3)").collect()
     release(lake)
 
@@ -359,7 +365,7 @@ def test_unusable_queries_outputs_and_releases_are_refused(embedded, tmp_path):
     shutil.rmtree(root)
     with pytest.raises(
         IndexDataError,
-        match=r"current release 1: .*no index was finished there.*gme-lake release rollback",
+        match=r"release 1: .*no index was finished there.*gme-lake release rollback",
     ):
         search(lake)
 

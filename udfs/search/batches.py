@@ -86,24 +86,33 @@ def open_search(spec: SearchSpec, *, shards: tuple[int, ...] | None = None) -> I
     """
     if (spec, shards) not in _opened:
         _opened.clear()  # before the next one is opened: a part may fill the memory that there is
-        model_id, cache_dir, fresh = spec.model_id, spec.cache_dir, None
         open_base = open_index if shards is None else partial(Index.open, shards=shards)
         base = open_base(
             spec.root,
-            model_id=model_id,
-            cache_dir=cache_dir,
+            model_id=spec.model_id,
+            cache_dir=spec.cache_dir,
             manifest_sha256=spec.manifest_sha256,
         )
-        if shards is None and spec.fresh_root is not None:
-            # A folder of this one run: not worth a place among the indexes that stay open.
-            fresh = Index.open(spec.fresh_root, model_id=model_id, cache_dir=cache_dir)
-        _opened[spec, shards] = base.restrict(
-            gone=None if spec.gone is None else read_vector_ids(spec.gone),
-            allowed=None if spec.allowed is None else read_vector_ids(spec.allowed),
-            groups=None if spec.groups is None else read_groups(spec.groups),
-            fresh=fresh,
-        )
+        fresh = open_fresh(spec) if shards is None else None
+        _opened[spec, shards] = restrict_index(base, spec, fresh=fresh)
     return _opened[spec, shards]
+
+
+def open_fresh(spec: SearchSpec) -> Index | None:
+    """The rows that are new since the index was built, if any; in a folder of one run, which is opened each time."""
+    if spec.fresh_root is None:
+        return None
+    return Index.open(spec.fresh_root, model_id=spec.model_id, cache_dir=spec.cache_dir)
+
+
+def restrict_index(base: Index, spec: SearchSpec, *, fresh: Index | None) -> Index:
+    """An opened index, with its fresh rows, to what the files of a search say that may be found."""
+    return base.restrict(
+        gone=None if spec.gone is None else read_vector_ids(spec.gone),
+        allowed=None if spec.allowed is None else read_vector_ids(spec.allowed),
+        groups=None if spec.groups is None else read_groups(spec.groups),
+        fresh=fresh,
+    )
 
 
 @lru_cache(maxsize=2)

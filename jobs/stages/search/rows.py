@@ -30,15 +30,23 @@ def find_source(lake: Lake, *, model_id: str, max_image_bytes: int | None = None
     Without `max_image_bytes` its text and pictures are not looked at. Raises LakeError where the table, or a column, is
     gone.
     """
+    settings = last_source(lake, model_id=model_id)
+    if settings is None:
+        return None
+    if max_image_bytes is None:
+        settings = settings.model_copy(update={"text": "", "image": None, "image_uri": None})
+    return Source.open(lake, settings, max_image_bytes=max_image_bytes or 0)
+
+
+def last_source(lake: Lake, *, model_id: str) -> SourceSettings | None:
+    """How the model's last run read its source table, which need not be there any more; None where there was no run."""
     runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
     run = runs.select("settings", "source_table").first()
     if run is None:
         return None
     settings = {**json.loads(run.settings)["source"], "table": run.source_table}
-    if max_image_bytes is None:
-        settings |= {"text": "", "image": None, "image_uri": None}
     known = {name: settings[name] for name in SourceSettings.model_fields if name in settings}
-    return Source.open(lake, SourceSettings(**known), max_image_bytes=max_image_bytes or 0)
+    return SourceSettings(**known)
 
 
 def restrict(

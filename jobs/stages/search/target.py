@@ -49,29 +49,37 @@ class Target:
 def find_target(lake: Lake) -> Target:
     """The index of the current release. Raises LakeError without one, IndexDataError where its files are not whole."""
     release = current_release(lake)
-    if release is None or release.index_id is None:
-        found = "there is no release" if release is None else f"{release} has no index"
-        raise LakeError(
-            f"nothing to search: {found} in {lake.name('releases')}; build an index (gme-lake build-index), then "
-            "run gme-lake release promote"
-        )
+    if release is None:
+        raise LakeError(_nothing(lake, "there is no release"))
+    return release_target(lake, release)
+
+
+def release_target(lake: Lake, release: Release) -> Target:
+    """The index of a release. Raises as `find_target`."""
+    if release.index_id is None:
+        raise LakeError(_nothing(lake, f"{release} has no index"))
     row = find_index(lake, release.index_id)
     if row is None:
         raise LakeError(
-            f"index {release.index_id} of the current {release} is not in {lake.name('indexes')}. {_WAY_OUT}"
+            f"index {release.index_id} of {release} is not in {lake.name('indexes')}. {_WAY_OUT}"
         )
     try:
         manifest = whole_manifest(lake, row)
     except IndexDataError as error:
-        raise IndexDataError(
-            f"the current {release} cannot be searched: {error}. {_WAY_OUT}"
-        ) from error
+        raise IndexDataError(f"{release} cannot be searched: {error}. {_WAY_OUT}") from error
     if manifest.spec.model_id != release.model_id:
         raise IndexDataError(
             f"release {release.release_id} is of model {release.model_id}, but its index {release.index_id} in "
             f"{manifest.spec.root} was built from model {manifest.spec.model_id}; promote another index"
         )
     return Target(release, manifest, str(row.manifest_sha256))
+
+
+def _nothing(lake: Lake, found: str) -> str:
+    return (
+        f"nothing to search: {found} in {lake.name('releases')}; build an index (gme-lake build-index), then run "
+        "gme-lake release promote"
+    )
 
 
 def search_spec(

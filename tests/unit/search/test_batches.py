@@ -1,4 +1,4 @@
-"""What search tasks do: queries in, hits or a reason out; and the functions behind SQL vector_search."""
+"""What search tasks do: queries in, hits or a reason out."""
 
 import pickle
 from functools import partial
@@ -12,9 +12,7 @@ from udfs.errors import IndexDataError
 from udfs.index.plan import default_plan
 from udfs.search.answers import SEARCH_OUTPUT
 from udfs.search.batches import indexed_ids, search_batches
-from udfs.search.index import Index
 from udfs.search.row_files import write_vector_ids
-from udfs.search.sql import IndexFacts, IndexHits
 from udfs.specs import SearchOptions, SearchSpec
 
 ROWS, DIM = 60, 8
@@ -125,42 +123,13 @@ def test_another_model_or_width_is_refused(root):
         list(search_batches(iter([narrow]), spec=SearchSpec(root, "model-a", SearchOptions(3))))
 
 
-def test_sql_bodies_answer_as_the_searcher_and_open_an_index_once(root, monkeypatch):
-    from udfs.search.batches import open_index
-
-    open_index.cache_clear()
-    opened = []
-    real = Index.open
-    monkeypatch.setattr(Index, "open", lambda *a, **o: opened.append(a) or real(*a, **o))
-    assert list(IndexFacts().eval(root, "model-a")) == [(ROWS, FIRST_VECTOR_ID + ROWS - 1, None)]
-    D, I = exact(XQ, XB, 4)
-    for q in range(2):
-        hits = list(IndexHits().eval(XQ[q].tolist(), 4, root, "model-a"))
-        assert [hit[1] for hit in hits] == I[q].tolist()
-        np.testing.assert_allclose([hit[2] for hit in hits], D[q], atol=1e-6)
-    assert len(opened) == 1
-    assert list(IndexHits().eval(None, 4, root, "model-a")) == []
-
-
-def test_what_sql_bodies_refuse_is_a_value_for_sql_to_raise(root):
-    for query, words in (([None] * DIM, "NULL"), ((2 * XQ[0]).tolist(), "finite unit vectors")):
-        ((*nothing, error),) = IndexHits().eval(query, 4, root, "model-a")
-        assert nothing == [None] * 3 and words in error
-    ((*_, error),) = IndexHits().eval(XQ[0].tolist(), 4, root, "model-b")
-    assert "model-b" in error
-    for of, words in (((None, None), "no index is released"), ((root, "model-b"), "model-b")):
-        ((*_, error),) = IndexFacts().eval(*of)
-        assert words in error
-
-
 def test_what_spark_is_handed_travels_by_reference():
     from pyspark import cloudpickle
 
     spec = SearchSpec("/some/where", "model-a", SearchOptions(3))
-    for thing in (partial(search_batches, spec=spec), IndexFacts, IndexHits):
-        pickled = cloudpickle.dumps(thing)
-        assert len(pickled) < 1000
-        assert b"udfs" in pickled and pickle.loads(pickled) is not None
+    pickled = cloudpickle.dumps(partial(search_batches, spec=spec))
+    assert len(pickled) < 1000
+    assert b"udfs" in pickled and pickle.loads(pickled) is not None
 
 
 @pytest.mark.parametrize("factory", ["IVF{nlist},SQ8", "Flat"])

@@ -8,8 +8,7 @@ from udfs.search import scatter
 from udfs.search.answers import QueryAnswer, answer_rows
 from udfs.search.hits import Hits
 from udfs.search.row_files import read_groups, write_groups
-from udfs.search.sql import printable
-from udfs.strings import python_values
+from udfs.strings import printable, python_values
 from udfs.training.negatives import NEGATIVES_INPUT, NegativesSpec, choose_batches
 
 ODD = [b"\xff", b"a", b"caf\xe9"]

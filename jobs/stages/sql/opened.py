@@ -1,0 +1,277 @@
+"""What SQL functions search: released indexes with the vectors that the lake holds now, kept open in the driver.
+
+Opening takes Spark jobs, once for each change of the lake; a statement only asks whether there was one, which takes a
+look into three folders.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import uuid
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import pydantic
+
+from jobs.driver.task_slots import needed_by_tasks
+from jobs.lake.delta_log import changed_values
+from jobs.lake.lake import Lake, newest_commit
+from jobs.lake.registry import Registry
+from jobs.lake.releases import Release, newest_releases
+from jobs.lake.runs import Run
+from jobs.lake.sql import require_predicate
+from jobs.settings.search import SearchSettings
+from jobs.settings.settings import Settings
+from jobs.stages.search.queries import query_reading
+from jobs.stages.search.rows import last_source, restrict
+from jobs.stages.search.target import Target, release_target, search_spec
+from udfs import storage
+from udfs.errors import LakeError
+from udfs.search.answers import QueryAnswer, answer_query
+from udfs.search.batches import open_fresh, open_index, restrict_index, search_batch
+from udfs.search.index import Index
+from udfs.specs import EmbedSpec, IndexSpec, SearchSpec
+from udfs.sql.wire import AskHits, Scope
+
+Seen = tuple[tuple[str, ...], tuple[str, ...]]  # newest commits of `indexes` and `vectors`
+_STAMP_SECONDS = (
+    3600.0  # so long a statement is answered by the state that its first task was answered by
+)
+_KEPT = 2  # states that stay open: the newest release's, and an earlier one's or without fresh rows
+_RESTRICTED = (
+    8  # filters and groups of an index that stay in memory, a bit or a number for each of its rows
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An index with what has changed in `vectors` since it was built, up to the version that `newest` names.
+
+    `restricted` are the same rows under filters and groups that were asked for lately. `folder` holds the rows that are
+    new, and goes when nobody searches this any more.
+    """
+
+    release: Release
+    newest: IndexSpec
+    spec: SearchSpec
+    index: Index
+    folder: str
+    restricted: OrderedDict[Hashable, tuple[SearchSpec, Index]] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, storage.remove_folder, self.folder)
+
+
+class Searches:
+    """What was opened of one lake. Safe to share between threads; Spark's jobs are started one after another."""
+
+    def __init__(self, lake: Lake, settings: Settings) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._registry = Registry(settings)
+        self._opening = threading.RLock()
+        self._releases: tuple[Hashable, list[Release]] | None = None
+        self._opened: OrderedDict[tuple[int, str], tuple[Seen, Opened]] = OrderedDict()
+        self._models: dict[str, EmbedSpec] = {}
+        self._sources: tuple[Hashable, str, str | None] | None = None
+        self._answered: OrderedDict[Hashable, tuple[float, Release | Opened]] = OrderedDict()
+        self._asked_by = threading.local()
+
+    def prepare(self) -> None:
+        """Open what the newest release searches. Raises LakeError and IndexDataError where there is nothing to search."""
+        with self._opening:
+            self._open(self._release(None), self._settings.search)
+
+    def model(self, stamp: str, release: int | None) -> EmbedSpec:
+        """How a statement's queries are embedded. Raises LakeError without that release, RegistryError without its model."""
+        with self._of_task():
+            lake, model_id = self._lake, self._release_of(stamp, release).model_id
+            if model_id not in self._models:
+                model = self._registry.find(model_id)
+                settings = self._settings
+                self._models[model_id] = settings.embed.spec(
+                    model.spec,
+                    settings.serving.spec(),
+                    query_reading(lake.spark, settings, "", image_base=None),
+                )
+            return self._models[model_id]
+
+    def hits(self, asked: AskHits) -> list[QueryAnswer]:
+        """The hits of queries, of one release and one state of the lake for all that has the same stamp.
+
+        Raises LakeError for a scope that cannot be and for columns of another source than the release's, IndexDataError
+        for vectors of another dimension.
+        """
+        spec, index = self._within(asked)
+        if asked.model_id is not None and asked.model_id != spec.model_id:
+            raise LakeError(
+                f"the query is of model {asked.model_id} but the release is of {spec.model_id}"
+            )
+        return [answer_query(found, spec) for found in search_batch(index, asked.queries, spec)]
+
+    def _within(self, asked: AskHits) -> tuple[SearchSpec, Index]:
+        settings = _searched(self._settings.search, asked.scope)
+        with self._of_task():
+            release = self._release_of(asked.stamp, asked.scope.release)
+            if asked.source is not None:
+                self._require_source(asked.source, release.model_id)
+            state = (asked.stamp, release.release_id, settings.freshness)
+            opened = self._remembered(state)
+            if not isinstance(opened, Opened):
+                opened = self._open(release, settings)
+                self._remember(state, opened)
+            spec, index = opened.spec, opened.index
+            if settings.filter is not None or settings.group_by is not None:
+                spec, index = self._restrict(opened, settings)
+            return replace(spec, min_score=settings.min_score), index
+
+    def _release_of(self, stamp: str, number: int | None) -> Release:
+        """The release of a statement, the same whenever one of its tasks asks."""
+        found = self._remembered((stamp, number))
+        if not isinstance(found, Release):
+            found = self._release(number)
+            self._remember((stamp, number), found)
+        return found
+
+    def _remembered(self, asked: Hashable) -> Release | Opened | None:
+        return self._answered[asked][1] if asked in self._answered else None
+
+    def _remember(self, asked: Hashable, found: Release | Opened) -> None:
+        now = time.monotonic()
+        self._answered[asked] = now, found
+        while next(iter(self._answered.values()))[0] < now - _STAMP_SECONDS:
+            self._answered.popitem(last=False)
+
+    def _release(self, number: int | None) -> Release:
+        lake, seen = self._lake, self._lake.newest_commit("releases")
+        if self._releases is None or self._releases[0] != seen:
+            with self._jobs("reading what is released"):
+                self._releases = seen, newest_releases(lake, limit=None)
+        releases = self._releases[1]
+        found = releases if number is None else [r for r in releases if r.release_id == number]
+        if found:
+            return found[0]
+        if releases:
+            ids = ", ".join(str(r.release_id) for r in releases[:10])
+            raise LakeError(f"there is no release {number}; the newest are {ids}")
+        raise LakeError(
+            "nothing is released; run gme-lake build-index and gme-lake release promote"
+        )
+
+    def _open(self, release: Release, settings: SearchSettings) -> Opened:
+        """The release's index as the lake is now; opened again only where the lake has changed."""
+        lake, asked = self._lake, (release.release_id, settings.freshness)
+        seen = lake.newest_commit("indexes"), lake.newest_commit("vectors")
+        kept = self._opened.get(asked)
+        if kept is not None and (kept[0] == seen or self._is_of_others(kept[0], seen, release)):
+            self._opened[asked] = seen, kept[1]
+            self._opened.move_to_end(asked)
+            return kept[1]
+        with self._jobs("opening the index after a change of the lake"):
+            opened = self._open_target(release_target(lake, release), settings)
+        # Those that are put out stay while a statement searches them.
+        self._opened[asked] = seen, opened
+        self._opened.move_to_end(asked)
+        while len(self._opened) > _KEPT:
+            self._opened.popitem(last=False)
+        return opened
+
+    def _is_of_others(self, before: Seen, now: Seen, release: Release) -> bool:
+        """Whether all that has changed since are other models' vectors, as while a new model's are made."""
+        lake = self._lake
+        (indexes, vectors), (indexes_now, vectors_now) = before, now
+        if lake.managed or indexes != indexes_now or not vectors or not vectors_now:
+            return False
+        table = lake.folder("tables", "vectors")
+        changed = changed_values(table, column="model_id", after=vectors[0], until=vectors_now[0])
+        return changed is not None and release.model_id not in changed
+
+    def _open_target(self, target: Target, settings: SearchSettings) -> Opened:
+        lake = self._lake
+        version = lake.version("vectors")
+        folder = lake.folder("staging", f"sql-{uuid.uuid4().hex[:16]}")
+        run = Run(lake, "sql", "{}")  # reads alone, and is not recorded
+        plain = settings.model_copy(update={"filter": None, "group_by": None})
+        spec = search_spec(run, plain, target=target, staging=folder, version=version)
+        base = open_index(spec.root, model_id=spec.model_id, manifest_sha256=spec.manifest_sha256)
+        newest = replace(target.manifest.spec, vectors_version=version)
+        index = restrict_index(base, spec, fresh=open_fresh(spec))
+        return Opened(target.release, newest, spec, index, folder)
+
+    def _restrict(self, opened: Opened, settings: SearchSettings) -> tuple[SearchSpec, Index]:
+        """Under a filter or groups, evaluated over the newest version of the source."""
+        lake = self._lake
+        if settings.filter is not None:
+            require_predicate(settings.filter)
+        source = self._source(opened.newest.model_id)
+        seen = None if source is None else newest_commit(lake.spark, source)
+        asked = (settings.filter, settings.group_by, settings.max_per, seen)
+        found = opened.restricted.get(asked)
+        if found is None:
+            staging = f"{opened.folder}/{next(_numbers)}"
+            run = Run(lake, "sql", "{}")
+            with self._jobs("a filter, or the groups of rows,"):
+                spec = restrict(run, opened.spec, settings, index=opened.newest, staging=staging)
+            found = spec, restrict_index(opened.index, spec, fresh=opened.index.fresh)
+            storage.remove_folder(staging)
+            opened.restricted[asked] = found
+            while len(opened.restricted) > _RESTRICTED:
+                opened.restricted.popitem(last=False)
+        opened.restricted.move_to_end(asked)
+        return found
+
+    def _require_source(self, shown: str, model_id: str) -> None:
+        source = self._source(model_id)
+        if source != shown:
+            raise LakeError(
+                f"the released model's rows are of {source or 'a table that no run tells'}, and this session shows the "
+                f"columns of {shown}; open the lake again"
+            )
+
+    def _source(self, model_id: str) -> str | None:
+        """The source table of a model, looked up where a run has begun or ended since."""
+        seen = self._lake.newest_commit("run_events")
+        if self._sources is None or self._sources[:2] != (seen, model_id):
+            with self._jobs("finding the source table"):
+                source = last_source(self._lake, model_id=model_id)
+            self._sources = seen, model_id, None if source is None else source.table
+        return self._sources[2]
+
+    @contextmanager
+    def _of_task(self) -> Iterator[None]:
+        """One thread at a time, which answers a task."""
+        with self._opening:
+            self._asked_by.task = True
+            try:
+                yield
+            finally:
+                self._asked_by.task = False
+
+    def _jobs(self, what: str) -> AbstractContextManager[None]:
+        """A block of Spark jobs, given up where those who wait for it leave them no place."""
+        if getattr(self._asked_by, "task", False):
+            return needed_by_tasks(what=what)
+        return nullcontext()
+
+
+_numbers = itertools.count(1)
+
+
+def _searched(settings: SearchSettings, scope: Scope) -> SearchSettings:
+    """The session's settings with what a call asks for instead. Raises LakeError for a value that they cannot have."""
+    given = {
+        name: value
+        for name in ("filter", "min_score", "group_by", "max_per", "freshness")
+        if (value := getattr(scope, name)) is not None
+    }
+    try:
+        return SearchSettings.model_validate({**settings.model_dump(), **given})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise LakeError(f"{name} {first['msg'].lower()}; got {first['input']!r}") from None

@@ -28,7 +28,7 @@ def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
 def publish(lake: Lake, settings: Settings) -> None:
     """Make views and functions of a lake known in its session, whether or not its catalog keeps views for others."""
     from jobs.lake.sql_catalog import publish_catalog
-    from jobs.stages.sql.functions import register_functions
+    from jobs.stages.sql.session_functions import register_functions
 
     publish_catalog(lake)
     register_functions(lake, settings)

@@ -33,7 +33,7 @@ from jobs.lake.registry import Registry
 from jobs.lake.releases import current_release, newest_releases
 from jobs.settings.conf import profile_named
 from jobs.stages.register import describe_checkpoint
-from jobs.stages.sql.functions import register_functions
+from jobs.stages.sql.session_functions import register_functions
 from tests.cluster.standalone import ROOT, Processes
 from tests.cluster.test_kill_driver import sets
 from tests.lake_settings import settings_of

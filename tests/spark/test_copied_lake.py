@@ -15,7 +15,7 @@ from jobs.lake.runs import Run, record_end
 from jobs.stages.index.vacuum import plan_vacuum, vacuum
 from jobs.stages.recall.job import measure_recall, open_spec
 from jobs.stages.search.target import find_target, search_spec
-from jobs.stages.sql.functions import register_functions
+from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.index_vectors import append_vectors, build, model_of, unit
 from udfs.errors import LakeError

@@ -11,7 +11,7 @@ from jobs.lake.model_work import ModelWork
 from jobs.lake.runs import Run, record_end
 from jobs.lake.sql_catalog import is_published, publish_catalog
 from jobs.lake.tables import RUN_EVENTS, VECTORS
-from jobs.stages.sql.functions import register_functions
+from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from udfs.errors import LakeError
 

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.driver.cli import gme_lake
 from jobs.settings.load import load_settings
-from jobs.stages.sql.functions import register_functions
+from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from tests.readmes import blocks, commands, readmes
 from tests.spark.conftest import SOURCE_SCHEMA, source_rows

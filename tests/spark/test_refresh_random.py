@@ -21,7 +21,7 @@ from jobs.settings.conf import profile_named
 from jobs.stages.refresh import job as refreshing
 from jobs.stages.search.single import Query, search_one
 from jobs.stages.search.target import find_target
-from jobs.stages.sql.functions import register_functions
+from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.conftest import SOURCE_SCHEMA, picture
 from tests.spark.index_vectors import released

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from jobs.stages.sql.functions import register_functions
+from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.conftest import picture, source_rows
 from tests.spark.index_vectors import append_vectors, build, model_of, release, unit

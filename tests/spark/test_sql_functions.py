@@ -8,8 +8,8 @@ import pytest
 from jobs.driver import task_slots
 from jobs.lake.sql_functions import SQL_FUNCTIONS
 from jobs.lake.tables import VECTORS
-from jobs.stages.sql.functions import register_functions
-from jobs.stages.sql.opened import Searches
+from jobs.stages.sql.searches import Searches
+from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.conftest import picture
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUOTING = {"identifier", "readable", "table_sql", "literal"}
 QUOTING |= {"literals", "string_array", "timestamp_literal"}
 OWN = {"conf_text", "sql_type"}  # our files of conf/, and types of our tables
-# What is declared of our own functions, in jobs/lake/sql_functions.py and jobs/stages/sql/functions.py.
+# What is declared of our own functions, in jobs/lake/sql_functions.py and jobs/stages/sql/session_functions.py.
 OWN |= {"arguments_sql", "columns_sql", "comment_sql", "function_rows", "struct_sql"}
 TAKES_SQL = {"sql", "where", "filter", "expr", "selectExpr", "delete", "merge"}
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "ALTER", "DROP", "TRUNCATE")

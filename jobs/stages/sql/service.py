@@ -17,9 +17,9 @@ from multiprocessing.connection import (
 from typing import Any
 
 from jobs.driver.task_errors import failure
-from jobs.stages.sql.opened import Searches
+from jobs.stages.sql.searches import Searches
 from udfs.errors import GmeLakeError, ServingError
-from udfs.sql.wire import AskHits, AskModel, Prepare, Request, ServiceAddress
+from udfs.sql.service_client import AskHits, AskModel, Prepare, Request, ServiceAddress
 
 log = logging.getLogger("gme_lake")
 
@@ -28,7 +28,7 @@ _KEY_BYTES = 32
 
 
 class SearchService:
-    """Answers what `udfs.sql.wire` asks. Its threads end with the process, or with `close`."""
+    """Answers what `udfs.sql.service_client` asks. Its threads end with the process, or with `close`."""
 
     def __init__(self, searches: Searches, *, bind: str, host: str) -> None:
         """Listens on `bind`; executors reach it as `host`. Both are those of the Spark driver."""

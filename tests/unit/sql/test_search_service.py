@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import udfs.sql.wire as wire
+import udfs.sql.service_client as service_client
 from jobs.settings.conf import profile_named
 from jobs.settings.embed import ModelSettings
 from jobs.stages.register import describe_checkpoint
@@ -21,15 +21,15 @@ from udfs.index.plan import default_plan
 from udfs.search.answers import answer_query
 from udfs.search.batches import open_index, search_batch
 from udfs.specs import EmbedSpec, SearchOptions, SearchSpec, ServingSpec
-from udfs.sql.functions import EMBEDDED, embed_rows, search_rows
-from udfs.sql.wire import AskModel, Prepare, Scope, ask
+from udfs.sql.bodies import EMBEDDED, embed_rows, search_rows
+from udfs.sql.service_client import AskModel, Prepare, Scope, ask
 
 ROWS, DIM = 40, 64
 XB = clustered(ROWS, DIM)
 
 
 class Searches:
-    """As `jobs.stages.sql.opened.Searches`, over one index; notes what it is asked."""
+    """As `jobs.stages.sql.searches.Searches`, over one index; notes what it is asked."""
 
     def __init__(self, root: str, model: EmbedSpec) -> None:
         self.spec = SearchSpec(root, "model-a", SearchOptions(3))
@@ -189,7 +189,7 @@ def test_others_are_answered_whoever_calls_without_the_key(service, model):
 
 def test_a_connection_that_was_lost_is_made_again_and_a_closed_service_is_an_error(service, model):
     assert ask(service.address, AskModel("1")) == model
-    wire._kept[service.address].close()
+    service_client._kept[service.address].close()
     assert ask(service.address, AskModel("1")) == model
     service.close()
     with pytest.raises(ServingError, match=r"cannot be reached.*open the lake again"):

@@ -36,7 +36,7 @@ from udfs.search.answers import QueryAnswer, answer_query
 from udfs.search.batches import open_fresh, open_index, restrict_index, search_batch
 from udfs.search.index import Index
 from udfs.specs import EmbedSpec, IndexSpec, SearchSpec
-from udfs.sql.wire import AskHits, Scope
+from udfs.sql.service_client import AskHits, Scope
 
 Seen = tuple[tuple[str, ...], tuple[str, ...]]  # newest commits of `indexes` and `vectors`
 _STAMP_SECONDS = (

@@ -32,11 +32,11 @@ from jobs.lake.sql_functions import (
 )
 from jobs.settings.settings import Settings
 from jobs.stages.search.rows import last_source
-from jobs.stages.sql.opened import Searches
+from jobs.stages.sql.searches import Searches
 from jobs.stages.sql.service import SearchService
 from udfs.errors import LakeError
-from udfs.sql.functions import embed_rows, search_rows
-from udfs.sql.wire import Prepare, ServiceAddress, ask
+from udfs.sql.bodies import embed_rows, search_rows
+from udfs.sql.service_client import Prepare, ServiceAddress, ask
 
 log = logging.getLogger("gme_lake")
 
@@ -111,7 +111,7 @@ def _prepare_function(address: ServiceAddress) -> type:
 
 
 @dataclass(frozen=True)
-class SourceColumns:
+class ShownSource:
     """The table that hits are shown with, its column of ids, and the columns that are shown."""
 
     table: str
@@ -119,7 +119,7 @@ class SourceColumns:
     shown: tuple[str, ...]
 
 
-def _source_columns(lake: Lake) -> SourceColumns | None:
+def _source_columns(lake: Lake) -> ShownSource | None:
     """The source of the released model, with columns that are not named as those of hits."""
     release = current_release(lake)
     if release is None:
@@ -133,10 +133,10 @@ def _source_columns(lake: Lake) -> SourceColumns | None:
         log.warning("SQL functions show no columns of the source: %s", cause(error))
         return None
     shown = tuple(name for name in columns if name.lower() not in _OF_HITS)
-    return SourceColumns(source.table, source.id, shown)
+    return ShownSource(source.table, source.id, shown)
 
 
-def function_statements(lake: Lake, source: SourceColumns | None) -> Iterator[str]:
+def function_statements(lake: Lake, source: ShownSource | None) -> Iterator[str]:
     """CREATE FUNCTION of each. Errors are values until the last line, where Spark says them as they are."""
     yield _search(lake, SEARCH_TEXT, {"text": "a.text"}, source)
     yield _search(lake, SEARCH_IMAGE, {"image": "a.image"}, source)
@@ -154,7 +154,7 @@ def function_statements(lake: Lake, source: SourceColumns | None) -> Iterator[st
 
 
 def _search(
-    lake: Lake, function: SqlFunction, query: dict[str, str], source: SourceColumns | None
+    lake: Lake, function: SqlFunction, query: dict[str, str], source: ShownSource | None
 ) -> str:
     """Arguments become columns first, as the functions of a lateral join cannot be given arguments."""
     values = {argument.name: f"a.{argument.name}" for argument in function.arguments} | query

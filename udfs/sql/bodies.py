@@ -17,7 +17,7 @@ from udfs.errors import GmeLakeError
 from udfs.search.answers import QueryAnswer
 from udfs.search.batches import SEARCH_INPUT
 from udfs.specs import MAX_K, EmbedSpec
-from udfs.sql.wire import AskHits, AskModel, Scope, ServiceAddress, ask
+from udfs.sql.service_client import AskHits, AskModel, Scope, ServiceAddress, ask
 from udfs.strings import arrow_strings, printable
 
 EMBEDDED = Columns("embedding array<float>, error string")

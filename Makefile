@@ -11,7 +11,7 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
-.PHONY: bench-ratios bench-tune bench-negatives bench-refresh bench-synthesis bench-synthesis-ablation bench-gpu
+.PHONY: bench-ratios bench-tune bench-negatives bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
 .PHONY: synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
@@ -20,8 +20,8 @@ help:
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
-	@echo "                bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-gpu, bench-synthesis,"
-	@echo "                bench-synthesis-ablation: the other tables of tests/bench"
+	@echo "                bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-sql, bench-gpu,"
+	@echo "                bench-synthesis, bench-synthesis-ablation: the other tables of tests/bench"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
@@ -71,6 +71,9 @@ bench-negatives: setup
 	$(BIN)/gme-lake train-embedder $(TINY) --set train.output=build/gme-tiny/first --set train.steps=2000 \
 	    --set train.hard_negatives=false
 	$(BIN)/python -m tests.bench.bench_negatives build/gme-tiny/first --pairs 8000 --steps 250 --batch 64 --seeds 2
+
+bench-sql: demo
+	$(BIN)/python -m tests.bench.bench_sql --config demo.yaml
 
 bench-refresh: setup
 	$(BIN)/python -m tests.bench.bench_refresh

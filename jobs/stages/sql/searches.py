@@ -12,9 +12,9 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar, cast
 
 import pydantic
 
@@ -38,6 +38,7 @@ from udfs.search.index import Index
 from udfs.specs import EmbedSpec, IndexSpec, SearchSpec
 from udfs.sql.service_client import AskHits, Scope
 
+T = TypeVar("T")
 Seen = tuple[tuple[str, ...], tuple[str, ...]]  # newest commits of `indexes` and `vectors`
 _STAMP_SECONDS = (
     3600.0  # so long a statement is answered by the state that its first task was answered by
@@ -67,39 +68,58 @@ class Opened:
         weakref.finalize(self, storage.remove_folder, self.folder)
 
 
+class Ready(NamedTuple):
+    """What `prepare` has found: the newest release, the source table of its model, and what is searched."""
+
+    release: Release
+    source: str | None
+    opened: Opened
+
+
 class Searches:
-    """What was opened of one lake. Safe to share between threads; Spark's jobs are started one after another."""
+    """What was opened of one lake. Safe to share between threads.
+
+    `prepare`, before a statement runs, does what takes Spark jobs; tasks then find it ready, and never wait for a lock that
+    is held over a job, unless they ask for what nobody has prepared: another release, fewer rows, a filter, groups.
+    """
 
     def __init__(self, lake: Lake, settings: Settings) -> None:
         self._lake = lake
         self._settings = settings
         self._registry = Registry(settings)
-        self._opening = threading.RLock()
+        self._looking = threading.RLock()  # held over Spark jobs
+        self._answering = threading.Lock()  # held for moments
+        self._ready: Ready | None = None
         self._releases: tuple[Hashable, list[Release]] | None = None
         self._opened: OrderedDict[tuple[int, str], tuple[Seen, Opened]] = OrderedDict()
         self._models: dict[str, EmbedSpec] = {}
         self._sources: tuple[Hashable, str, str | None] | None = None
-        self._answered: OrderedDict[Hashable, tuple[float, Release | Opened]] = OrderedDict()
-        self._asked_by = threading.local()
+        self._answered: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
 
     def prepare(self) -> None:
-        """Open what the newest release searches. Raises LakeError and IndexDataError where there is nothing to search."""
-        with self._opening:
-            self._open(self._release(None), self._settings.search)
+        """Open what the newest release searches.
+
+        Raises LakeError and IndexDataError where there is nothing to search; a statement's tasks are told the same.
+        """
+        with self._looking:
+            try:
+                release = self._release(None)
+                source = self._look_up_source(release.model_id)
+                self._ready = Ready(release, source, self._open(release, self._settings.search))
+            except BaseException:
+                self._ready = None
+                raise
 
     def model(self, stamp: str, release: int | None) -> EmbedSpec:
         """How a statement's queries are embedded. Raises LakeError without that release, RegistryError without its model."""
-        with self._of_task():
-            lake, model_id = self._lake, self._release_of(stamp, release).model_id
-            if model_id not in self._models:
-                model = self._registry.find(model_id)
-                settings = self._settings
-                self._models[model_id] = settings.embed.spec(
-                    model.spec,
-                    settings.serving.spec(),
-                    query_reading(lake.spark, settings, "", image_base=None),
-                )
-            return self._models[model_id]
+        model_id = self._release_of(stamp, release).model_id
+        if model_id not in self._models:
+            model, settings = self._registry.find(model_id), self._settings
+            reading = query_reading(self._lake.spark, settings, "", image_base=None)
+            self._models[model_id] = settings.embed.spec(
+                model.spec, settings.serving.spec(), reading
+            )
+        return self._models[model_id]
 
     def hits(self, asked: AskHits) -> list[QueryAnswer]:
         """The hits of queries, of one release and one state of the lake for all that has the same stamp.
@@ -116,43 +136,54 @@ class Searches:
 
     def _within(self, asked: AskHits) -> tuple[SearchSpec, Index]:
         settings = _searched(self._settings.search, asked.scope)
-        with self._of_task():
-            release = self._release_of(asked.stamp, asked.scope.release)
-            if asked.source is not None:
-                self._require_source(asked.source, release.model_id)
-            state = (asked.stamp, release.release_id, settings.freshness)
-            opened = self._remembered(state)
-            if not isinstance(opened, Opened):
-                opened = self._open(release, settings)
-                self._remember(state, opened)
-            spec, index = opened.spec, opened.index
-            if settings.filter is not None or settings.group_by is not None:
-                spec, index = self._restrict(opened, settings)
-            return replace(spec, min_score=settings.min_score), index
+        release = self._release_of(asked.stamp, asked.scope.release)
+        if asked.source is not None:
+            self._require_source(asked.source, release)
+        opened = self._opened_for(asked.stamp, release, settings)
+        spec, index = opened.spec, opened.index
+        if settings.filter is not None or settings.group_by is not None:
+            spec, index = self._restrict(opened, settings)
+        return replace(spec, min_score=settings.min_score), index
 
     def _release_of(self, stamp: str, number: int | None) -> Release:
         """The release of a statement, the same whenever one of its tasks asks."""
-        found = self._remembered((stamp, number))
-        if not isinstance(found, Release):
-            found = self._release(number)
-            self._remember((stamp, number), found)
-        return found
 
-    def _remembered(self, asked: Hashable) -> Release | Opened | None:
-        return self._answered[asked][1] if asked in self._answered else None
+        def look() -> Release:
+            ready = self._ready if number is None else None
+            return self._release(number) if ready is None else ready.release
 
-    def _remember(self, asked: Hashable, found: Release | Opened) -> None:
-        now = time.monotonic()
-        self._answered[asked] = now, found
-        while next(iter(self._answered.values()))[0] < now - _STAMP_SECONDS:
-            self._answered.popitem(last=False)
+        return self._once((stamp, number), look)
+
+    def _opened_for(self, stamp: str, release: Release, settings: SearchSettings) -> Opened:
+        """What all tasks of a statement search."""
+
+        def look() -> Opened:
+            ready = self._ready
+            usual = settings.freshness == self._settings.search.freshness
+            if ready is None or ready.release != release or not usual:
+                return self._open(release, settings)
+            return ready.opened
+
+        return self._once((stamp, release.release_id, settings.freshness), look)
+
+    def _once(self, asked: Hashable, look: Callable[[], T]) -> T:
+        """What was found when this was first asked; forgotten after STAMP_SECONDS."""
+        with self._answering:
+            if asked in self._answered:
+                return cast("T", self._answered[asked][1])
+        found, now = look(), time.monotonic()
+        with self._answering:
+            while self._answered and next(iter(self._answered.values()))[0] < now - _STAMP_SECONDS:
+                self._answered.popitem(last=False)
+            return cast("T", self._answered.setdefault(asked, (now, found))[1])
 
     def _release(self, number: int | None) -> Release:
-        lake, seen = self._lake, self._lake.newest_commit("releases")
-        if self._releases is None or self._releases[0] != seen:
-            with self._jobs("reading what is released"):
-                self._releases = seen, newest_releases(lake, limit=None)
-        releases = self._releases[1]
+        with self._looking:
+            seen = self._lake.newest_commit("releases")
+            if self._releases is None or self._releases[0] != seen:
+                with needed_by_tasks(what="reading what is released"):
+                    self._releases = seen, newest_releases(self._lake, limit=None)
+            releases = self._releases[1]
         found = releases if number is None else [r for r in releases if r.release_id == number]
         if found:
             return found[0]
@@ -165,6 +196,10 @@ class Searches:
 
     def _open(self, release: Release, settings: SearchSettings) -> Opened:
         """The release's index as the lake is now; opened again only where the lake has changed."""
+        with self._looking:
+            return self._open_alone(release, settings)
+
+    def _open_alone(self, release: Release, settings: SearchSettings) -> Opened:
         lake, asked = self._lake, (release.release_id, settings.freshness)
         seen = lake.newest_commit("indexes"), lake.newest_commit("vectors")
         kept = self._opened.get(asked)
@@ -172,7 +207,7 @@ class Searches:
             self._opened[asked] = seen, kept[1]
             self._opened.move_to_end(asked)
             return kept[1]
-        with self._jobs("opening the index after a change of the lake"):
+        with needed_by_tasks(what="opening the index after a change of the lake"):
             opened = self._open_target(release_target(lake, release), settings)
         # Those that are put out stay while a statement searches them.
         self._opened[asked] = seen, opened
@@ -204,59 +239,53 @@ class Searches:
         return Opened(target.release, newest, spec, index, folder)
 
     def _restrict(self, opened: Opened, settings: SearchSettings) -> tuple[SearchSpec, Index]:
-        """Under a filter or groups, evaluated over the newest version of the source."""
-        lake = self._lake
+        """Under a filter or groups, evaluated over the newest version of the source; by a job the first time alone."""
         if settings.filter is not None:
             require_predicate(settings.filter)
-        source = self._source(opened.newest.model_id)
-        seen = None if source is None else newest_commit(lake.spark, source)
+        source = self._source_of(opened.release)
+        seen = None if source is None else newest_commit(self._lake.spark, source)
         asked = (settings.filter, settings.group_by, settings.max_per, seen)
         found = opened.restricted.get(asked)
         if found is None:
-            staging = f"{opened.folder}/{next(_numbers)}"
-            run = Run(lake, "sql", "{}")
-            with self._jobs("a filter, or the groups of rows,"):
-                spec = restrict(run, opened.spec, settings, index=opened.newest, staging=staging)
-            found = spec, restrict_index(opened.index, spec, fresh=opened.index.fresh)
-            storage.remove_folder(staging)
-            opened.restricted[asked] = found
-            while len(opened.restricted) > _RESTRICTED:
-                opened.restricted.popitem(last=False)
-        opened.restricted.move_to_end(asked)
+            with self._looking:
+                found = opened.restricted.get(asked) or self._evaluate(opened, settings)
+                opened.restricted[asked] = found
+                while len(opened.restricted) > _RESTRICTED:
+                    opened.restricted.popitem(last=False)
         return found
 
-    def _require_source(self, shown: str, model_id: str) -> None:
-        source = self._source(model_id)
+    def _evaluate(self, opened: Opened, settings: SearchSettings) -> tuple[SearchSpec, Index]:
+        staging = f"{opened.folder}/{next(_numbers)}"
+        run = Run(self._lake, "sql", "{}")
+        with needed_by_tasks(what="a filter, or the groups of rows,"):
+            spec = restrict(run, opened.spec, settings, index=opened.newest, staging=staging)
+        index = restrict_index(opened.index, spec, fresh=opened.index.fresh)
+        storage.remove_folder(staging)
+        return spec, index
+
+    def _require_source(self, shown: str, release: Release) -> None:
+        source = self._source_of(release)
         if source != shown:
             raise LakeError(
                 f"the released model's rows are of {source or 'a table that no run tells'}, and this session shows the "
                 f"columns of {shown}; open the lake again"
             )
 
-    def _source(self, model_id: str) -> str | None:
-        """The source table of a model, looked up where a run has begun or ended since."""
-        seen = self._lake.newest_commit("run_events")
-        if self._sources is None or self._sources[:2] != (seen, model_id):
-            with self._jobs("finding the source table"):
-                source = last_source(self._lake, model_id=model_id)
-            self._sources = seen, model_id, None if source is None else source.table
-        return self._sources[2]
+    def _source_of(self, release: Release) -> str | None:
+        ready = self._ready
+        if ready is not None and ready.release.model_id == release.model_id:
+            return ready.source
+        return self._look_up_source(release.model_id)
 
-    @contextmanager
-    def _of_task(self) -> Iterator[None]:
-        """One thread at a time, which answers a task."""
-        with self._opening:
-            self._asked_by.task = True
-            try:
-                yield
-            finally:
-                self._asked_by.task = False
-
-    def _jobs(self, what: str) -> AbstractContextManager[None]:
-        """A block of Spark jobs, given up where those who wait for it leave them no place."""
-        if getattr(self._asked_by, "task", False):
-            return needed_by_tasks(what=what)
-        return nullcontext()
+    def _look_up_source(self, model_id: str) -> str | None:
+        """The source table of a model, read again where a run has begun or ended since."""
+        with self._looking:
+            seen = self._lake.newest_commit("run_events")
+            if self._sources is None or self._sources[:2] != (seen, model_id):
+                with needed_by_tasks(what="finding the source table"):
+                    source = last_source(self._lake, model_id=model_id)
+                self._sources = seen, model_id, None if source is None else source.table
+            return self._sources[2]
 
 
 _numbers = itertools.count(1)

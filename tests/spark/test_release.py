@@ -149,7 +149,7 @@ def check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes):
     assert find_target(lake).release == current_release(lake)
     shard.unlink()
     with pytest.raises(
-        IndexDataError, match=r"current release 6: .*is gone.*gme-lake release rollback"
+        IndexDataError, match=r"release 6: .*is gone.*gme-lake release rollback"
     ):
         find_target(lake)
     assert released(lake, rollback).index_id == indexes["model-a"]

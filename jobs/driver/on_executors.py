@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,11 @@ def register_in_sql(
     """
     columns = _require_named(function)
     run = functools.partial(function, **keywords)
-    made = arrow_udf(run, returnType=columns.ddl, functionType=ArrowUDFType.SCALAR)
+    with (
+        warnings.catch_warnings()
+    ):  # that hints are preferred, which a function with keywords cannot give
+        warnings.filterwarnings("ignore", "It is preferred to specify type hints", UserWarning)
+        made = arrow_udf(run, returnType=columns.ddl, functionType=ArrowUDFType.SCALAR)
     spark.udf.register(name, made)
 
 

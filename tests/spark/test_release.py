@@ -148,9 +148,7 @@ def check_old_and_damaged_indexes_are_not_released(open_lake, lake, indexes):
     released(willing, promote, **other)
     assert find_target(lake).release == current_release(lake)
     shard.unlink()
-    with pytest.raises(
-        IndexDataError, match=r"release 6: .*is gone.*gme-lake release rollback"
-    ):
+    with pytest.raises(IndexDataError, match=r"release 6: .*is gone.*gme-lake release rollback"):
         find_target(lake)
     assert released(lake, rollback).index_id == indexes["model-a"]
     assert find_target(lake).index_id == indexes["model-a"]

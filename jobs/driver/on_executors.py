@@ -75,9 +75,8 @@ def register_in_sql(
     """
     columns = _require_named(function)
     run = functools.partial(function, **keywords)
-    with (
-        warnings.catch_warnings()
-    ):  # that hints are preferred, which a function with keywords cannot give
+    # Hints are preferred, which a function with keywords cannot give.
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "It is preferred to specify type hints", UserWarning)
         made = arrow_udf(run, returnType=columns.ddl, functionType=ArrowUDFType.SCALAR)
     spark.udf.register(name, made)

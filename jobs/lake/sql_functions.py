@@ -31,13 +31,12 @@ class Argument:
 
 @dataclass(frozen=True)
 class SqlFunction:
-    """One function; `in_schema`: kept by the catalog, where the others are those of a session that opened the lake."""
+    """One function. A name with the schema is one that the catalog keeps; the others are a session's."""
 
     name: str
     arguments: tuple[Argument, ...]
     gives: str
     example: str
-    in_schema: bool = False
 
 
 _TEXT = Argument("text", "STRING", "what to search for; NULL gives no rows")
@@ -140,7 +139,6 @@ KNN = SqlFunction(
     ),
     "the k nearest rows to a vector by comparing all: rank, id, vector_id, score",
     "SELECT * FROM {schema}.knn((SELECT max(embedding) FROM {schema}.current_vectors WHERE id = 'p1'), 5) ORDER BY rank",
-    in_schema=True,
 )
 SIMILARITY = SqlFunction(
     "{schema}.similarity",
@@ -150,7 +148,6 @@ SIMILARITY = SqlFunction(
     ),
     "the cosine of two vectors, -1 to 1, as the searches score",
     "SELECT {schema}.similarity(embed_text('red mug'), embed_text('blue mug'))",
-    in_schema=True,
 )
 SQL_FUNCTIONS = (
     SEARCH_TEXT,

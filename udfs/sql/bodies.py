@@ -25,7 +25,9 @@ FOUND = Columns(
     "hits array<struct<rank: int, score: double, id: string, vector_id: bigint>>, error string"
 )
 _SCOPE = [f.name for f in fields(Scope)]
-_NOTHING = (None, "no_query", None)  # vector, status, error
+_Made = tuple[
+    list[float] | None, str | None
+]  # a query's vector, or why there is none; of nothing neither
 
 
 @gives(EMBEDDED)
@@ -36,7 +38,7 @@ def embed_rows(asked: pa.StructArray, *, address: ServiceAddress) -> pa.StructAr
     """
     rows = asked.to_pylist()
     made = _embed(rows, address)
-    return _structs(EMBEDDED, [vector for vector, _, _ in made], [error for *_, error in made])
+    return _structs(EMBEDDED, [vector for vector, _ in made], [error for _, error in made])
 
 
 @gives(FOUND)
@@ -55,12 +57,12 @@ def search_rows(
     found: list[tuple[list[dict[str, Any]] | None, str | None]] = [(None, None)] * len(rows)
     for number, row in enumerate(rows):
         if row["by_vector"]:
-            made[number] = (row["vector"], "ok", None)
-        vector, status, error = made[number]
+            made[number] = (row["vector"], None)
+        vector, error = made[number]
         error = error or _wrong(row)
         if error is not None:
             found[number] = (None, error)
-        elif vector is not None and status == "ok":
+        elif vector is not None:
             scope = Scope(**{name: row[name] for name in _SCOPE})
             queries.setdefault((row["stamp"], scope, row["model"]), []).append(number)
     for (stamp, scope, model_id), numbers in queries.items():
@@ -87,11 +89,9 @@ def _wrong(row: dict[str, Any]) -> str | None:
     return "the query has NULL in it" if None in row["vector"] else None
 
 
-def _embed(
-    rows: Sequence[dict[str, Any]], address: ServiceAddress
-) -> list[tuple[list[float] | None, str, str | None]]:
-    """(vector, status, error) of each row with text or image; of one with neither nothing."""
-    made: list[tuple[list[float] | None, str, str | None]] = [_NOTHING] * len(rows)
+def _embed(rows: Sequence[dict[str, Any]], address: ServiceAddress) -> list[_Made]:
+    """What the model made of each row with text or image."""
+    made: list[_Made] = [(None, None)] * len(rows)
     by_model: dict[AskModel, list[int]] = {}
     for number, row in enumerate(rows):
         if row.get("text") is not None or row.get("image") is not None:
@@ -102,15 +102,13 @@ def _embed(
             spec = ask(address, asked)
             answers = _embed_with(spec, [rows[number] for number in numbers])
         except GmeLakeError as error:
-            answers = [(None, "refused", str(error))] * len(numbers)
+            answers = [(None, str(error))] * len(numbers)
         for number, answer in zip(numbers, answers, strict=True):
             made[number] = answer
     return made
 
 
-def _embed_with(
-    spec: EmbedSpec, rows: Sequence[dict[str, Any]]
-) -> list[tuple[list[float] | None, str, str | None]]:
+def _embed_with(spec: EmbedSpec, rows: Sequence[dict[str, Any]]) -> list[_Made]:
     batch = EMBED_INPUT.batch(
         [str(number) for number in range(len(rows))],
         arrow_strings([row["text"] for row in rows]),
@@ -122,7 +120,7 @@ def _embed_with(
     made = pa.Table.from_batches(embed_batches(iter([batch]), spec=spec))
     columns = (made.column(name).to_pylist() for name in ("embedding", "status", "error"))
     return [
-        (vector, status, None if status == "ok" else f"it cannot be embedded: {error} ({status})")
+        (vector, None if status == "ok" else f"it cannot be embedded: {error} ({status})")
         for vector, status, error in zip(*columns, strict=True)
     ]
 

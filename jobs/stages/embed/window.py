@@ -90,7 +90,7 @@ def choose_window(
 
 def superseded_ids(job: Embedding, window: Window, *, version: int) -> DataFrame | None:
     """(id, last) in files: ids that more than one commit of a change feed's window has changed, and the last of these."""
-    if window.start is None:
+    if window.start is None or window.start >= version:  # one commit comes after none
         return None
     commit, folder = F.col("_commit_version"), f"{job.staging}/superseded"
     changes = job.source.changes(job.lake.spark, start=window.start, end=version)

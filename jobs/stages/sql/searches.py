@@ -1,19 +1,18 @@
 """What SQL functions search: released indexes with the vectors that the lake holds now, kept open in the driver.
 
 Opening takes Spark jobs, once for each change of the lake; a statement only asks whether there was one, which takes a
-look into three folders.
+look into four folders.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar, cast
 
 import pydantic
@@ -40,13 +39,9 @@ from udfs.sql.service_client import AskHits, Scope
 
 T = TypeVar("T")
 Seen = tuple[tuple[str, ...], tuple[str, ...]]  # newest commits of `indexes` and `vectors`
-_STAMP_SECONDS = (
-    3600.0  # so long a statement is answered by the state that its first task was answered by
-)
+_STAMP_SECONDS = 3600.0  # so long all tasks of a statement are answered by one state
 _KEPT = 2  # states that stay open: the newest release's, and an earlier one's or without fresh rows
-_RESTRICTED = (
-    8  # filters and groups of an index that stay in memory, a bit or a number for each of its rows
-)
+_RESTRICTED = 8  # filters and groups that stay in memory, a bit or a number for each row
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,25 +191,20 @@ class Searches:
 
     def _open(self, release: Release, settings: SearchSettings) -> Opened:
         """The release's index as the lake is now; opened again only where the lake has changed."""
-        with self._looking:
-            return self._open_alone(release, settings)
-
-    def _open_alone(self, release: Release, settings: SearchSettings) -> Opened:
         lake, asked = self._lake, (release.release_id, settings.freshness)
-        seen = lake.newest_commit("indexes"), lake.newest_commit("vectors")
-        kept = self._opened.get(asked)
-        if kept is not None and (kept[0] == seen or self._is_of_others(kept[0], seen, release)):
-            self._opened[asked] = seen, kept[1]
+        with self._looking:
+            seen = lake.newest_commit("indexes"), lake.newest_commit("vectors")
+            before, opened = self._opened.get(asked, (None, None))
+            same = before == seen or (before and self._is_of_others(before, seen, release))
+            if opened is None or not same:
+                with needed_by_tasks(what="opening the index after a change of the lake"):
+                    opened = self._open_target(release_target(lake, release), settings)
+            # Those that are put out stay while a statement searches them.
+            self._opened[asked] = seen, opened
             self._opened.move_to_end(asked)
-            return kept[1]
-        with needed_by_tasks(what="opening the index after a change of the lake"):
-            opened = self._open_target(release_target(lake, release), settings)
-        # Those that are put out stay while a statement searches them.
-        self._opened[asked] = seen, opened
-        self._opened.move_to_end(asked)
-        while len(self._opened) > _KEPT:
-            self._opened.popitem(last=False)
-        return opened
+            while len(self._opened) > _KEPT:
+                self._opened.popitem(last=False)
+            return opened
 
     def _is_of_others(self, before: Seen, now: Seen, release: Release) -> bool:
         """Whether all that has changed since are other models' vectors, as while a new model's are made."""
@@ -229,7 +219,7 @@ class Searches:
     def _open_target(self, target: Target, settings: SearchSettings) -> Opened:
         lake = self._lake
         version = lake.version("vectors")
-        folder = lake.folder("staging", f"sql-{uuid.uuid4().hex[:16]}")
+        folder = lake.folder("staging", _folder_name())
         run = Run(lake, "sql", "{}")  # reads alone, and is not recorded
         plain = settings.model_copy(update={"filter": None, "group_by": None})
         spec = search_spec(run, plain, target=target, staging=folder, version=version)
@@ -255,13 +245,11 @@ class Searches:
         return found
 
     def _evaluate(self, opened: Opened, settings: SearchSettings) -> tuple[SearchSpec, Index]:
-        staging = f"{opened.folder}/{next(_numbers)}"
         run = Run(self._lake, "sql", "{}")
-        with needed_by_tasks(what="a filter, or the groups of rows,"):
-            spec = restrict(run, opened.spec, settings, index=opened.newest, staging=staging)
-        index = restrict_index(opened.index, spec, fresh=opened.index.fresh)
-        storage.remove_folder(staging)
-        return spec, index
+        with self._lake.staging(_folder_name()) as staging:
+            with needed_by_tasks(what="a filter, or the groups of rows,"):
+                spec = restrict(run, opened.spec, settings, index=opened.newest, staging=staging)
+            return spec, restrict_index(opened.index, spec, fresh=opened.index.fresh)
 
     def _require_source(self, shown: str, release: Release) -> None:
         source = self._source_of(release)
@@ -288,16 +276,15 @@ class Searches:
             return self._sources[2]
 
 
-_numbers = itertools.count(1)
+def _folder_name() -> str:
+    """Of a folder in `staging`, which no run's can be."""
+    return f"sql-{uuid.uuid4().hex[:16]}"
 
 
 def _searched(settings: SearchSettings, scope: Scope) -> SearchSettings:
     """The session's settings with what a call asks for instead. Raises LakeError for a value that they cannot have."""
-    given = {
-        name: value
-        for name in ("filter", "min_score", "group_by", "max_per", "freshness")
-        if (value := getattr(scope, name)) is not None
-    }
+    of_search = {name: value for name, value in asdict(scope).items() if name != "release"}
+    given = {name: value for name, value in of_search.items() if value is not None}
     try:
         return SearchSettings.model_validate({**settings.model_dump(), **given})
     except pydantic.ValidationError as error:

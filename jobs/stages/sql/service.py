@@ -34,9 +34,8 @@ class SearchService:
         """Listens on `bind`; executors reach it as `host`. Both are those of the Spark driver."""
         self._searches = searches
         self._listener = Listener((bind, 0), backlog=_BACKLOG)
-        _, port = self._listener.address
-        self.address = ServiceAddress(host, int(port), secrets.token_bytes(_KEY_BYTES))
-        self._bound = (bind, int(port))
+        self._bound = self._listener.address
+        self.address = ServiceAddress(host, int(self._bound[1]), secrets.token_bytes(_KEY_BYTES))
         self._closed = threading.Event()
         # While the functions are being made, their bodies are analysed as statements are.
         self.prepares = False

@@ -181,14 +181,13 @@ def _search(
 
 def _embed(lake: Lake, function: SqlFunction, content: dict[str, str]) -> str:
     """A scalar function has no FROM: what prepares it is a subquery, outside of what Spark hands to Python."""
-    values = {"instruction": "instruction"} | content
+    made = f"{_EMBED}({struct_sql(_CONTENT, {'instruction': 'instruction'} | content)})"
     return (
         f"CREATE OR REPLACE TEMPORARY FUNCTION {identifier(function.name)}({arguments_sql(function)}) "
         f"RETURNS ARRAY<FLOAT> COMMENT {comment_sql(function, schema=lake.schema)} "
         f"RETURN IF((SELECT max(prepared) FROM {_PREPARE}()), "
-        f"IF({_EMBED}({struct_sql(_CONTENT, values)}).error IS NULL, "
-        f"{_EMBED}({struct_sql(_CONTENT, values)}).embedding, "
-        f"raise_error({literal(function.name + ': ')} || {_EMBED}({struct_sql(_CONTENT, values)}).error)), NULL)"
+        f"IF({made}.error IS NULL, {made}.embedding, "
+        f"raise_error({literal(function.name + ': ')} || {made}.error)), NULL)"
     )
 
 

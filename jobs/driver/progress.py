@@ -1,4 +1,4 @@
-"""Progress of a long job: one live line in a terminal, plain log lines elsewhere."""
+"""Progress of a long job: one live line in a terminal, plain log lines elsewhere, names of its jobs in Spark's UI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pyspark import SparkContext
+from pyspark.sql import is_remote
 from tqdm import tqdm
 
 from udfs import storage
@@ -16,6 +18,7 @@ from udfs.embed.rows_done import REPORT_SECONDS, Done, read_done
 
 log = logging.getLogger("gme_lake")
 
+_DESCRIPTION = "spark.job.description"
 _LOG_SECONDS = (
     15.0  # between lines of a log; a terminal's line is rewritten as often as there is news
 )
@@ -119,3 +122,21 @@ def _watch(progress: RowProgress, folder: str, over: threading.Event, every: flo
         if not over.is_set():
             progress.under_way(seen)
         wait = max(every, 10 * (time.monotonic() - started))  # thousands of tasks: look less often
+
+
+@contextmanager
+def described_jobs(description: str) -> Iterator[None]:
+    """Spark jobs that this thread starts in the block are called so in Spark's UI, in lists of jobs and of SQL alike.
+
+    A Connect client has no jobs of its own to name.
+    """
+    if is_remote():
+        yield
+        return
+    context = SparkContext.getOrCreate()
+    before = context.getLocalProperty(_DESCRIPTION)
+    context.setLocalProperty(_DESCRIPTION, description)
+    try:
+        yield
+    finally:
+        context.setLocalProperty(_DESCRIPTION, before)  # type: ignore[arg-type]  # None takes it away

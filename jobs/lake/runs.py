@@ -13,6 +13,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, Row
 
+from jobs.driver.progress import described_jobs
 from jobs.driver.task_errors import failure
 from jobs.lake.conflicts import again_on_conflict
 from jobs.lake.holder import Holder
@@ -62,10 +63,12 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the wall seconds of a block to `seconds[name]`."""
+        """Add the wall seconds of a block to `seconds[name]`; its Spark jobs are called after run and stage."""
         start = time.perf_counter()
+        called = f"gme-lake {self.job.replace('_', '-')}: {name} (run {self.run_id})"
         try:
-            yield
+            with described_jobs(called):
+                yield
         finally:
             self.add_seconds(name, time.perf_counter() - start)
 

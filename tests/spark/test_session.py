@@ -1,4 +1,8 @@
-"""A session that somebody else started stays as it is, and nothing that is written depends on its time zone."""
+"""A session that somebody else started stays as it is, nothing that is written depends on its time zone, and its UI
+tells what its jobs are for.
+"""
+
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,3 +44,30 @@ def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
         "a mug of 1970-01-01 00:00:00 and 2024-03-10",
         "a mug of  and 2024-03-10",
     ]
+
+
+@pytest.mark.spark
+def test_jobs_of_a_stage_are_called_after_it_in_sparks_ui(spark):
+    from jobs.lake.runs import Run
+
+    run = Run(SimpleNamespace(), "build_index", "{}", run_id="run-1")
+    context = spark.sparkContext._jsc.sc()
+
+    def jobs() -> dict[int, str | None]:
+        context.listenerBus().waitUntilEmpty()
+        listed = context.statusStore().jobsList(None)
+        found = [listed.apply(n) for n in range(listed.size())]
+        return {j.jobId(): j.description().get() if j.description().isDefined() else None for j in found}  # fmt: skip
+
+    def descriptions(rows: int) -> set[str | None]:
+        before = jobs()
+        assert spark.range(rows).repartition(2).count() == rows
+        return {name for job, name in jobs().items() if job not in before}
+
+    with pytest.raises(ZeroDivisionError), run.stage("train"):
+        assert descriptions(2) == {"gme-lake build-index: train (run run-1)"}
+        with run.stage("probe"):
+            assert descriptions(3) == {"gme-lake build-index: probe (run run-1)"}
+        assert descriptions(4) == {"gme-lake build-index: train (run run-1)"}
+        raise ZeroDivisionError
+    assert not any("gme-lake" in (name or "") for name in descriptions(5))

@@ -20,7 +20,9 @@ from udfs.index.threads import faiss_threads
 from udfs.index.vectors import Floats, unit_vectors
 from udfs.specs import IndexPlan
 
-KMEANS_ITERATIONS = 5  # ten cost twice as much, and their lists find no more for the codes that are read
+KMEANS_ITERATIONS = (
+    5  # ten cost twice as much, and their lists find no more for the codes that are read
+)
 OPQ_ITERATIONS = 20
 OPQ_ROWS = 16_384
 OPQ_CODE_ITERATIONS, FIRST_CODE_ITERATIONS = 4, 10  # of the codes within one, and within the first

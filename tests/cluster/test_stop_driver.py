@@ -24,7 +24,7 @@ def test_a_stopped_run_says_one_line_and_leaves_nothing(
     spark, checkpoint: Path, open_lake, tmp_path: Path
 ):
     source, root = tmp_path / "products", tmp_path / "lake"
-    frame = spark.createDataFrame(source_rows(range(ROWS)), SOURCE_SCHEMA).repartition(6)
+    frame = spark.createDataFrame(source_rows(range(ROWS)), SOURCE_SCHEMA).repartition(12)
     frame.write.format("delta").save(str(source))
     settings = sets(
         [

@@ -11,7 +11,7 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
-.PHONY: bench-factories bench-ratios bench-tune bench-negatives bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
+.PHONY: bench-factories bench-uris bench-ratios bench-tune bench-negatives bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
 .PHONY: synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
@@ -20,7 +20,7 @@ help:
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
-	@echo "                bench-factories, bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-sql, bench-gpu,"
+	@echo "                bench-factories, bench-uris, bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-sql, bench-gpu,"
 	@echo "                bench-synthesis, bench-synthesis-ablation: the other tables of tests/bench"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
@@ -74,6 +74,9 @@ bench-factories: $(READY)
 	$(BIN)/python -m tests.bench.bench_factories --dim 1536 --decay .7
 	$(BIN)/python -m tests.bench.bench_factories --dim 1536 --decay 0 --spread .8
 	$(BIN)/python -m tests.bench.bench_centring build/drawn $(if $(RETRIEVAL),--retrieval $(RETRIEVAL))
+
+bench-uris: $(READY)
+	$(BIN)/python -m tests.bench.bench_uris
 
 bench-negatives: setup
 	$(BIN)/gme-lake train-embedder $(TINY) --set train.output=build/gme-tiny/first --set train.steps=2000 \

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import psutil
 
+JVMS = ("jvm", "executors")
 ROLES = ("driver", "jvm", "executors", "workers", "model server", "other")
 
 
@@ -74,11 +75,22 @@ def _processes() -> list[tuple[str, psutil.Process]]:
     me = psutil.Process()
     found = {me.pid: ("driver", me)}
     for process in me.children(recursive=True):
-        found[process.pid] = (_role(process), process)
+        role = _role(process)
+        # Between fork and exec a child of a JVM is a second one, on the same memory; file systems start many.
+        if role not in JVMS or not _is_forked(process):
+            found[process.pid] = (role, process)
     for process in psutil.process_iter():
         if process.pid not in found and _role(process) == "model server":
             found[process.pid] = ("model server", process)
     return list(found.values())
+
+
+def _is_forked(process: psutil.Process) -> bool:
+    try:
+        parent = process.parent()
+        return parent is not None and parent.cmdline() == process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return True
 
 
 def _role(process: psutil.Process) -> str:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.drawn_vectors import KINDS, encoder
+from tests.bench.drawn_vectors import KINDS, encoder, read_vectors, unit
 from udfs.bootstrap import difference
 from udfs.drawing.catalogue import CatalogueSpec, product
 from udfs.gme import Row
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _drawn(folder: Path, rows: int) -> Pool:
-    xb, xq = (_unit(np.load(folder / f"x{n}.npy").astype(np.float32)) for n in "bq")
+    xb, xq = read_vectors(folder)
     kinds_b, kinds_q = (np.load(folder / f"kinds_{n}.npy") for n in "bq")
     shown = [
         np.array(
@@ -123,10 +123,6 @@ def _row(kind: str, text: str, image: bytes) -> Row:
     return Row(text if kind != "image" else None, image if kind != "text" else None)
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
 def _add_lines(table: Table, pool: Pool) -> None:
     of_kind = {kind: pool.xb[pool.kinds_b == kind].mean(axis=0) for kind in KINDS}
     gap = max(np.linalg.norm(of_kind[a] - of_kind[b]) for a in KINDS for b in KINDS)
@@ -151,7 +147,7 @@ def _ndcg(pool: Pool, means: dict[str, np.ndarray] | None) -> np.ndarray:
     xb, xq = pool.xb, pool.xq
     if means is not None:
         xb, xq = (
-            _unit(x - np.stack([means[k] for k in kinds]))
+            unit(x - np.stack([means[k] for k in kinds]))
             for x, kinds in ((xb, pool.kinds_b), (xq, pool.kinds_q))
         )
     order = np.argsort(-(xq @ xb.T), axis=1, kind="stable")[:, :K]

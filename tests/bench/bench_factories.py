@@ -33,6 +33,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.drawn_vectors import read_vectors, unit
 from udfs.index.plan import default_plan, inner_index, transforms
 from udfs.index.train import train_quantizer
 from udfs.recall.recall import recall_at_k
@@ -116,9 +117,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _read(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
-    xb, xq = (np.load(arguments.vectors / f"x{n}.npy").astype(np.float32) for n in "bq")
-    xb, xq = xb[: arguments.rows], xq[: arguments.queries]
-    return _unit(xb), _unit(xq), f"of {arguments.vectors}"
+    xb, xq = read_vectors(arguments.vectors)
+    return xb[: arguments.rows], xq[: arguments.queries], f"of {arguments.vectors}"
 
 
 def _drawn(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
@@ -128,7 +128,7 @@ def _drawn(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
     scale /= np.linalg.norm(scale)
     clusters = max(1, arguments.rows // arguments.rows_per_cluster)
     centres = rng.standard_normal((clusters, dim), np.float32) * scale
-    means = arguments.gap * _unit(rng.standard_normal((KINDS, dim), np.float32))
+    means = arguments.gap * unit(rng.standard_normal((KINDS, dim), np.float32))
 
     def fill(x: np.ndarray, seed: int, kinds: int) -> None:
         draw = np.random.default_rng(seed)
@@ -151,10 +151,6 @@ def _width(factory: str) -> int:
     """Of the vectors behind the rotation, which must not be wider than those before it to be compared here."""
     found = re.match(r"(?:OPQ\d+_|PCAR)(\d+)", factory)
     return int(found[1]) if found else 0
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def _built(
@@ -197,8 +193,8 @@ def _built(
 
 def _candidates(
     index: Any, xq: np.ndarray, nprobe: int, ratio: float | None
-) -> tuple[int, np.ndarray]:
-    """Codes read, and the best rows (q, 200) by the codes."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists read (q, nprobe), -1 for none, and the best rows (q, 200) by the codes."""
     inner, xr = inner_index(index), xq
     for rotation in transforms(index):
         xr = np.ascontiguousarray(rotation.apply(xr))
@@ -210,8 +206,7 @@ def _candidates(
     x, *arrays = (faiss.swig_ptr(array) for array in (xr, Iq, Dq, D, I))
     parameters = faiss.SearchParametersIVF(nprobe=nprobe)
     inner.search_preassigned_c(len(xr), x, n, *arrays, False, parameters)
-    sizes = np.array([inner.invlists.list_size(i) for i in range(inner.nlist)] + [0])
-    return int(sizes[Iq].sum()), I
+    return Iq, I
 
 
 def _rerank(xq: np.ndarray, xb: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -225,16 +220,18 @@ def _rerank(xq: np.ndarray, xb: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _lists(index: Any, xb: np.ndarray, xq: np.ndarray, truth: np.ndarray) -> Table:
     table = Table("nprobe", "ratio", "recall", "codes a query", "queries/core-s")
+    inner = inner_index(index)
+    sizes = np.array([*(inner.invlists.list_size(n) for n in range(inner.nlist)), 0])  # of list -1
     faiss.omp_set_num_threads(1)
     for nprobe, ratio in POINTS:
         with spending() as search:
-            codes, found = _candidates(index, xq, nprobe, ratio)
+            lists, found = _candidates(index, xq, nprobe, ratio)
         recall = recall_at_k(_rerank(xq, xb, found), truth, K).value
         table.add_row(
             f"{nprobe}",
             "-" if ratio is None else f"{ratio:g}",
             f"{recall:.4f}",
-            f"{codes / len(xq):,.0f}",
+            f"{sizes[lists].sum() / len(xq):,.0f}",
             f"{len(xq) / search.seconds:,.0f}",
         )
     return table

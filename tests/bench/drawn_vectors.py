@@ -44,6 +44,17 @@ def main() -> None:
             np.save(arguments.folder / f"kinds_{name}.npy", np.array(KINDS)[np.arange(rows) % 3])
 
 
+def read_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and queries of a folder that this wrote: float32 (n, 128) and (q, 128), of unit length again."""
+    xb, xq = (unit(np.load(folder / f"x{n}.npy").astype(np.float32)) for n in "bq")
+    return xb, xq
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Each row divided by its length."""
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
 @cache
 def encoder() -> Encoder:
     import torch

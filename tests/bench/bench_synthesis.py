@@ -62,7 +62,7 @@ def main() -> None:
             f"synthesize.pictures={folder / 'pictures'}",
             "synthesize.pictures_caption=title",
             "synthesize.max_tokens=120",
-            "synthesize.concurrency=1",
+            "synthesize.concurrency=8",
             "synthesize.answer_seconds=300",
         ],
         env={},

@@ -16,6 +16,7 @@ from jobs.reports.thumbnails import Thumbnail, thumbnail
 ROWS = 20
 NUMBERS = 3  # of a longer list
 CHARACTERS = 240
+BELOW_PICTURES = 60  # characters of a hit's text
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, bytes | bytearray):
         return Cell(picture=thumbnail(bytes(value)))
     if isinstance(value, Hit):
-        said = [f"{value.score:.4f}", value.title or "", value.id]
-        return Cell([_cut(line) for line in said if line], picture=thumbnail(value.image))
+        said = [f"{value.score:.4f}", _cut(value.title or "", BELOW_PICTURES), value.id]
+        return Cell([line for line in said if line], picture=thumbnail(value.image))
     if isinstance(value, Mapping):
         return Cell([_cut(f"{key}: {_text(one)}") for key, one in value.items()])
     return Cell([_cut(_text(value))], is_number=isinstance(value, int | float))
@@ -68,7 +69,9 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.3g}" if abs(value) < 0.001 else f"{value:.4f}".rstrip("0").rstrip(".")
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
@@ -84,5 +87,5 @@ def _list_text(values: Iterable[Any]) -> str:
     return f"[{first}]" if len(every) <= NUMBERS else f"[{first}, …] {len(every):,} values"
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= CHARACTERS else f"{text[: CHARACTERS - 1]}…"
+def _cut(text: str, length: int = CHARACTERS) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,11 +1,12 @@
-"""Do synthesised pairs help? Trainings on three tables of pairs, the same steps, judged on products that none has seen.
+"""Do synthesised pairs help? Trainings on four tables of pairs, the same steps, judged on products that none has seen.
 
     python -m tests.bench.bench_synthesis_ablation
 
 `single`: text to picture and picture to picture of drawn products. `templates`: those, and picture + change to picture
 from templates. `synthesised`: `single`, and what synthesize-pairs makes of the catalogue's texts and pictures with
-answers by rules behind the protocol, whose quality is known. Judged on held-out combinations: kind, colour and
-pattern were trained on, never together. Trainings are kept: run again, it goes on.
+answers by rules behind the protocol, whose quality is known. `questions`: the same without its picture + change pairs.
+Judged direction by direction on held-out combinations: kind, colour and pattern were trained on, never together.
+Trainings are kept: run again, it goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
+from rich.table import Table
 
 from jobs.driver.session import open_session
 from jobs.lake.lake import Lake
@@ -31,6 +33,7 @@ from jobs.stages.register import describe_checkpoint
 from jobs.stages.synthesize.job import synthesize_pairs
 from jobs.stages.synthesize.pairs import INSTRUCTIONS
 from jobs.stages.train.ablate import ablate_training
+from jobs.stages.train.ablation_report import Ablation
 from udfs.drawing import Combination, draw_jpeg, held_out
 from udfs.drawing.catalogue import CatalogueSpec, catalogue_row, product
 from udfs.drawing.training_rows import INSTRUCTIONS as DRAWN
@@ -46,10 +49,11 @@ PAIRS = (
     "positive_image binary, positive_id string"
 )
 METRICS = ("hit@1", "ndcg@10")
+ARMS = ("single", "templates", "synthesised", "questions")  # compared with the first
 
 
 def main() -> None:
-    """Write the three tables and the held-out pairs, train, compare."""
+    """Write the tables and the held-out pairs, train, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--products", type=int, default=2000, help="rows of the catalogue")
     parser.add_argument(
@@ -67,7 +71,7 @@ def main() -> None:
     spark = open_session(settings)
     lake, registry = Lake(spark, settings.lake), Registry(settings)
     console = Console(width=140)
-    if not (folder / "synthesised").exists():
+    if not (folder / "validation").exists():  # written last
         _write_catalogue(spark, folder, asked.products)
         console.print(str(_synthesize(lake, registry, settings)), highlight=False)
         _write_pairs(spark, settings, folder)
@@ -77,12 +81,30 @@ def main() -> None:
         told = settings.model_copy(update={"ablate": ablate})
         with open_run(lake, registry, job="ablate_training") as run:
             report = ablate_training(lake, run, registry=registry, settings=told)
-        console.print(f"{metric}\n{report}", highlight=False)
+        console.print(_by_direction(report.ablation))
+        console.print(report.folder)
+
+
+def _by_direction(ablation: Ablation) -> Table:
+    """Scores of each arm, and of all but the first their change, paired by query and seed, with 95 % intervals."""
+    table = Table(title=f"{ablation.metric}, seeds {', '.join(map(str, ablation.seeds))}")
+    table.add_column("direction")
+    for result in ablation.strategies:
+        table.add_column(result.name)
+    for name in ablation.strategies[0].scores:
+        cells = []
+        for result in ablation.strategies:
+            said = f"{result.scores[name].mean:.3f}"
+            if result.change:
+                change = result.change[name]
+                said += f" {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+            cells.append(said)
+        table.add_row(name.removeprefix("validation/"), *cells)
+    return table
 
 
 def _settings(asked: argparse.Namespace, folder: Path) -> Settings:
-    arms = ("single", "templates", "synthesised")
-    strategies = {arm: {"train": {"pairs": str(folder / arm)}} for arm in arms}
+    strategies = {arm: {"train": {"pairs": str(folder / arm)}} for arm in ARMS}
     file = folder / "strategies.yaml"
     file.write_text(json.dumps({"strategies": strategies}))
     return load_settings(
@@ -144,7 +166,7 @@ def _synthesize(lake: Lake, registry: Registry, settings: Settings) -> object:
 
 
 def _write_pairs(spark: SparkSession, settings: Settings, folder: Path) -> None:
-    """The three tables: drawn pairs without composed ones, with them, and with the synthesised ones instead."""
+    """The tables: drawn pairs without composed ones, with them, and with the synthesised ones instead."""
     draw_pairs(spark, settings=settings, overwrite=True)
     drawn = spark.read.format("delta").load(str(folder / "drawn"))
     made = spark.read.format("delta").load(str(folder / "made")).drop("domain", "lineage")
@@ -153,6 +175,9 @@ def _write_pairs(spark: SparkSession, settings: Settings, folder: Path) -> None:
         "single": single,
         "templates": drawn,
         "synthesised": single.unionByName(made, allowMissingColumns=True),
+        "questions": single.unionByName(
+            made.where("direction <> 'it2i'"), allowMissingColumns=True
+        ),
     }
     for name, frame in tables.items():
         _report(name, frame)

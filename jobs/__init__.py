@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from jobs.lake.lake import Lake
     from jobs.settings.settings import Settings
+    from jobs.stages.sql.function_set import FunctionSet
 
 
 def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
@@ -25,10 +28,24 @@ def open_lake(*config: str, sets: Iterable[str] = ()) -> Lake:
     return lake
 
 
-def publish(lake: Lake, settings: Settings) -> None:
-    """Make views and functions of a lake known in its session, whether or not its catalog keeps views for others."""
+def register_functions(spark: SparkSession) -> None:
+    """Make the SQL functions of a lake known in a session that is connected to `gme-lake serve-sql` by Spark Connect.
+
+    They are those of the process that serves: its model, index and settings. Raises LakeError where no lake is served
+    behind this session, or by another Python than this one.
+    """
+    from jobs.stages.sql.function_set import create_told_functions
+
+    create_told_functions(spark)
+
+
+def publish(lake: Lake, settings: Settings) -> FunctionSet:
+    """Make views and functions of a lake known in its session, whether or not its catalog keeps views for others.
+
+    Gives what other sessions are to be told of the functions.
+    """
     from jobs.lake.sql_catalog import publish_catalog
     from jobs.stages.sql.session_functions import register_functions
 
     publish_catalog(lake)
-    register_functions(lake, settings)
+    return register_functions(lake, settings)

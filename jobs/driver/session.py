@@ -72,7 +72,8 @@ def open_session(settings: Settings, *, quick: bool = False) -> SparkSession:
 def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
     # Executors import this project and its packages from the interpreter that runs the driver.
     prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
-    conf = {**LOCAL_CONF, **(QUICK_CONF if quick else {}), **settings.spark.conf}
+    # Said before it starts they hold for every session, those of Spark Connect's clients too.
+    conf = {**LOCAL_CONF, **RUNTIME_CONF, **(QUICK_CONF if quick else {}), **settings.spark.conf}
     if jars := delta_jars(settings.spark.conf):
         conf["spark.jars"] = ",".join([*jars, *filter(None, [conf.get("spark.jars")])])
     builder = (

@@ -64,6 +64,12 @@ def hive_addresses() -> list[str]:
     return [name for name in names if name in os.environ]
 
 
+def connect_token(conf: Mapping[str, str]) -> str | None:
+    """The token that Spark Connect asks clients for, by Spark's settings or else the environment; None: it asks nothing."""
+    given = conf.get("spark.connect.authenticate.token")
+    return given or os.environ.get("SPARK_CONNECT_AUTHENTICATE_TOKEN") or None
+
+
 def java_home() -> str | None:
     """JAVA_HOME, where Spark looks for Java before it looks on PATH."""
     return os.environ.get("JAVA_HOME") or None

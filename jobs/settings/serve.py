@@ -13,7 +13,7 @@ _NO_PASSWORDS = {"NONE", "NOSASL"}
 
 
 class ServeSqlSettings(Section):
-    """The Thrift server that JDBC clients connect to."""
+    """The Thrift server that JDBC clients connect to, and the Spark Connect server beside it, for Python clients."""
 
     host: str = Field(
         "127.0.0.1",
@@ -28,6 +28,14 @@ class ServeSqlSettings(Section):
         validate_default=True,
         description="as Hive's hive.server2.authentication; all else of Hive's, TLS too, as "
         "spark.conf.spark.hive.server2.…",
+    )
+    connect_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="of Spark Connect at the same host, as 15002; null: not served; 0: any that is free. A host that "
+        "other machines reach needs a token: spark.conf.spark.connect.authenticate.token, or "
+        "SPARK_CONNECT_AUTHENTICATE_TOKEN in the environment",
     )
 
     @field_validator("authentication")

@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 from weakref import WeakKeyDictionary
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
-from pyspark.sql.functions import udtf
-from pyspark.sql.types import StructType
-from pyspark.sql.udtf import AnalyzeResult, UserDefinedTableFunction
+from pyspark.sql import SparkSession, is_remote
 
-from jobs.driver.on_executors import register_in_sql
 from jobs.lake.lake import Lake, cause, read_table
 from jobs.lake.releases import current_release
 from jobs.lake.sql import identifier, literal, table_sql
@@ -32,16 +27,14 @@ from jobs.lake.sql_functions import (
 )
 from jobs.settings.settings import Settings
 from jobs.stages.search.rows import last_source
+from jobs.stages.sql.function_set import EMBED, PREPARE, SEARCH, FunctionSet, create_functions
 from jobs.stages.sql.searches import Searches
 from jobs.stages.sql.service import SearchService
 from udfs.errors import LakeError
-from udfs.sql.bodies import embed_rows, search_rows
-from udfs.sql.service_client import Prepare, ServiceAddress, ask
 
 log = logging.getLogger("gme_lake")
 
 _OF_HITS = ("rank", "score", "id", "vector_id")
-_EMBED, _SEARCH, _PREPARE = "gme_lake_embed", "gme_lake_search", "gme_lake_prepare"
 # What the Python functions take, as a struct: what a function has no argument for is null.
 _CONTENT = {
     "text": "STRING",
@@ -67,12 +60,19 @@ _STAMP = {"stamp": "unix_micros(current_timestamp())"}
 _services: WeakKeyDictionary[SparkSession, SearchService] = WeakKeyDictionary()
 
 
-def register_functions(lake: Lake, settings: Settings) -> None:
+def register_functions(lake: Lake, settings: Settings) -> FunctionSet:
     """Make the search and embedding functions of a session, over this lake, with the columns that the source has now.
 
     Queries are embedded on executors as `settings.serving` says, and searched in this process, which keeps the index of
-    the release open. Whatever has become of the source, they are made, without its columns, with a warning.
+    the release open. Whatever has become of the source, they are made, without its columns, with a warning. Gives what
+    other sessions of the application are to be told. Raises LakeError where Spark's driver is another process.
     """
+    if is_remote():
+        raise LakeError(
+            "the index is kept open in the process of Spark's driver, and this session's is behind Spark Connect: serve "
+            "the lake there by gme-lake serve-sql --set serve_sql.connect_port=15002, and call jobs.register_functions "
+            "in a session that is connected to it"
+        )
     spark = lake.spark
     earlier = _services.pop(spark, None)
     if earlier is not None:
@@ -80,34 +80,13 @@ def register_functions(lake: Lake, settings: Settings) -> None:
     host = spark.conf.get("spark.driver.host") or "127.0.0.1"
     bind = spark.conf.get("spark.driver.bindAddress", host) or host
     service = SearchService(Searches(lake, settings), bind=bind, host=host)
-    register_in_sql(spark, _EMBED, embed_rows, address=service.address)
     source = _source_columns(lake)
     table = None if source is None else source.table
-    register_in_sql(spark, _SEARCH, search_rows, address=service.address, source=table)
-    # Deterministic, or Spark refuses it in a lateral join.
-    prepare = cast("UserDefinedTableFunction", udtf(_prepare_function(service.address)))
-    spark.udtf.register(_PREPARE, prepare.asDeterministic())
-    for statement in function_statements(lake, source):
-        spark.sql(statement)
+    functions = FunctionSet(service.address, table, tuple(function_statements(lake, source)))
+    create_functions(spark, functions)
     service.prepares = True
     _services[spark] = service
-
-
-def _prepare_function(address: ServiceAddress) -> type:
-    """A table function of one row, whose analysis, in the driver and before any task runs, lets the service open what is
-    released: a statement's tasks may hold all places, and would wait for Spark jobs that get none.
-    """
-
-    class PrepareSearch:
-        @staticmethod
-        def analyze() -> AnalyzeResult:
-            ask(address, Prepare())
-            return AnalyzeResult(StructType().add("prepared", "boolean"))
-
-        def eval(self) -> Iterator[tuple[bool]]:
-            yield (True,)
-
-    return PrepareSearch
+    return functions
 
 
 @dataclass(frozen=True)
@@ -174,18 +153,18 @@ def _search(
         f"RETURN SELECT /*+ BROADCAST(h) */ h.hit.rank, h.hit.score, h.hit.id, h.hit.vector_id{columns} "
         "FROM (SELECT explode(IF(found.error IS NULL, found.hits, "
         f"raise_error({literal(function.name + ': ')} || found.error))) AS hit "
-        f"FROM (SELECT {_SEARCH}(asked) AS found FROM (SELECT {struct_sql(_QUERY, values)} AS asked "
-        f"FROM (SELECT {columns_sql(function)}) a{vector}, {_PREPARE}() p))) h {join}"
+        f"FROM (SELECT {SEARCH}(asked) AS found FROM (SELECT {struct_sql(_QUERY, values)} AS asked "
+        f"FROM (SELECT {columns_sql(function)}) a{vector}, {PREPARE}() p))) h {join}"
     )
 
 
 def _embed(lake: Lake, function: SqlFunction, content: dict[str, str]) -> str:
     """A scalar function has no FROM: what prepares it is a subquery, outside of what Spark hands to Python."""
-    made = f"{_EMBED}({struct_sql(_CONTENT, {'instruction': 'instruction'} | content)})"
+    made = f"{EMBED}({struct_sql(_CONTENT, {'instruction': 'instruction'} | content)})"
     return (
         f"CREATE OR REPLACE TEMPORARY FUNCTION {identifier(function.name)}({arguments_sql(function)}) "
         f"RETURNS ARRAY<FLOAT> COMMENT {comment_sql(function, schema=lake.schema)} "
-        f"RETURN IF((SELECT max(prepared) FROM {_PREPARE}()), "
+        f"RETURN IF((SELECT max(prepared) FROM {PREPARE}()), "
         f"IF({made}.error IS NULL, {made}.embedding, "
         f"raise_error({literal(function.name + ': ')} || {made}.error)), NULL)"
     )

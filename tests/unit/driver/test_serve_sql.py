@@ -64,9 +64,27 @@ def test_an_address_of_another_machine_is_named() -> None:
     assert "serve_sql.host=nowhere.invalid" in said
 
 
+def test_connect_needs_a_token_where_other_machines_come(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    monkeypatch.delenv("SPARK_CONNECT_AUTHENTICATE_TOKEN", raising=False)
+    strangers = ["serve_sql.host=0.0.0.0", "serve_sql.authentication=LDAP", "serve_sql.port=0"]
+    strangers.append("serve_sql.connect_port=0")
+    said = refused(*strangers)
+    assert "serve_sql.host=0.0.0.0" in said and "SPARK_CONNECT_AUTHENTICATE_TOKEN" in said
+    token = "spark.conf.spark.connect.authenticate.token=x"
+    require_servable(load_settings(sets=[*strangers, token], env={}))
+    monkeypatch.setenv("SPARK_CONNECT_AUTHENTICATE_TOKEN", "x")
+    require_servable(load_settings(sets=strangers, env={}))
+    said = refused("serve_sql.port=0", f"serve_sql.connect_port={taken}")
+    assert f"serve_sql.connect_port={taken}" in said and "in use" in said
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("spark.connect.grpc.binding.address", "set serve_sql.host"),
+        ("spark.connect.grpc.binding.port", "set serve_sql.connect_port"),
         ("spark.hive.server2.thrift.bind.host", "set serve_sql.host"),
         ("spark.hadoop.hive.server2.authentication", "set serve_sql.authentication"),
         ("hive.server2.thrift.port", "set serve_sql.port"),

@@ -68,6 +68,7 @@ _FUNCTION_WORDS: dict[str, frozenset[str]] = {
 }
 _LEAST_SURE = 2  # function words more than of the next language
 _QUERY_WORDS, _QUERY_CHARS = (3, 40), 300
+_COPIED_WORDS = 6  # so many of a passage in a row are its own sentence; fewer may be a name
 _CHANGE_WORDS, _CAPTION_WORDS, _ENTITY_WORDS, _ANSWER_WORDS = (2, 20), (4, 60), (1, 8), (1, 80)
 
 
@@ -114,6 +115,9 @@ def _judge_query(fields: dict[str, str], shown: str, _: str, grounded: float) ->
     said = _content_words(answer)
     if set(said) <= set(words(query)):
         return Broken("answers_itself", f"{answer!r} stands in: {query}")
+    copied = " ".join(words(query)[1:])  # whatever article it begins with
+    if copied.count(" ") >= _COPIED_WORDS - 1 and f" {copied} " in f" {' '.join(words(shown))} ":
+        return Broken("copies_passage", query)
     share = len([word for word in said if word in set(words(shown))]) / max(1, len(said))
     if said and share < grounded:
         return Broken("answer_not_in_passage", f"{share:.0%} of its words stand there: {answer}")

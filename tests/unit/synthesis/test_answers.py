@@ -85,6 +85,8 @@ def broken(step, fields, passage=TIGER, grounded=0.5):
         ("At what time does the tiger hunt?", "mostly by night", None),
         ("Hunts?", "by night", "length"),
         ("The tiger hunts alone by night.", "the tiger hunts by night", "answers_itself"),
+        ("A tiger hunts alone, mostly by night, for deer.", "and wild boar", "copies_passage"),
+        ("tiger hunts alone", "mostly by night", None),
         ("Why " * 60, "by night", "length"),
         ("When does the tiger hunt?", "in the early morning hours", "answer_not_in_passage"),
         ("See https://evil.example/x for the tiger", "by night", "markup"),

@@ -102,7 +102,10 @@ def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp
     }
     logged = mlflow.get_run(run.mlflow_run_id).data
     assert logged.metrics["recall_at_10.row"] == pytest.approx(by[16, 20].recall)
-    assert page.read_text().count("<td>row</td>") == 9 and "http://" not in page.read_text()
+    assert (
+        page.read_text().count('<td class="wide">row</td>') == 9
+        and "http://" not in page.read_text()
+    )
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
     # The same version and queries: exact results are not computed again. A new version: they are.

@@ -21,7 +21,7 @@ from rich.table import Table
 from jobs import open_lake
 from jobs.lake.lake import Lake
 from jobs.lake.sql import table_sql
-from jobs.stages.search.rows import last_source
+from jobs.stages.embed.last_source import last_source
 
 CALLS = 10
 MANY = 1000

@@ -74,14 +74,21 @@ def open_session(settings: Settings, *, quick: bool = False) -> SparkSession:
     return spark
 
 
-def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
-    # Executors import this project and its packages from the interpreter that runs the driver.
-    prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
-    # Said before it starts they hold for every session, those of Spark Connect's clients too.
+def local_conf(settings: Settings, *, quick: bool) -> dict[str, str]:
+    """What a session that is started here is told; `spark.conf` has the last word.
+
+    Said before it starts it holds for every session, those of Spark Connect's clients too.
+    """
     conf = {**LOCAL_CONF, **RUNTIME_CONF, **(QUICK_CONF if quick else {})}
     if _ONE_PROCESS.match(settings.spark.master):
         conf |= ONE_PROCESS_CONF
-    conf |= settings.spark.conf
+    return conf | settings.spark.conf
+
+
+def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
+    # Executors import this project and its packages from the interpreter that runs the driver.
+    prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
+    conf = local_conf(settings, quick=quick)
     if jars := delta_jars(settings.spark.conf):
         conf["spark.jars"] = ",".join([*jars, *filter(None, [conf.get("spark.jars")])])
     builder = (

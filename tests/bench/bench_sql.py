@@ -72,6 +72,9 @@ def statements(lake: Lake) -> dict[str, Callable[[int], str]]:
         "search_text, filtered": lambda n: (
             f"SELECT id FROM search_text('{text(n)}', filter => 'id > ''a''')"
         ),
+        "hybrid_search": lambda n: (
+            f"SELECT rank, id, title FROM hybrid_search('{text(n)}') ORDER BY rank"
+        ),
         "similar_rows": lambda n: (
             f"SELECT rank, id, title FROM similar_rows('{ids[n]}') ORDER BY rank"
         ),

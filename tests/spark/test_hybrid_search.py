@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.lake.indexes import find_index, read_manifest
+from jobs.stages.index import extend
 from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
 from tests.spark.conftest import picture
@@ -33,7 +34,8 @@ def ids(rows):
     return [row.id for row in rows]
 
 
-def test_words_are_found_over_changes_extensions_and_repairs(shop):
+def test_words_are_found_over_changes_extensions_and_repairs(shop, monkeypatch):
+    monkeypatch.setattr(extend, "MAX_ERROR", 10.0)  # 40 random vectors are unlike any other
     rows = [
         (f"p{n}", f"thing PN-{n:04d}/A", "red" if n % 3 else "blue", picture(n), float(n))
         for n in range(40)

@@ -62,16 +62,16 @@ def test_scores_are_those_of_bm25(texts, query):
     assert (np.lexsort((I, -D)) == np.arange(len(D))).all()
 
 
-@pytest.mark.parametrize("term_set_rows", [0, 1000])
+@pytest.mark.parametrize("cost", [0, 1e9], ids=["told which", "found and left out"])
 @given(data=st.data())
 @settings(deadline=None, max_examples=30)
-def test_only_allowed_rows_are_found_and_none_of_them_is_missed(term_set_rows, data):
+def test_only_allowed_rows_are_found_and_none_of_them_is_missed(cost, data):
     texts = data.draw(TEXTS)
     allowed = data.draw(st.lists(st.sampled_from(range(len(texts))), unique=True))
     n = data.draw(st.integers(1, 10))
     query = " ".join(data.draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_module, "TERM_SET_ROWS", term_set_rows)
+        patch.setattr(shard_module, "TOLD_ROW_COST", cost)
         _, I = FullText.of(enumerate(texts)).search(
             query, n, allowed=np.sort(np.array(allowed, np.int64))
         )

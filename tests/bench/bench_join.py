@@ -88,9 +88,10 @@ class Bench:
                 found[query, places[query]] = int(row.right_id.split("-")[1])
                 places[query] += 1
         recall = recall_at_k(found, self.truth[:judged], self.asked.k).value
-        return Line(
-            name, left, wall, sum(meter.cpu.values()), sum(meter.rss.values()), recall, stages
-        )
+        cores, peak = sum(meter.cpu.values()), sum(meter.rss.values())
+        line = Line(name, left, wall, cores, peak, recall, stages)
+        print(line, flush=True)  # what follows may take long
+        return line
 
     def ours(
         self, factory: str, *, left: str = "left.parquet", right: str = "right.parquet"

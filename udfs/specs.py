@@ -133,6 +133,7 @@ class IndexPlan:
     nprobe: int  # default of searches
     k_factor: int  # candidates re-ranked per result
     seed: int = 0
+    full_text: bool = False  # the rows' texts beside their vectors, for hybrid search
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ LOCAL_CONF = {
     "spark.driver.bindAddress": "127.0.0.1",
 }
 
+# Of a master in one process: an executor that is silent for two minutes, as while a laptop sleeps, is taken for lost, and
+# jobs wait for ever for its tasks. There is none that could be lost without its driver.
+ONE_PROCESS_CONF = {"spark.storage.blockManagerHeartbeatTimeoutMs": "365d"}
+
 # For commands that read and write a few small rows: compiling their queries costs more than running them.
 QUICK_CONF = {
     "spark.sql.codegen.wholeStage": "false",
@@ -50,6 +54,7 @@ QUICK_CONF = {
 QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+_ONE_PROCESS = re.compile(r"local(\[|$)")  # not local-cluster[…]
 _COLLECTOR = re.compile(r"-XX:\+Use\w+GC\b")
 
 
@@ -69,11 +74,21 @@ def open_session(settings: Settings, *, quick: bool = False) -> SparkSession:
     return spark
 
 
+def local_conf(settings: Settings, *, quick: bool) -> dict[str, str]:
+    """What a session that is started here is told; `spark.conf` has the last word.
+
+    Said before it starts it holds for every session, those of Spark Connect's clients too.
+    """
+    conf = {**LOCAL_CONF, **RUNTIME_CONF, **(QUICK_CONF if quick else {})}
+    if _ONE_PROCESS.match(settings.spark.master):
+        conf |= ONE_PROCESS_CONF
+    return conf | settings.spark.conf
+
+
 def _start_local(settings: Settings, *, quick: bool) -> SparkSession:
     # Executors import this project and its packages from the interpreter that runs the driver.
     prepare_environment({"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable})
-    # Said before it starts they hold for every session, those of Spark Connect's clients too.
-    conf = {**LOCAL_CONF, **RUNTIME_CONF, **(QUICK_CONF if quick else {}), **settings.spark.conf}
+    conf = local_conf(settings, quick=quick)
     if jars := delta_jars(settings.spark.conf):
         conf["spark.jars"] = ",".join([*jars, *filter(None, [conf.get("spark.jars")])])
     builder = (

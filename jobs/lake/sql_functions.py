@@ -96,6 +96,25 @@ SEARCH_BOTH = SqlFunction(
     f"the k nearest rows to a text and a picture together, or to one of them where the other is NULL, {_ROWS}",
     "SELECT * FROM search_both('the same in blue', (SELECT content FROM binaryFile.`/pictures/mug.jpg`)) ORDER BY rank",
 )
+HYBRID_SEARCH = SqlFunction(
+    "hybrid_search",
+    (
+        _TEXT,
+        _K,
+        *(argument for argument in _SCOPE if argument.name != "min_score"),
+        _INSTRUCTION,
+        _RELEASE,
+        Argument(
+            "rrf_k",
+            "INT",
+            "constant of reciprocal rank fusion, 1 or more: the larger, the more the ranks after the first count",
+            "60",
+        ),
+    ),
+    "the k best rows by their vectors and by the words of their texts (BM25) together; score is the sum of "
+    f"1 / (rrf_k + rank) of both, {_ROWS}. Needs an index with index.full_text",
+    "SELECT * FROM hybrid_search('mug SKU-0042', k => 5) ORDER BY rank",
+)
 SIMILAR_ROWS = SqlFunction(
     "similar_rows",
     (Argument("id", "STRING", "id of a row that has a vector; NULL gives no rows"), _K, *_SCOPE),
@@ -153,6 +172,7 @@ SQL_FUNCTIONS = (
     SEARCH_TEXT,
     SEARCH_IMAGE,
     SEARCH_BOTH,
+    HYBRID_SEARCH,
     SIMILAR_ROWS,
     VECTOR_SEARCH,
     EMBED_TEXT,

@@ -24,6 +24,10 @@ class IndexSettings(Section):
     nprobe: int | None = Field(None, ge=1, description="lists looked at by default; null: by rule")
     k_factor: int | None = Field(None, ge=1, description="candidates re-ranked per result")
     seed: int = Field(0, description="seed of sample and training")
+    full_text: bool = Field(
+        False,
+        description="index the rows' texts too, for hybrid_search (needs gme-lake[full-text])",
+    )
     extend: bool = Field(
         True,
         description="add what is new to the last whole index while that is up to 20 %; false: always build whole",

@@ -21,7 +21,7 @@ from rich.table import Table
 from jobs import open_lake
 from jobs.lake.lake import Lake
 from jobs.lake.sql import table_sql
-from jobs.stages.search.rows import last_source
+from jobs.stages.embed.last_source import last_source
 
 CALLS = 10
 MANY = 1000
@@ -71,6 +71,9 @@ def statements(lake: Lake) -> dict[str, Callable[[int], str]]:
         ),
         "search_text, filtered": lambda n: (
             f"SELECT id FROM search_text('{text(n)}', filter => 'id > ''a''')"
+        ),
+        "hybrid_search": lambda n: (
+            f"SELECT rank, id, title FROM hybrid_search('{text(n)}') ORDER BY rank"
         ),
         "similar_rows": lambda n: (
             f"SELECT rank, id, title FROM similar_rows('{ids[n]}') ORDER BY rank"

@@ -42,7 +42,7 @@ ROWS, OTHER = 120, "another-model"
 def make_demo(shop):
     """The demo's lake, small and by random weights, with recall, duplicates and another model; its settings."""
     root = Path(shop.table).parent
-    shop.sets += [f"draw.rows={ROWS}", "draw.files=2", "index.shards=2"]
+    shop.sets += [f"draw.rows={ROWS}", "draw.files=2", "index.shards=2", "index.full_text=true"]
     shop.sets += ["index.factory=IVF{nlist},SQ8", "index.nlist=2"]
     shop.sets += [f"recall.queries={root}/queries", "recall.k=5", "duplicates.threshold=0.9"]
     shop.sets += [f"duplicates.{name}={root}/{name}" for name in ("pairs", "clusters")]

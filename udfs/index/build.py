@@ -82,7 +82,7 @@ def build_batches(
     with ExitStack() as stack:
         writer: ShardWriter | None = None
         current, meter = -1, UsageMeter()
-        for shard, rows in _by_shard(batches):
+        for shard, rows in runs_of_shards(batches):
             if writer is None or shard != current:
                 if writer is not None:
                     yield _finish(writer, meter)
@@ -111,7 +111,7 @@ def work_dir() -> str | None:
     return next((f for f in folders if f and os.access(f, os.W_OK)), tempfile.gettempdir())
 
 
-def _by_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def runs_of_shards(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Runs of rows with the same shard, in order."""
     for batch in batches:
         shards = batch.column("shard").to_numpy(zero_copy_only=False)

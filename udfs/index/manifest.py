@@ -31,6 +31,8 @@ LAYOUT = {
     "shard-NNNNN.faiss": "faiss index of the shard; its ids are local rows 0..rows-1",
     "shard-NNNNN.f16": "little-endian float16, rows x dim, no header; row = local row (absent where refine is none)",
     "shard-NNNNN.rows.arrow": "Arrow IPC file (vector_id int64, id string); row = local row",
+    "shard-NNNNN-XXXX.tantivy.zip": "tantivy index (text, vector_id unsigned) of the rows' texts, its files in an archive "
+    "without compression; XXXX begins its sha-256 (absent where full_text is false)",
     "shard-NNNNN.json": "record of a finished shard, for builds that resume; searches do not read it",
     "base": "null, or the index that this one adds its shards to: the folder beside this one that has its index_id "
     "holds those shards and the quantizer",
@@ -55,11 +57,13 @@ class ShardRecord:
     index: FileRecord
     row_ids: FileRecord
     refine: FileRecord | None
+    full_text: FileRecord | None = None
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
         """Every file of the shard."""
-        return (self.index, self.row_ids) + ((self.refine,) if self.refine else ())
+        every = (self.index, self.row_ids, self.refine, self.full_text)
+        return tuple(file for file in every if file is not None)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from udfs import storage
 from udfs.columns import Columns, gives
+from udfs.full_text.shard import FULL_TEXT_SUFFIX
 from udfs.index.build import work_dir
 from udfs.index.manifest import MANIFEST_NAME
 from udfs.index.shard import FAISS_SUFFIX, REFINE_SUFFIX, ROWS_SUFFIX
@@ -141,7 +142,7 @@ def _scan_local(
         return _scan_table(path, local, wanted, columns, same_lake)
     if _is_text(head):
         return _scan_text(path, local, wanted)
-    if path.endswith((FAISS_SUFFIX, REFINE_SUFFIX)) and _row_map_beside(path):
+    if path.endswith((FAISS_SUFFIX, REFINE_SUFFIX, FULL_TEXT_SUFFIX)) and _row_map_beside(path):
         return []  # the row map says which rows they are
     data = np.memmap(local, dtype=np.uint8, mode="r").data
     found = []

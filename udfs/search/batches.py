@@ -55,13 +55,7 @@ def search_batches(
 
 def search_batch(index: Index, batch: pa.RecordBatch, spec: SearchSpec) -> list[QueryAnswer]:
     """The `rows_wanted` best rows for each query of a SEARCH_INPUT batch; none where its status is not "ok"."""
-    options = spec.options
-    ks = [options.k if k is None else k for k in batch.column("k").to_pylist()]
-    columns = (python_values(batch.column(name)) for name in ("query_id", "status", "error"))
-    answers = [
-        refuse_k(QueryAnswer(query_id, k, status, error))
-        for query_id, status, error, k in zip(*columns, ks, strict=True)
-    ]
+    options, answers = spec.options, read_queries(batch, spec)
     wanted: dict[int, list[int]] = {}
     for number, asked in enumerate(answers):
         if asked.status == "ok":
@@ -77,6 +71,16 @@ def search_batch(index: Index, batch: pa.RecordBatch, spec: SearchSpec) -> list[
         for number, hits in zip(numbers, found, strict=True):
             answers[number] = answers[number]._replace(hits=hits)
     return answers
+
+
+def read_queries(batch: pa.RecordBatch, spec: SearchSpec) -> list[QueryAnswer]:
+    """The queries of a SEARCH_INPUT batch before they are searched, those with a wrong k refused."""
+    ks = [spec.options.k if k is None else k for k in batch.column("k").to_pylist()]
+    columns = (python_values(batch.column(name)) for name in ("query_id", "status", "error"))
+    return [
+        refuse_k(QueryAnswer(query_id, k, status, error))
+        for query_id, status, error, k in zip(*columns, ks, strict=True)
+    ]
 
 
 def open_search(spec: SearchSpec, *, shards: tuple[int, ...] | None = None) -> Index:

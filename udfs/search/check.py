@@ -57,6 +57,9 @@ def check_shard(spec: CheckSpec, shard: int, *, vector_ids: Ints, xq: Floats) ->
     """Open one shard and search it for vectors it must hold: vector_ids int64 (n,), xq float32 (n, dim)."""
     with tempfile.TemporaryDirectory(dir=work_dir()) as folder:
         alone = _open_alone(spec, shard, cache_dir=folder)
+        record = spec.shards[shard]
+        if record.full_text is not None:
+            ShardFiles(record, spec.build.index.root, folder).path(record.full_text)
         lost = find_lost(alone, vector_ids=vector_ids, xq=xq)
         if lost.size:
             q = int(lost[0])

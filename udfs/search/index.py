@@ -248,6 +248,38 @@ class Index:
             D[short], I[short] = self.candidates(xr[short], n, wider, least=least)
         return D, I
 
+    @cached_property
+    def findable(self) -> Ints | None:
+        """The vector_ids that a search may return, ascending; None: all that the shards and the fresh rows have."""
+        fresh = self.fresh
+        if self.within is None and (fresh is None or fresh.within is None):
+            return None
+        every = [np.empty(0, np.int64)]
+        for part in (self, fresh) if fresh is not None else (self,):
+            masks = [np.ones(shard.rows, np.bool_) for shard in part.shards]
+            if part.within is not None:
+                masks = part.within.masks([len(mask) for mask in masks])
+            every += [s.vector_ids[mask] for s, mask in zip(part.shards, masks, strict=True)]
+        return np.sort(np.concatenate(every))
+
+    def name_rows(self, D: Floats, I: Ints) -> Hits:
+        """Hits of rows that something else has found: D float32 (n,) scores, I int64 (n,) vector_ids of rows that a search
+        may return. Raises IndexDataError for a vector_id that no shard has.
+        """
+        ids = np.full(I.shape, None, dtype=object)
+        parts = (self, self.fresh) if self.fresh is not None else (self,)
+        for shard in (shard for part in parts for shard in part.shards):
+            rows = np.minimum(np.searchsorted(shard.vector_ids, I), shard.rows - 1)
+            at = shard.vector_ids[rows] == I
+            ids[at] = shard.row_names(rows[at])
+        if lost := [int(i) for i, name in zip(I, ids, strict=True) if name is None][:1]:
+            raise IndexDataError(
+                f"the full text of index {self.manifest.spec.index_id} has vector_id {lost[0]}, which its row maps "
+                "have not; build the index again"
+            )
+        codes = np.full(I.shape, NO_GROUP, np.int32) if self.groups is None else self.groups.of(I)
+        return Hits(D, I, ids, codes)
+
     def vector_ids(self, rows: Ints) -> Ints:
         """vector_ids of global rows, of any shape; -1 for no row."""
         found = np.full(rows.shape, MISSING, dtype=np.int64)

@@ -17,7 +17,7 @@ from udfs.errors import GmeLakeError
 from udfs.search.answers import QueryAnswer
 from udfs.search.batches import SEARCH_INPUT
 from udfs.specs import MAX_K, EmbedSpec
-from udfs.sql.service_client import AskHits, AskModel, Scope, ServiceAddress, ask
+from udfs.sql.service_client import AskHits, AskModel, Scope, ServiceAddress, Words, ask
 from udfs.strings import arrow_strings, printable
 
 EMBEDDED = Columns("embedding array<float>, error string")
@@ -48,12 +48,13 @@ def search_rows(
     """A struct FOUND for each query: its hits, best first, or why there are none.
 
     A query is a struct of what to embed (text, image, instruction), or `by_vector` of `vector`, made by `model`; with k,
-    what a Scope has, and stamp. `own` is the row that the vector is of, which is not among its hits. Where there is
-    nothing to embed, there are no hits and no error. `source` is the table whose columns are shown beside hits.
+    what a Scope has, and stamp; a `hybrid` one with `rrf_k`, to be searched by the words of its text too. `own` is the row
+    that the vector is of, which is not among its hits. Where there is nothing to embed, there are no hits and no error.
+    `source` is the table whose columns are shown beside hits.
     """
     rows = asked.to_pylist()
     made = _embed([{} if row["by_vector"] else row for row in rows], address)
-    queries: dict[tuple[str, Scope, str | None], list[int]] = {}
+    queries: dict[tuple[str, Scope, str | None, int | None], list[int]] = {}
     found: list[tuple[list[dict[str, Any]] | None, str | None]] = [(None, None)] * len(rows)
     for number, row in enumerate(rows):
         if row["by_vector"]:
@@ -64,11 +65,14 @@ def search_rows(
             found[number] = (None, error)
         elif vector is not None:
             scope = Scope(**{name: row[name] for name in _SCOPE})
-            queries.setdefault((row["stamp"], scope, row["model"]), []).append(number)
-    for (stamp, scope, model_id), numbers in queries.items():
+            rrf_k = row["rrf_k"] if row["hybrid"] else None
+            queries.setdefault((row["stamp"], scope, row["model"], rrf_k), []).append(number)
+    for (stamp, scope, model_id, rrf_k), numbers in queries.items():
         wanted = [rows[number]["k"] + (rows[number]["own"] is not None) for number in numbers]
         vectors = [made[number][0] for number in numbers]
-        request = AskHits(stamp, scope, _batch(wanted, vectors), model_id, source)
+        texts = tuple(rows[number]["text"] for number in numbers)
+        words = None if rrf_k is None else Words(texts, rrf_k)
+        request = AskHits(stamp, scope, _batch(wanted, vectors), model_id, source, words)
         for number, answer in zip(numbers, _answers(request, address), strict=True):
             found[number] = _hits(answer, rows[number])
     return _structs(FOUND, [hits for hits, _ in found], [error for _, error in found])
@@ -80,6 +84,8 @@ def _wrong(row: dict[str, Any]) -> str | None:
     most = MAX_K if own is None else MAX_K - 1  # its own row is found as well
     if k is None or not 1 <= k <= most:
         return f"k must be 1 to {most}; got {'NULL' if k is None else k}"
+    if row["hybrid"] and (row["rrf_k"] is None or row["rrf_k"] < 1):
+        return f"rrf_k must be 1 or more; got {'NULL' if row['rrf_k'] is None else row['rrf_k']}"
     if not row["by_vector"]:
         return None
     if row["vector"] is None and own is not None:

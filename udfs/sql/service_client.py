@@ -59,10 +59,19 @@ class AskModel:
 
 
 @dataclass(frozen=True)
+class Words:
+    """The texts of queries that are searched by their words too, and the constant of reciprocal rank fusion."""
+
+    texts: tuple[str, ...]
+    rrf_k: int
+
+
+@dataclass(frozen=True)
 class AskHits:
     """The hits of queries (a batch of SEARCH_INPUT), one QueryAnswer each.
 
-    `model_id`: of the model that made them; `source`: the table whose columns are shown beside hits.
+    `model_id`: of the model that made them; `source`: the table whose columns are shown beside hits; `words`: of a hybrid
+    search.
     """
 
     stamp: str
@@ -70,6 +79,7 @@ class AskHits:
     queries: pa.RecordBatch
     model_id: str | None = None
     source: str | None = None
+    words: Words | None = None
 
 
 Request = Prepare | AskModel | AskHits

@@ -19,6 +19,7 @@ import pyarrow as pa
 from udfs import storage
 from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
+from udfs.full_text.shard import FullText
 from udfs.index.build import work_dir
 from udfs.index.drift import quantizer_error
 from udfs.index.files import FileRecord, file_sha256
@@ -199,6 +200,7 @@ class _Shard:
                 self.paths[file.name] = path
         vector_ids = self._read_rows(record)
         self._verify_halves(record, vector_ids)
+        self._verify_full_text(record)
         quantizer = self._read_quantizer()
         index = self._read_index(record, quantizer)
         if vector_ids is None or len(vector_ids) != record.rows:
@@ -249,6 +251,19 @@ class _Shard:
         self._add_rows(file, "negative", "vector_ids from 0 on", "less", vector_ids[vector_ids < 0])
         self.wrong += _not_ascending(self.number, file, vector_ids)
         return vector_ids
+
+    def _verify_full_text(self, record: ShardRecord) -> None:
+        """The texts can be searched, and are of as many rows."""
+        file = record.full_text
+        if file is None or (path := self.paths.get(file.name)) is None:
+            return
+        try:
+            rows = FullText.open(path).rows
+        except IndexDataError as error:
+            self._add(file, "unreadable", "a tantivy index", error)
+            return
+        if rows != record.rows:
+            self._add(file, "rows", record.rows, rows)
 
     def _verify_halves(self, record: ShardRecord, vector_ids: Ints | None) -> None:
         """Every re-rank vector is finite and of length 1."""

@@ -104,13 +104,16 @@ def _sample(vectors: DataFrame, plan: IndexPlan, *, rows: int) -> DataFrame:
     return hashed.repartition(1).sortWithinPartitions("h")
 
 
-def by_shard(vectors: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
-    """SHARD_INPUT rows of `shards`, each shard in one partition and together, and a row without vector for each."""
+def by_shard(rows: DataFrame, spec: IndexSpec, *, shards: Sequence[int]) -> DataFrame:
+    """Rows with a vector_id, such as SHARD_INPUT's, of `shards`, with `shard` before their columns.
+
+    Each shard is in one partition and together, with a row without vector_id for each.
+    """
     count = spec.plan.shards
     shard = F.pmod(F.xxhash64("vector_id"), F.lit(count)).cast("int")
     wanted = F.col("shard").isin(list(shards)) if len(shards) < count else F.lit(True)
-    rows = vectors.select(shard.alias("shard"), "vector_id", "id", "embedding").where(wanted)
-    marks = vectors.sparkSession.range(0, count, 1, 1).selectExpr("CAST(id AS int) AS shard")
+    rows = rows.select(shard.alias("shard"), *rows.columns).where(wanted)
+    marks = rows.sparkSession.range(0, count, 1, 1).selectExpr("CAST(id AS int) AS shard")
     rows = rows.unionByName(marks.where(wanted), allowMissingColumns=True)
     # In order of vector_id every attempt of a task writes the same bytes: a second one, started by speculation
     # or left over from a lost executor, cannot mix its files with those of the first.

@@ -15,6 +15,7 @@ from jobs.lake.runs import Run
 from jobs.settings.index import IndexSettings
 from jobs.stages.index.build import build_shards, check_shards
 from jobs.stages.index.changes import Changes, changes_since, write_gone
+from jobs.stages.index.full_text import add_full_text
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import IndexDataError
 from udfs.index.build import ShardsSpec
@@ -65,6 +66,7 @@ def newest_base(
         params = json.loads(row.params)
         tuned = any_shape and params["points"]
         fits = tuned or all(params[name] == wanted[name] for name in _SHAPE)
+        fits = fits and params.get("full_text", False) == spec.plan.full_text
         if params.get("base") is None and fits:
             return _readable(lake, row)
     return None
@@ -119,6 +121,7 @@ def extend_index(
         fresh = changes.new_of(indexed_vectors(lake, spec))
         with run.stage("build shards"):
             shards, kept = build_shards(fresh, run, build, rows=changes.fresh)
+        shards = add_full_text(run, spec, fresh, shards)
         with run.stage("check"):
             run.counts["checked"] += check_shards(fresh, CheckSpec(build, shards))
     run.counts.update({"added": changes.fresh, "gone": changes.gone})

@@ -14,6 +14,7 @@ from jobs.lake.runs import Run
 from jobs.stages.index.build import build_shards, check_shards, train_in_task
 from jobs.stages.index.commit import commit_index, total_bytes
 from jobs.stages.index.extend import Extension, extend_index
+from jobs.stages.index.full_text import add_full_text
 from jobs.stages.index.plan import PlannedIndex
 from jobs.stages.index.predict import Prediction, compare_cost
 from jobs.stages.index.vectors import indexed_vectors
@@ -114,6 +115,7 @@ def build_whole(
     build = ShardsSpec(spec, quantizer.file, spec.root)
     with run.stage("build shards"):
         shards, kept = build_shards(vectors, run, build, rows=rows)
+    shards = add_full_text(run, spec, vectors, shards)
     with run.stage("check"):
         run.counts["checked"] += check_shards(vectors, CheckSpec(build, shards))
     return Manifest(spec, quantizer.file, shards, error=quantizer.error), tuple(kept)

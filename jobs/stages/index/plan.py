@@ -147,7 +147,8 @@ def plan_for(settings: IndexSettings, *, rows: int, dim: int) -> IndexPlan:
         seed=settings.seed,
     )
     wanted = {name: getattr(settings, name) for name in ("refine", "nprobe", "k_factor")}
-    plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
+    given = {name: value for name, value in wanted.items() if value is not None}
+    plan = replace(plan, **given, full_text=settings.full_text)
     if settings.train_rows is None or plan.train_rows == 0:
         return plan
     plan = replace(plan, train_rows=min(rows, settings.train_rows))
@@ -159,7 +160,14 @@ def index_id_of(
     model_id: str, *, vectors_version: int, plan: IndexPlan, base: str | None = None
 ) -> str:
     """16 hex digits that name exactly this index: the same inputs give the same folder, so builds resume."""
-    named = {"model_id": model_id, "vectors_version": vectors_version, "plan": asdict(plan)}
+    shape = asdict(plan)
+    if not plan.full_text:  # as indexes were named before there was any
+        del shape["full_text"]
+    named: dict[str, Any] = {
+        "model_id": model_id,
+        "vectors_version": vectors_version,
+        "plan": shape,
+    }
     if base is not None:
         named["base"] = base
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))

@@ -16,8 +16,8 @@ from jobs.lake.runs import Run
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from jobs.reports.previews import Preview, previews
 from jobs.settings.settings import Settings
+from jobs.stages.embed.last_source import find_source
 from jobs.stages.search.queries import query_reading, read_queries
-from jobs.stages.search.rows import find_source
 from jobs.stages.search.target import Target
 from udfs.specs import ReadSpec
 

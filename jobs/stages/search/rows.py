@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from pyspark.errors import AnalysisException
@@ -13,40 +12,14 @@ from jobs.driver.on_executors import TaskRows, on_executors
 from jobs.lake.lake import Lake, cause
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
-from jobs.settings.embed import SourceSettings
 from jobs.settings.search import SearchSettings
-from jobs.stages.embed.history import source_runs
+from jobs.stages.embed.last_source import find_source
 from jobs.stages.embed.source import Source
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import LakeError
 from udfs.index.manifest import publish_bytes
 from udfs.search.row_files import write_groups, write_vector_ids
 from udfs.specs import IndexSpec, SearchSpec
-
-
-def find_source(lake: Lake, *, model_id: str, max_image_bytes: int | None = None) -> Source | None:
-    """The source table that the model's vectors were made from, as its last run read it; None where that is unknown.
-
-    Without `max_image_bytes` its text and pictures are not looked at. Raises LakeError where the table, or a column, is
-    gone.
-    """
-    settings = last_source(lake, model_id=model_id)
-    if settings is None:
-        return None
-    if max_image_bytes is None:
-        settings = settings.model_copy(update={"text": "", "image": None, "image_uri": None})
-    return Source.open(lake, settings, max_image_bytes=max_image_bytes or 0)
-
-
-def last_source(lake: Lake, *, model_id: str) -> SourceSettings | None:
-    """How the model's last run read its source table, which need not be there any more; None where there was no run."""
-    runs = source_runs(lake, model_id=model_id).orderBy("started_at", ascending=False)
-    run = runs.select("settings", "source_table").first()
-    if run is None:
-        return None
-    settings = {**json.loads(run.settings)["source"], "table": run.source_table}
-    known = {name: settings[name] for name in SourceSettings.model_fields if name in settings}
-    return SourceSettings(**known)
 
 
 def require_source(lake: Lake, *, model_id: str, asking: str) -> Source:

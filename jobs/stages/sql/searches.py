@@ -26,11 +26,15 @@ from jobs.lake.runs import Run
 from jobs.lake.sql import require_predicate
 from jobs.settings.search import SearchSettings
 from jobs.settings.settings import Settings
+from jobs.stages.embed.last_source import last_source
+from jobs.stages.index.full_text import fresh_texts
 from jobs.stages.search.queries import query_reading
-from jobs.stages.search.rows import last_source, restrict
+from jobs.stages.search.rows import restrict
 from jobs.stages.search.target import Target, release_target, search_spec
 from udfs import storage
 from udfs.errors import LakeError
+from udfs.full_text.hybrid import HybridIndex, open_full_text
+from udfs.full_text.shard import FullText
 from udfs.search.answers import QueryAnswer, answer_query
 from udfs.search.batches import open_fresh, open_index, restrict_index, search_batch
 from udfs.search.index import Index
@@ -48,7 +52,8 @@ _RESTRICTED = 8  # filters and groups that stay in memory, a bit or a number for
 class Opened:
     """An index with what has changed in `vectors` since it was built, up to the version that `newest` names.
 
-    `restricted` are the same rows under filters and groups that were asked for lately. `folder` holds the rows that are
+    `restricted` are the same rows under filters and groups that were asked for lately, `texts` their texts once a hybrid
+    search has asked for them. `folder` holds the rows that are
     new, and goes when nobody searches this any more.
     """
 
@@ -58,6 +63,7 @@ class Opened:
     index: Index
     folder: str
     restricted: OrderedDict[Hashable, tuple[SearchSpec, Index]] = field(default_factory=OrderedDict)
+    texts: list[FullText] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         weakref.finalize(self, storage.remove_folder, self.folder)
@@ -122,14 +128,31 @@ class Searches:
         Raises LakeError for a scope that cannot be and for columns of another source than the release's, IndexDataError
         for vectors of another dimension.
         """
-        spec, index = self._within(asked)
+        opened, spec, index = self._within(asked)
         if asked.model_id is not None and asked.model_id != spec.model_id:
             raise LakeError(
                 f"the query is of model {asked.model_id} but the release is of {spec.model_id}"
             )
+        if asked.words is not None:
+            hybrid = HybridIndex(index, self._texts(opened))
+            words = asked.words
+            return hybrid.answer(asked.queries, words.texts, spec, rrf_k=words.rrf_k)
         return [answer_query(found, spec) for found in search_batch(index, asked.queries, spec)]
 
-    def _within(self, asked: AskHits) -> tuple[SearchSpec, Index]:
+    def _texts(self, opened: Opened) -> tuple[FullText, ...]:
+        """The texts of what is searched: those of the index, and, by a job, of the rows that are new."""
+        spec, fresh = opened.spec, opened.index.fresh
+        with self._looking:
+            if not opened.texts:
+                texts = open_full_text(spec.root, manifest_sha256=spec.manifest_sha256)
+                if fresh is not None:
+                    with needed_by_tasks(what="reading the texts of new rows"):
+                        run = Run(self._lake, "sql", "{}")
+                        texts += (fresh_texts(run, fresh, model_id=spec.model_id),)
+                opened.texts.extend(texts)
+            return tuple(opened.texts)
+
+    def _within(self, asked: AskHits) -> tuple[Opened, SearchSpec, Index]:
         settings = _searched(self._settings.search, asked.scope)
         release = self._release_of(asked.stamp, asked.scope.release)
         if asked.source is not None:
@@ -138,7 +161,7 @@ class Searches:
         spec, index = opened.spec, opened.index
         if settings.filter is not None or settings.group_by is not None:
             spec, index = self._restrict(opened, settings)
-        return replace(spec, min_score=settings.min_score), index
+        return opened, replace(spec, min_score=settings.min_score), index
 
     def _release_of(self, stamp: str, number: int | None) -> Release:
         """The release of a statement, the same whenever one of its tasks asks."""

@@ -16,6 +16,7 @@ from jobs.lake.sql import identifier, literal, table_sql
 from jobs.lake.sql_functions import (
     EMBED_IMAGE,
     EMBED_TEXT,
+    HYBRID_SEARCH,
     SEARCH_BOTH,
     SEARCH_IMAGE,
     SEARCH_TEXT,
@@ -26,7 +27,7 @@ from jobs.lake.sql_functions import (
     comment_sql,
 )
 from jobs.settings.settings import Settings
-from jobs.stages.search.rows import last_source
+from jobs.stages.embed.last_source import last_source
 from jobs.stages.sql.function_set import EMBED, PREPARE, SEARCH, FunctionSet, create_functions
 from jobs.stages.sql.searches import Searches
 from jobs.stages.sql.service import SearchService
@@ -45,6 +46,8 @@ _CONTENT = {
 }
 _QUERY = _CONTENT | {
     "by_vector": "BOOLEAN",
+    "hybrid": "BOOLEAN",
+    "rrf_k": "INT",
     "vector": "ARRAY<FLOAT>",
     "own": "STRING",
     "model": "STRING",
@@ -127,6 +130,7 @@ def function_statements(lake: Lake, source: ShownSource | None) -> Iterator[str]
         "by_vector": "a.id IS NOT NULL",
     }
     yield _search(lake, SIMILAR_ROWS, row, source)
+    yield _search(lake, HYBRID_SEARCH, {"text": "a.text", "hybrid": "true"}, source)
     yield _search(lake, VECTOR_SEARCH, {"vector": "a.query", "by_vector": "true"}, source)
     yield _embed(lake, EMBED_TEXT, {"text": "text"})
     yield _embed(lake, EMBED_IMAGE, {"image": "image"})

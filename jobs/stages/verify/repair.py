@@ -17,6 +17,7 @@ from jobs.lake.runs import Run
 from jobs.stages.index.build import by_shard, train_in_task
 from jobs.stages.index.changes import Changes, changes_since, write_gone
 from jobs.stages.index.commit import file_rows, replace_manifest
+from jobs.stages.index.full_text import add_full_text
 from jobs.stages.index.vectors import count_vectors, indexed_vectors
 from jobs.stages.verify.restore import restore_manifest
 from jobs.stages.verify.verify import Verification, verify_index
@@ -177,6 +178,8 @@ class _Repairing:
             raise IndexDataError(
                 f"index {self.index_id}: shards {list(shards)} were to be built again, {sorted(records)} were; run it again"
             )
+        made = add_full_text(self.run, spec, vectors, [records[n] for n in shards])
+        records = {record.shard: record for record in made}
         self.run.counts["shards_rebuilt"] += len(records)
         self._say(f"shard(s) {', '.join(map(str, shards))} of index {self.index_id} built again")
         return replace(manifest, shards=tuple(records.get(s.shard, s) for s in manifest.shards))

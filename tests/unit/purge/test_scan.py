@@ -11,6 +11,7 @@ import pytest
 
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from tests.unit.search.indexes import build, clustered, small_ivf_plan
+from udfs.full_text.shard import write_full_text
 from udfs.index.plan import default_plan
 from udfs.index.vectors import halves_of_floats
 from udfs.purge.scan import (
@@ -237,6 +238,9 @@ def test_an_index_is_told_by_its_row_maps_and_its_manifest(tmp_path):
     ]
     assert found_below(root, traces(name)) == [(mapped, VECTOR_ID), (mapped, ID)]
     assert found_below(root, traces("sku-99", rows=())) == []
+    # An id may be a word of other rows' texts, which are in the index as the row map says.
+    write_full_text([(1000, "mug noted")], shard=0, root=str(root), work_dir=None)
+    assert found_below(root, traces("noted", rows=())) == []
 
     # Without its manifest nobody knows what the quantizer was trained on; without its row map what a shard holds.
     (root / "manifest.json").unlink()

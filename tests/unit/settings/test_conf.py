@@ -16,7 +16,7 @@ import yaml
 
 from jobs.driver.cli import gme_lake
 from jobs.driver.delta_jars import EXCLUDED, delta_package
-from jobs.driver.session import LOCAL_CONF, RUNTIME_CONF
+from jobs.driver.session import LOCAL_CONF, ONE_PROCESS_CONF, RUNTIME_CONF, local_conf
 from jobs.settings.load import load_settings
 from jobs.settings.refresh import GateSettings
 from udfs.errors import ActiveRunError, SettingsError
@@ -275,6 +275,23 @@ def test_standalone_settings_fit_the_installed_delta_and_the_local_session() -> 
     assert conf["spark.jars.excludes"] == EXCLUDED
     for name in ("spark.sql.extensions", "spark.sql.catalog.spark_catalog"):
         assert conf[name] == LOCAL_CONF[name]
+
+
+@pytest.mark.parametrize(
+    ("master", "alone"),
+    [
+        ("local", True),
+        ("local[2,4]", True),
+        ("local-cluster[1,1,1024]", False),
+        ("spark://h:1", False),
+    ],
+)
+def test_only_an_executor_in_the_drivers_process_may_be_silent_for_hours(master, alone) -> None:
+    (name,) = ONE_PROCESS_CONF
+    conf = local_conf(load_settings(sets=[f"spark.master={master}"], env={}), quick=False)
+    assert (name in conf) is alone
+    given = load_settings(sets=[f"spark.master={master}", f"spark.conf.{name}=9s"], env={})
+    assert local_conf(given, quick=True)[name] == "9s"
 
 
 @pytest.mark.parametrize(

@@ -95,14 +95,16 @@ def query(**given):
     return (
         nothing
         | {"stamp": "1", "by_vector": False, "k": 3, "max_per": None, "freshness": None}
+        | {"hybrid": None, "rrf_k": None}
         | given
     )
 
 
 def asked_of(rows):
     floats, fields = pa.list_(pa.float32()), {"image": pa.binary(), "min_score": pa.float64()}
-    numbers = dict.fromkeys(("k", "release", "max_per"), pa.int32())
-    fields |= numbers | {"by_vector": pa.bool_(), "vector": floats}
+    numbers = dict.fromkeys(("k", "release", "max_per", "rrf_k"), pa.int32())
+    flags = dict.fromkeys(("by_vector", "hybrid"), pa.bool_())
+    fields |= numbers | flags | {"vector": floats}
     kind = pa.struct([pa.field(name, fields.get(name, pa.string())) for name in rows[0]])
     return pa.array(rows, kind)
 

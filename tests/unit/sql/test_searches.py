@@ -48,7 +48,7 @@ class Watched(Searches):
 
     def index(self, stamp, scope=None, source=None):
         asked = AskHits(stamp, scope or Scope(), None, None, source)
-        return self._within(asked)[1]
+        return self._within(asked)[2]
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ def corpus_indexes(asked: EmbeddedTasks, run: Run, *, model: ResolvedModel) -> I
         kept = rows - rejected
         planned = plan_at(lake, settings, model=model, version=version, rows=kept)
         root = f"{asked.folder}/indexes/{corpus}"
-        spec = replace(planned.spec, index_id=corpus, root=root)
+        plan = replace(planned.spec.plan, full_text=False)  # it is the vectors that are judged
+        spec = replace(planned.spec, index_id=corpus, root=root, plan=plan)
         good = asked.vectors.where((F.col("corpus") == corpus) & (F.col("status") == "ok"))
         vectors = good.select("vector_id", "id", "embedding")
         manifest, _ = build_whole(vectors, run, spec, rows=kept)

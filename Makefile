@@ -11,7 +11,7 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
-.PHONY: bench-factories bench-uris bench-ratios bench-tune bench-negatives bench-hybrid bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
+.PHONY: bench-factories bench-uris bench-ratios bench-tune bench-join bench-join-large bench-negatives bench-hybrid bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
 .PHONY: screenshots synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
@@ -20,7 +20,7 @@ help:
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
-	@echo "                bench-factories, bench-uris, bench-ratios, bench-tune, bench-negatives, bench-hybrid, bench-refresh, bench-sql, bench-gpu,"
+	@echo "                bench-factories, bench-uris, bench-ratios, bench-tune, bench-join, bench-join-large, bench-negatives, bench-hybrid, bench-refresh, bench-sql, bench-gpu,"
 	@echo "                bench-synthesis, bench-synthesis-ablation: the other tables of tests/bench"
 	@echo "make screenshots  the READMEs' picture of the demo's page"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
@@ -67,6 +67,12 @@ bench-ratios: setup
 
 bench-tune: setup
 	$(BIN)/python -m tests.bench.bench_tune
+
+bench-join: setup
+	$(BIN)/python -m tests.bench.bench_join --left 10000 --right 100000 --factories "Flat;OPQ64_256,IVF{nlist},PQ64x4fs"
+
+bench-join-large: setup
+	$(BIN)/python -m tests.bench.bench_join --left 100000 --right 1000000 --clusters 10000 --factories "auto;Flat" --nearest-left 8
 
 bench-hybrid: $(READY)
 	$(BIN)/python -m tests.bench.bench_hybrid $(or $(RETRIEVAL),$(error needs RETRIEVAL=<folder with catalog, queries, qrels .parquet>))

@@ -12,6 +12,8 @@ def command(context: JobContext) -> Report:
 
     A pair (id_a, id_b, score) is two rows of which one is among the duplicates.k nearest of the other and whose cosine
     is at least duplicates.threshold, or exact copies of a content, each paired with the copy of the smallest id.
+    With duplicates.group_by both are of rows that may be a pair: with the same value of that column of the source, or
+    with different ones (duplicates.group_pairs).
     A cluster (cluster_id, id, size) is all rows that pairs connect, named by its smallest id. The released index is
     asked in the tasks that read the vectors: no vector is shuffled, and no model is loaded.
     """

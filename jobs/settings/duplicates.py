@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from jobs.settings.search import EXECUTOR_BYTES
@@ -21,7 +23,16 @@ class DuplicatesSettings(Section):
         description="lowest cosine of a pair (1: the same vector, to within .00001)",
     )
     k: int = Field(
-        10, ge=1, lt=MAX_K, description="neighbours of other content that are looked at per row"
+        10, ge=1, lt=MAX_K, description="neighbours per row, of those that it may make a pair with"
+    )
+    group_by: str | None = Field(
+        None,
+        description="column of the source table, such as a shop or a category, by which group_pairs chooses pairs",
+    )
+    group_pairs: Literal["within", "across"] = Field(
+        "within",
+        description="within: pairs of rows with the same value of group_by; across: with different values. A row "
+        "without a value is in no pair within, and has a value of its own across",
     )
     max_cluster: int = Field(
         1000, ge=2, description="rows of a cluster; larger ones are kept, and reported as chains"

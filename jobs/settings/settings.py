@@ -6,6 +6,7 @@ from jobs.settings.duplicates import DuplicatesSettings
 from jobs.settings.embed import EmbedSettings, ModelSettings, ServingSettings, SourceSettings
 from jobs.settings.evaluate import EvaluateSettings
 from jobs.settings.index import IndexSettings, RecallSettings, TuneSettings
+from jobs.settings.join import JoinSettings
 from jobs.settings.lake import LakeSettings, MlflowSettings, ReleaseSettings, SparkSettings
 from jobs.settings.metrics import MetricsSettings
 from jobs.settings.refresh import GateSettings, PlanSettings, RefreshSettings
@@ -27,6 +28,7 @@ class Settings(Section):
     index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
     duplicates: DuplicatesSettings = DuplicatesSettings()
+    join: JoinSettings = JoinSettings()
     release: ReleaseSettings = ReleaseSettings()
     spark: SparkSettings = SparkSettings()
     mlflow: MlflowSettings = MlflowSettings()

@@ -12,7 +12,7 @@ from jobs.lake.runs import Run, record_end
 from jobs.settings.load import load_settings
 from jobs.stages.duplicates.job import find_duplicates
 from jobs.stages.search.target import find_target
-from tests.spark.index_vectors import unit
+from tests.spark.index_vectors import model_of, unit
 from udfs.errors import LakeError, SettingsError
 
 pytestmark = pytest.mark.spark
@@ -52,6 +52,19 @@ def brute_force(names: list[str], x: np.ndarray) -> dict[tuple[str, str], float]
     return pairs
 
 
+def release_index(lake) -> None:
+    index = lake.read("indexes").first()
+    release = Release(1, "model-a", index.vectors_version, index.index_id)
+    lake.append("releases", [{**vars(release), "released_at": now(), "by_run": ""}])
+
+
+def copy_row(lake, row_id: str, copies: list[str]) -> None:
+    """Append rows of other ids with the content and the vector of one."""
+    first = lake.read("vectors").where(F.col("id") == row_id).drop("vector_id")
+    named = first.drop("id").withColumn("id", F.explode(F.array(*map(F.lit, copies))))
+    named.select(first.columns).writeTo(lake.name("vectors")).append()
+
+
 def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, open_lake, tmp_path):
     lakes.copy(lakes.sharded, tmp_path / "lake")
     outputs = [f"duplicates.{name}={tmp_path / name}" for name in ("pairs", "clusters")]
@@ -59,9 +72,7 @@ def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, op
     lake = open_lake(published=False)
     with pytest.raises(LakeError, match=r"no release.*gme-lake release promote"):
         found(lake, *sets)
-    index = lake.read("indexes").first()
-    release = Release(1, "model-a", index.vectors_version, index.index_id)
-    lake.append("releases", [{**vars(release), "released_at": now(), "by_run": ""}])
+    release_index(lake)
     pairs, clusters, report = found(lake, *sets, "duplicates.threshold=1")
     assert (pairs, clusters, report.largest_id) == ({}, {}, None)
 
@@ -69,10 +80,7 @@ def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, op
     x, copies = unit(1500, 32), ["a-copy", *(f"model-a-7-copy-{n}" for n in range(5))]
     vectors = lake.name("vectors")
     lake.spark.sql(f"DELETE FROM {vectors} WHERE id = 'model-a-3'")
-    first = lake.read("vectors").where("id = 'model-a-7'").drop("vector_id")
-    first.drop("id").withColumn("id", F.explode(F.array(*map(F.lit, copies)))).select(
-        first.columns
-    ).writeTo(vectors).append()
+    copy_row(lake, "model-a-7", copies)
 
     names = [f"model-a-{n}" for n in range(1500)]
     names[7] = "a-copy"  # the smallest id of the content stands for it
@@ -112,7 +120,79 @@ def test_pairs_are_those_of_brute_force_and_clusters_what_they_connect(lakes, op
     assert lake.spark.read.format("delta").load(str(tmp_path / "pairs")).count() == len(pairs)
 
 
-@pytest.mark.parametrize("wrong", ["k=0", "k=-1", "threshold=0", "threshold=1.5", "max_cluster=1"])
+# Of the content of model-a-7, by id; the row itself is of shop "c", and "gone" is no row of the source.
+COPIES = {"a-copy": "a", "b-copy": "a", "c-copy": "b", "d-copy": None, "e-copy": None, "gone": None}
+
+
+def grouped_brute_force(
+    shops: dict[str, str | None], pairing: str
+) -> tuple[dict[tuple[str, str], float], int]:
+    """Pairs within or across shops, row by row as the README says it, and how many of them are copies."""
+    names = [f"model-a-{n}" for n in range(1500)] + list(COPIES)
+    x = unit(1500, 32)
+    x = np.concatenate([x, np.repeat(x[7:8], len(COPIES), axis=0)])
+    content = [*range(1500), *[7] * len(COPIES)]
+
+    def may_pair(a: int, b: int) -> bool:
+        same = shops.get(names[a]) is not None and shops.get(names[a]) == shops.get(names[b])
+        return a != b and same == (pairing == "within")
+
+    pairs, stand = {}, []
+    for rows in (np.flatnonzero(np.equal(content, n)).tolist() for n in range(1500)):
+        rows.sort(key=lambda row: names[row])
+        if pairing == "across":
+            stand += rows[:1] + [row for row in rows if may_pair(rows[0], row)][:1]
+        else:
+            stand += [
+                row for at, row in enumerate(rows) if not any(may_pair(row, r) for r in rows[:at])
+            ]
+        for row in rows:
+            mates = [names[mate] for mate in rows if may_pair(row, mate)]
+            if mates and (pairing == "across" or mates[0] < names[row]):
+                pairs[tuple(sorted((names[row], mates[0])))] = 1.0
+    copies, scores = len(pairs), x @ x.T
+    for row in sorted(stand):
+        mine = np.array([other for other in sorted(stand) if may_pair(row, other)], dtype=int)
+        for other in mine[np.argsort(-scores[row, mine], kind="stable")[:K]]:
+            if scores[row, other] >= THRESHOLD:
+                pair = tuple(sorted((names[row], names[other])))
+                pairs.setdefault(pair, float(scores[row, other]))
+    return pairs, copies
+
+
+def test_pairs_within_and_across_groups_are_those_of_brute_force(lakes, open_lake, tmp_path):
+    lakes.copy(lakes.sharded, tmp_path / "lake")
+    lake = open_lake(published=False)
+    release_index(lake)
+    copy_row(lake, "model-a-7", list(COPIES))
+    shops = {f"model-a-{n}": "abc"[n % 3] if n % 10 else None for n in range(1500)} | COPIES
+    shops["model-a-7"] = "c"
+    table = lake.spark.createDataFrame(
+        [row for row in shops.items() if row[0] != "gone"], "sku string, shop string"
+    )
+    table.write.format("delta").save(str(tmp_path / "products"))
+    outputs = [f"duplicates.{name}={tmp_path / name}" for name in ("pairs", "clusters")]
+    sets = [*outputs, *WHOLE, f"duplicates.k={K}", f"duplicates.threshold={THRESHOLD}"]
+    sets.append("duplicates.group_by=shop")
+    with pytest.raises(LakeError, match=r"duplicates\.group_by is about the source table"):
+        found(lake, *sets)
+    source = load_settings(sets=["source.id=sku", "source.text={shop}"], env={}).to_json()
+    model = model_of("model-a", 32)
+    with record_end(Run(lake, "embed_table", source, model=model)) as run:
+        run.source_table = str(tmp_path / "products")
+    with pytest.raises(LakeError, match=r"duplicates\.group_by=stock must be .* sku, shop"):
+        found(lake, *sets, "duplicates.group_by=stock")
+    for pairing, parts in (("within", ()), ("across", ("duplicates.executor_bytes=1",))):
+        pairs, _, _ = found(lake, *sets, *parts, f"duplicates.group_pairs={pairing}")
+        expected, copies = grouped_brute_force(shops, pairing)
+        assert len(expected) > 50 and pairs.keys() == expected.keys()
+        assert all(abs(score - expected[pair]) <= HALVES for pair, score in pairs.items())
+        assert sum(score == 1 for score in pairs.values()) == copies > 0
+
+
+@pytest.mark.parametrize(
+    "wrong", ["k=0", "k=-1", "threshold=0", "threshold=1.5", "max_cluster=1", "group_pairs=all"]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(SettingsError, match=f"duplicates.{wrong.partition('=')[0]}"):
         load_settings(sets=[f"duplicates.{wrong}"], env={})

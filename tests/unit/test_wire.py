@@ -86,7 +86,12 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.purge.scan.learn_batches": {"traces": URI},
     "udfs.purge.scan.scan_batches": {"traces": URI},
     "udfs.search.batches.indexed_ids": {"root": URI},
-    "udfs.search.neighbours.neighbour_batches": {"spec": SEARCH, "shards": tuple(range(64))},
+    "udfs.search.given_vectors.unit_batches": {"dim": 3584},
+    "udfs.search.neighbours.neighbour_batches": {
+        "spec": SEARCH,
+        "shards": tuple(range(64)),
+        "pairing": "across",
+    },
     "udfs.search.row_files.write_groups": {"path": URI},
     "udfs.search.row_files.write_vector_ids": {"path": URI},
     "udfs.search.scatter.merge_batches": {"spec": SEARCH},

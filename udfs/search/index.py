@@ -42,8 +42,8 @@ class Index:
     """An opened index and the rows of it that may be found. Safe to share between threads.
 
     Its shards, those of the base first where it adds to one, lie behind the quantizer they share. `within` are the rows
-    that live and may be found (None: all), `groups` what `without` may leave out, `fresh` the index of rows that are
-    new since this one was built. Opening costs; what `restrict` and `without` make shares the opened files.
+    that live and may be found (None: all), `groups` what `without` and `only` choose by, `fresh` the index of rows that are
+    new since this one was built. Opening costs; what `restrict`, `without` and `only` make shares the opened files.
     """
 
     manifest: Manifest
@@ -134,12 +134,20 @@ class Index:
 
     def without(self, groups: NDArray[np.int32]) -> Index:
         """The same without the rows of some groups."""
+        return self._choose(groups, keep=False)
+
+    def only(self, groups: NDArray[np.int32]) -> Index:
+        """The same with the rows of some groups alone."""
+        return self._choose(groups, keep=True)
+
+    def _choose(self, groups: NDArray[np.int32], *, keep: bool) -> Index:
         if self.groups is None:
             raise ValueError("groups were named in a search that knows none")
-        masks = self.groups.members(self._codes, groups)
+        members = self.groups.members(self._codes, groups)
+        removed = [~mask for mask in members] if keep else members
         within = self.within
-        within = RowSet.of([~mask for mask in masks]) if within is None else within.less(masks)
-        fresh = None if self.fresh is None else self.fresh.without(groups)
+        within = RowSet.of([~mask for mask in removed]) if within is None else within.less(removed)
+        fresh = None if self.fresh is None else self.fresh._choose(groups, keep=keep)
         return replace(self, within=within, fresh=fresh)
 
     @property

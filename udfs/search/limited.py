@@ -26,7 +26,7 @@ def search_limited(index: Index, xq: Floats, options: SearchOptions, *, max_per:
     group of a million near copies costs one more round and not a million rows.
     """
     fetch = min(FETCH_FACTOR * options.k, index.rows)
-    found = index.search(xq, _fetching(index, options, fetch))
+    found = index.search(xq, fetch_options(index, options, fetch))
     return [
         _fill(index, xq[q : q + 1], options, first=mine, max_per=max_per)
         for q, mine in enumerate(found.split())
@@ -52,10 +52,10 @@ def _fill(index: Index, x: Floats, options: SearchOptions, *, first: Hits, max_p
         fetch = min(2 * fetch, rows)
         without = np.unique(kept.groups)
         rest = index.without(without) if without.size else index
-        (found,) = rest.search(x, _fetching(index, options, fetch)).split()
+        (found,) = rest.search(x, fetch_options(index, options, fetch)).split()
 
 
-def _fetching(index: Index, options: SearchOptions, fetch: int) -> SearchOptions:
+def fetch_options(index: Index, options: SearchOptions, fetch: int) -> SearchOptions:
     """To find the `fetch` best rows, re-ranking no more than k results would, but twice what is fetched."""
     fetch = max(fetch, 1)
     k_factor = max(2, math.ceil(index.count_candidates(options) / fetch))

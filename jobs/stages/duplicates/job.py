@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +20,13 @@ from jobs.settings.duplicates import DuplicatesSettings
 from jobs.settings.search import SearchSettings
 from jobs.settings.settings import Settings
 from jobs.stages.duplicates.clusters import CLUSTERS, Clusters, cluster_pairs
+from jobs.stages.duplicates.copies import find_copies
 from jobs.stages.duplicates.report import write_page
+from jobs.stages.search.rows import group_values, require_source, write_group_file
 from jobs.stages.search.scatter import shard_parts
 from jobs.stages.search.target import Target, search_spec
 from udfs.errors import LakeError, SettingsError
-from udfs.search.neighbours import NEIGHBOURS_INPUT, neighbour_batches
-from udfs.search.row_files import write_vector_ids
+from udfs.search.neighbours import NEIGHBOURS_INPUT, Pairing, neighbour_batches
 from udfs.search.scatter import fresh_part
 from udfs.specs import SearchSpec
 from udfs.strings import python_values
@@ -124,58 +126,58 @@ def _staged_pairs(
     )
     rows = lake.read("vectors", version=version)
     rows = rows.where((F.col("model_id") == target.model_id) & (F.col("status") == "ok"))
+    named = rows.select("vector_id", "id", "content_hash")
+    pairing: Pairing = "all"
+    groups = None
+    if duplicates.group_by is not None:
+        pairing, groups = duplicates.group_pairs, f"{staging}/groups"
+        with run.stage("groups"):
+            named = _grouped(run, named, target, duplicates.group_by, staging=staging)
+            run.counts["in_groups"] = write_group_file(named, path=groups)
     with run.stage("changes since index"):
         spec = search_spec(run, search, target=target, staging=staging, version=version)
-        spec = replace(spec, min_score=duplicates.threshold)
+        spec = replace(spec, min_score=duplicates.threshold, groups=groups)
     with run.stage("copies"):
-        spec, copies = _copies(run, rows, spec, staging=staging)
+        spec, copies = find_copies(run, named, spec, pairing=pairing, staging=staging)
     parts = [tuple(part) for part in shard_parts(target.manifest, search)]
-    near = _neighbours(rows.select(*NEIGHBOURS_INPUT.names), spec, parts)
+    near = _neighbours(rows.select(*NEIGHBOURS_INPUT.names), spec, parts, pairing=pairing)
     sides = (F.least("id", "neighbour").alias("id_a"), F.greatest("id", "neighbour").alias("id_b"))
-    pairs = near.select(*sides, "score").groupBy("id_a", "id_b").agg(F.max("score").alias("score"))
+    pairs = near.select(*sides, "score").unionByName(copies)
+    pairs = pairs.groupBy("id_a", "id_b").agg(F.max("score").alias("score"))
     with run.stage("search"):
-        pairs.unionByName(copies).write.mode("overwrite").parquet(f"{staging}/pairs")
+        pairs.write.mode("overwrite").parquet(f"{staging}/pairs")
     return lake.spark.read.parquet(f"{staging}/pairs")
 
 
-def _copies(
-    run: Run, rows: DataFrame, spec: SearchSpec, *, staging: str
-) -> tuple[SearchSpec, DataFrame]:
-    """`spec` that finds one row of each content, the one of the smallest id, and PAIRS of it with its exact copies.
-
-    Copies would be each other's k nearest, and hide what else is near.
-    """
-    contents = rows.groupBy("content_hash").agg(
-        F.min(F.struct("id", "vector_id")).alias("first"), F.count(F.lit(1)).alias("rows")
-    )
-    contents.write.mode("overwrite").parquet(f"{staging}/contents")
-    contents = rows.sparkSession.read.parquet(f"{staging}/contents")
-    several = contents.where("rows > 1").select("content_hash", "first")
-    pairs = rows.select("content_hash", "id").join(several, "content_hash").where("id <> first.id")
-    pairs = pairs.select(F.col("first.id").alias("id_a"), F.col("id").alias("id_b"))
-    run.counts["exact_copies"] = pairs.count()
-    if run.counts["exact_copies"]:
-        path = f"{staging}/contents.int64"
-        firsts = contents.select("first.vector_id").repartition(1)
-        on_executors(firsts, write_vector_ids, path=path).rows()
-        spec = replace(spec, allowed=path)
-    return spec, pairs.withColumn("score", F.lit(1.0))
+def _grouped(run: Run, named: DataFrame, target: Target, column: str, *, staging: str) -> DataFrame:
+    """`named` rows, with the value of a column of the source's newest version, or null where it has none for the id."""
+    lake = run.lake
+    source = require_source(lake, model_id=target.model_id, asking="duplicates.group_by is")
+    values = group_values(lake, source, column, setting="duplicates.group_by")
+    run.inputs.append((source.table, source.version, "source"))
+    named.join(values, "id", "left").write.mode("overwrite").parquet(f"{staging}/grouped")
+    return lake.spark.read.parquet(f"{staging}/grouped")
 
 
-def _neighbours(rows: DataFrame, spec: SearchSpec, parts: list[tuple[int, ...]]) -> DataFrame:
+def _neighbours(
+    rows: DataFrame, spec: SearchSpec, parts: list[tuple[int, ...]], *, pairing: Pairing
+) -> DataFrame:
     """NEIGHBOURS of NEIGHBOURS_INPUT rows, searched in the tasks that read them: vectors are not shuffled.
 
     Where one task cannot open all shards the rows are read once for each part of them, and only what was found is
     brought together.
     """
     if len(parts) == 1:
-        return on_executors(rows, neighbour_batches, spec=spec).frame
+        return on_executors(rows, neighbour_batches, spec=spec, pairing=pairing).frame
     log.info("the index is searched in %d parts; vectors are read once for each", len(parts))
-    found = on_executors(rows, neighbour_batches, spec=spec, shards=parts[0]).frame
-    for part in parts[1:]:
-        found = found.union(on_executors(rows, neighbour_batches, spec=spec, shards=part).frame)
+    searches = [{"spec": spec, "shards": part} for part in parts]
     if spec.fresh_root is not None:
-        found = found.union(on_executors(rows, neighbour_batches, spec=fresh_part(spec)).frame)
+        searches.append({"spec": fresh_part(spec)})
+    frames = [
+        on_executors(rows, neighbour_batches, pairing=pairing, **search).frame
+        for search in searches
+    ]
+    found = functools.reduce(DataFrame.union, frames)
     best = Window.partitionBy("id").orderBy(F.desc("score"), "vector_id")
     ranked = found.withColumn("rank", F.row_number().over(best))
     return ranked.where(F.col("rank") < spec.options.k).drop("rank")

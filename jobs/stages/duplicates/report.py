@@ -45,6 +45,8 @@ def write_page(
         "lowest cosine": str(duplicates.threshold),
         "neighbours per row": str(duplicates.k),
     }
+    if duplicates.group_by is not None:
+        facts["paired"] = f"{duplicates.group_pairs} {duplicates.group_by}"
     facts |= {name.replace("_", " "): f"{count:,}" for name, count in run.counts.items()}
     facts |= {f"seconds to {name}": f"{seconds:.1f}" for name, seconds in run.seconds.items()}
     note = None

@@ -64,8 +64,8 @@ def normalise_queries(frame: DataFrame, table: str, *, image_base: str | None) -
     )
 
 
-def read_raw(spark: SparkSession, queries: str) -> DataFrame:
-    """The table or file that `search.queries` names, with all its columns. Raises LakeError."""
+def read_raw(spark: SparkSession, queries: str, *, setting: str = "search.queries") -> DataFrame:
+    """The table or file that a setting names, with all its columns. Raises LakeError."""
     suffix = next((s for s in _FILES if queries.lower().endswith(s)), None)
     if suffix is None:
         table = table_given(queries)
@@ -74,7 +74,7 @@ def read_raw(spark: SparkSession, queries: str) -> DataFrame:
         return spark.read.format(_FILES[suffix]).load(absolute(queries))
     except AnalysisException as error:
         raise LakeError(
-            f"search.queries={queries} cannot be read: {error.getMessage() or error}"
+            f"{setting}={queries} cannot be read: {error.getMessage() or error}"
         ) from None
 
 

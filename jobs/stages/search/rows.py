@@ -22,6 +22,17 @@ from udfs.search.row_files import write_groups, write_vector_ids
 from udfs.specs import IndexSpec, SearchSpec
 
 
+def require_source(lake: Lake, *, model_id: str, asking: str) -> Source:
+    """As `find_source`, without text and pictures. Where it is unknown LakeError is raised, which begins with `asking`."""
+    source = find_source(lake, model_id=model_id)
+    if source is None:
+        raise LakeError(
+            f"{asking} about the source table, but no run of embed-table for model {model_id} is in "
+            f"{lake.name('runs')} to tell which that is"
+        )
+    return source
+
+
 def restrict(
     run: Run, spec: SearchSpec, settings: SearchSettings, *, index: IndexSpec, staging: str
 ) -> SearchSpec:
@@ -33,12 +44,9 @@ def restrict(
     if settings.filter is None and settings.group_by is None:
         return spec
     lake = run.lake
-    source = find_source(lake, model_id=index.model_id)
-    if source is None:
-        raise LakeError(
-            "search.filter and search.group_by are about the source table, but no run of embed-table for model "
-            f"{index.model_id} is in {lake.name('runs')} to tell which that is"
-        )
+    source = require_source(
+        lake, model_id=index.model_id, asking="search.filter and search.group_by are"
+    )
     run.inputs.append((source.table, source.version, "source"))
     vectors = indexed_vectors(lake, index).select("vector_id", "id")
     if settings.filter is not None:
@@ -50,10 +58,8 @@ def restrict(
         spec = replace(spec, allowed=path)
     if settings.group_by is not None:
         path = f"{staging}/groups"
-        rows = vectors.join(_values(lake, source, settings.group_by), "id")
-        rows = rows.select("vector_id", "value").repartition(1)
-        written = on_executors(rows, write_groups, path=path)
-        run.counts["in_groups"] = _rows_written(written, path=path)
+        values = group_values(lake, source, settings.group_by, setting="search.group_by")
+        run.counts["in_groups"] = write_group_file(vectors.join(values, "id"), path=path)
         spec = replace(spec, groups=path, max_per=settings.max_per)
     return spec
 
@@ -70,17 +76,26 @@ def _matching(lake: Lake, source: Source, predicate: str) -> DataFrame:
         ) from None
 
 
-def _values(lake: Lake, source: Source, column: str) -> DataFrame:
-    """(id, value): one row an id, also where the source has it twice."""
+def group_values(lake: Lake, source: Source, column: str, *, setting: str) -> DataFrame:
+    """(id, value) of the column that a setting names, as a string: one row an id, also where the source has it twice.
+
+    Raises LakeError where there is no such column, or none of plain values.
+    """
     table = source.read(lake.spark, version=source.version)
     kinds = dict(table.dtypes)
     if column not in kinds or kinds[column].startswith(("array", "map", "struct", "binary")):
         found = f"it is {kinds[column]}" if column in kinds else f"it has {', '.join(kinds)}"
         raise LakeError(
-            f"search.group_by={column} must be a column of plain values in {source.table}; {found}"
+            f"{setting}={column} must be a column of plain values in {source.table}; {found}"
         )
     value = F.col(identifier(column)).cast("string")
     return table.groupBy(source.id_column().alias("id")).agg(F.min(value).alias("value"))
+
+
+def write_group_file(rows: DataFrame, *, path: str) -> int:
+    """Let a task write the groups of rows (vector_id, value) for searches; how many rows are in one."""
+    placed = rows.select("vector_id", "value").repartition(1)
+    return _rows_written(on_executors(placed, write_groups, path=path), path=path)
 
 
 def _rows_written(written: TaskRows, *, path: str) -> int:

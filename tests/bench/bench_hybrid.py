@@ -26,7 +26,7 @@ from udfs.drawing.splits import HELD_OUT_SEED, held_out
 from udfs.drawing.tasks import VIEWS, draw_view, product_queries
 from udfs.drawing.words import title
 from udfs.full_text.hybrid import MIN_DEPTH, fuse
-from udfs.full_text.shard import FullText
+from udfs.full_text.text_index import FullText
 from udfs.gme import Row
 from udfs.search.hits import Hits
 

@@ -69,7 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
     "udfs.index.probe.probe_batches": {"spec": INDEX},
     "udfs.recall.query_set.write_query_set": {"spec": QuerySetSpec(URI, 3584)},
     "udfs.recall.exact_rank.rank_block": {"spec": RankSpec(1000, 3584)},
-    "udfs.full_text.build.full_text_batches": {"root": URI},
+    "udfs.full_text.text_shards.full_text_batches": {"root": URI},
     "udfs.index.build.build_batches": {"spec": ShardsSpec(INDEX, FILE, URI)},
     "udfs.index.build.train_batches": {"spec": INDEX},
     "udfs.recall.truth.merge_nearest": {"spec": TRUTH},

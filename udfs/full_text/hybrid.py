@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.errors import IndexDataError
-from udfs.full_text.shard import FullText
+from udfs.full_text.text_index import FullText
 from udfs.index.manifest import Manifest
 from udfs.index.vectors import Floats, floats_of
 from udfs.search.answers import QueryAnswer, answer_query

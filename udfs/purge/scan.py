@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from udfs import storage
 from udfs.columns import Columns, gives
-from udfs.full_text.shard import FULL_TEXT_SUFFIX
+from udfs.full_text.text_index import FULL_TEXT_SUFFIX
 from udfs.index.build import work_dir
 from udfs.index.manifest import MANIFEST_NAME
 from udfs.index.shard import FAISS_SUFFIX, REFINE_SUFFIX, ROWS_SUFFIX

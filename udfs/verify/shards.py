@@ -19,7 +19,7 @@ import pyarrow as pa
 from udfs import storage
 from udfs.columns import Columns, gives
 from udfs.errors import IndexDataError
-from udfs.full_text.shard import FullText
+from udfs.full_text.text_index import FullText
 from udfs.index.build import work_dir
 from udfs.index.drift import quantizer_error
 from udfs.index.files import FileRecord, file_sha256

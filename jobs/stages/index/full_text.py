@@ -16,8 +16,8 @@ from jobs.lake.runs import Run
 from jobs.stages.embed.last_source import find_source
 from jobs.stages.index.build import by_shard
 from udfs.errors import IndexDataError, LakeError
-from udfs.full_text.build import FULL_TEXT_INPUT, full_text_batches
-from udfs.full_text.shard import FullText, require_tantivy
+from udfs.full_text.text_index import FullText, require_tantivy
+from udfs.full_text.text_shards import FULL_TEXT_INPUT, full_text_batches
 from udfs.index.files import FileRecord
 from udfs.index.manifest import ShardRecord
 from udfs.search.index import Index

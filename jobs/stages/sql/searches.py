@@ -34,7 +34,7 @@ from jobs.stages.search.target import Target, release_target, search_spec
 from udfs import storage
 from udfs.errors import LakeError
 from udfs.full_text.hybrid import HybridIndex, open_full_text
-from udfs.full_text.shard import FullText
+from udfs.full_text.text_index import FullText
 from udfs.search.answers import QueryAnswer, answer_query
 from udfs.search.batches import open_fresh, open_index, restrict_index, search_batch
 from udfs.search.index import Index

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, shard_of
 from udfs.errors import IndexDataError
-from udfs.full_text import shard as shard_module
-from udfs.full_text.build import FULL_TEXT_INPUT, full_text_batches
+from udfs.full_text import text_index as text_index_module
 from udfs.full_text.hybrid import HybridIndex, fuse, open_full_text
-from udfs.full_text.shard import FullText, tokens_of, write_full_text
+from udfs.full_text.text_index import FullText, tokens_of, write_full_text
+from udfs.full_text.text_shards import FULL_TEXT_INPUT, full_text_batches
 from udfs.index.plan import default_plan
 from udfs.search.groups import Groups
 from udfs.search.hits import Hits
@@ -71,7 +71,7 @@ def test_only_allowed_rows_are_found_and_none_of_them_is_missed(cost, data):
     n = data.draw(st.integers(1, 10))
     query = " ".join(data.draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_module, "TOLD_ROW_COST", cost)
+        patch.setattr(text_index_module, "TOLD_ROW_COST", cost)
         _, I = FullText.of(enumerate(texts)).search(
             query, n, allowed=np.sort(np.array(allowed, np.int64))
         )

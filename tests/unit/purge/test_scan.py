@@ -11,7 +11,7 @@ import pytest
 
 from jobs.reports.hits import Hit, QueryResult, write_search_report
 from tests.unit.search.indexes import build, clustered, small_ivf_plan
-from udfs.full_text.shard import write_full_text
+from udfs.full_text.text_index import write_full_text
 from udfs.index.plan import default_plan
 from udfs.index.vectors import halves_of_floats
 from udfs.purge.scan import (

@@ -11,7 +11,7 @@ from operator import itemgetter
 import pyarrow as pa
 
 from udfs.columns import Columns, gives
-from udfs.full_text.shard import write_full_text
+from udfs.full_text.text_index import write_full_text
 from udfs.index.build import runs_of_shards, work_dir
 from udfs.strings import python_values
 

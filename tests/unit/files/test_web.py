@@ -344,11 +344,11 @@ def test_a_name_and_password_in_the_url_go_to_that_url_alone(site):
 
 
 def test_a_slow_picture_does_not_hold_up_its_neighbours(site):
-    spec = ReadSpec(first_byte_seconds=0.5, file_seconds=0.6, tries=1, threads=8)
+    spec = ReadSpec(first_byte_seconds=1.0, file_seconds=5.0, tries=1, threads=8)
     started = time.monotonic()
     found = list(read_images([f"{site}/silent"] * 8 + [f"{site}/good"] * 8, spec=spec))
     assert [type(f) for f in found] == [ImageRejected] * 8 + [bytes] * 8
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6  # one after the other they take 8
 
 
 def test_a_host_that_never_answers_is_left_alone_for_a_while(site, monkeypatch):

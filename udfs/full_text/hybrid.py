@@ -55,7 +55,10 @@ class HybridIndex:
     def answer(
         self, batch: pa.RecordBatch, texts: Sequence[str], spec: SearchSpec, *, rrf_k: int
     ) -> list[QueryAnswer]:
-        """The answers to a SEARCH_INPUT batch of queries with their texts; scores are sums of `fuse`."""
+        """The answers to a SEARCH_INPUT batch of queries with their texts; scores are sums of `fuse`, which
+        `spec.min_score`, a cosine, says nothing of.
+        """
+        spec = replace(spec, min_score=None)
         answers = read_queries(batch, spec)
         xq = batch.column("embedding")
         for number, asked in enumerate(answers):

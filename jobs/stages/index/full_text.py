@@ -14,6 +14,7 @@ from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from jobs.stages.embed.last_source import find_source
+from jobs.stages.embed.source import Source
 from jobs.stages.index.build import by_shard
 from udfs.errors import IndexDataError, LakeError
 from udfs.full_text.text_index import FullText, require_tantivy
@@ -35,7 +36,6 @@ def add_full_text(
     """
     if not spec.plan.full_text:
         return tuple(shards)
-    require_tantivy()  # before any task
     with run.stage("full text"):
         rows = vectors.select("vector_id", "id")
         texts = rows.join(source_texts(run, model_id=spec.model_id), "id", "left")
@@ -59,19 +59,30 @@ def add_full_text(
     )
 
 
+def require_texts(lake: Lake, *, model_id: str) -> None:
+    """Raise LakeError, before any work, where the full text of a model's rows cannot be made here."""
+    require_tantivy()
+    _source(lake, model_id=model_id)
+
+
+def _source(lake: Lake, *, model_id: str) -> Source:
+    source = find_source(lake, model_id=model_id, text=True)
+    if source is None:
+        raise LakeError(
+            f"full text is of the source table, but no run of embed-table for model {model_id} is in "
+            f"{lake.name('runs')} to tell which that is; set index.full_text=false"
+        )
+    return source
+
+
 def source_texts(run: Run, *, model_id: str) -> DataFrame:
     """(id, text): the texts of the model's source as it is now, by the template that its rows were last embedded with.
 
     Each id once: of one that the source has twice, the text that sorts first. Raises LakeError where the source, or a
     column of it, is gone, or no run tells which it is.
     """
-    lake: Lake = run.lake
-    source = find_source(lake, model_id=model_id, text=True)
-    if source is None:
-        raise LakeError(
-            f"full text is of the source table, but no run of embed-table for model {model_id} is in "
-            f"{lake.name('runs')} to tell which that is"
-        )
+    lake = run.lake
+    source = _source(lake, model_id=model_id)
     run.inputs.append((source.table, source.version, "source"))
     rows = source.rows(source.read(lake.spark, version=source.version))
     return rows.where("id IS NOT NULL").groupBy("id").agg(F.min("text").alias("text"))

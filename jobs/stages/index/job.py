@@ -14,7 +14,7 @@ from jobs.lake.runs import Run
 from jobs.stages.index.build import build_shards, check_shards, train_in_task
 from jobs.stages.index.commit import commit_index, total_bytes
 from jobs.stages.index.extend import Extension, extend_index
-from jobs.stages.index.full_text import add_full_text
+from jobs.stages.index.full_text import add_full_text, require_texts
 from jobs.stages.index.plan import PlannedIndex
 from jobs.stages.index.predict import Prediction, compare_cost
 from jobs.stages.index.vectors import indexed_vectors
@@ -77,6 +77,8 @@ def build_index(
     run.inputs.append((lake.name("vectors"), spec.vectors_version, "vectors"))
     if (existing := planned.existing) is not None:
         return IndexReport(spec, False, int(existing.rows), int(existing.bytes))
+    if spec.plan.full_text:
+        require_texts(lake, model_id=spec.model_id)
     run.begin()
     extension = planned.extension
     bases = [extension.base.spec.index_id] if extension else []

@@ -20,6 +20,7 @@ from jobs.lake.runs import Run
 from jobs.lake.source_views import SourceView
 from jobs.settings.lake import ReleaseSettings
 from jobs.stages.index.commit import commit_index
+from jobs.stages.index.full_text import require_texts
 from jobs.stages.index.job import build_whole
 from jobs.stages.index.plan import index_id_of
 from jobs.stages.index.vacuum import remove_claimed, remove_within
@@ -234,7 +235,7 @@ def _plan(lake: Lake, ids: Collection[str], *, staging: str) -> PurgePlan:
 
 
 def _require_rows(lake: Lake, row: Any, ids: Collection[str]) -> None:
-    """Raise LakeError, or SettingsError, where too few rows are left for the release's index."""
+    """Raise LakeError, or SettingsError, where too few rows are left for the release's index, or its texts are gone."""
     living = lake.read("vectors").where(
         (F.col("model_id") == row.model_id) & (F.col("status") == "ok")
     )
@@ -245,6 +246,8 @@ def _require_rows(lake: Lake, row: Any, ids: Collection[str]) -> None:
             f"Remove the lake ({lake.root}) instead"
         )
     plan = _plan_of(lake, row, rows=rows)
+    if plan.full_text:
+        require_texts(lake, model_id=row.model_id)
     if plan.train_rows:
         require_train_rows(plan.train_rows, factory_traits(plan.factory, row.dim), plan.factory)
 

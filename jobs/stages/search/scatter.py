@@ -20,7 +20,7 @@ def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]
     """Numbers of the shards that are opened together; a single part needs no scatter.
 
     `search.scatter` true: each shard by itself; false: all together; auto: in order, as many together as
-    `search.executor_bytes` allow, counting every file of a shard: its codes in memory, the rest mapped.
+    `search.executor_bytes` allow, counting every file of a shard but its full text: its codes in memory, the rest mapped.
     """
     shards = manifest.all_shards(manifest.spec.root)
     if settings.scatter is False:
@@ -29,7 +29,7 @@ def shard_parts(manifest: Manifest, settings: SearchSettings) -> list[list[int]]
     parts: list[list[int]] = []
     room = 0
     for number, (_, shard) in enumerate(shards):
-        size = sum(file.bytes for file in shard.files)
+        size = sum(file.bytes for file in shard.files if file != shard.full_text)
         if size > budget and settings.scatter == "auto":
             log.warning(
                 "shard %d of index %s has %d bytes, more than executor_bytes=%d; it is opened all the same: "

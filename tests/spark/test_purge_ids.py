@@ -26,6 +26,7 @@ from tests.spark.conftest import source_rows
 from tests.spark.index_vectors import build, model_of, release
 from tests.spark.sources import assert_clean
 from udfs.errors import ActiveRunError, LakeError
+from udfs.full_text.hybrid import open_full_text
 from udfs.search.index import Index
 from udfs.specs import SearchOptions
 
@@ -92,7 +93,7 @@ def test_a_purge_from_refusal_to_proof(released, monkeypatch, tmp_path):
     first = current_release(lake)
     own = lake.read("vectors").where(f"model_id = '{first.model_id}' AND id = '{GONE}'").first()
     other = build(lake, model_of("model-b", len(own.embedding)))[0].spec.index_id
-    seeded = release(shop.lake("index.seed=1"))
+    seeded = release(shop.lake("index.seed=1", "index.full_text=true"))
     results = lake.read("vectors").selectExpr("'q' AS query_id", "id", "vector_id")
     results.write.format("delta").save(f"{lake.root}/results")
     page = Path(lake.root) / "pages" / "hits.html"
@@ -164,6 +165,8 @@ def test_a_purge_from_refusal_to_proof(released, monkeypatch, tmp_path):
         np.array([x], np.float32), SearchOptions(11)
     )
     assert own.vector_id not in hits.I
+    (texts,) = open_full_text(lake.folder("indexes", made.index_id))
+    assert texts.rows == 11 and own.vector_id not in texts.search("thing 1 2 3 4 5 6 7", 11)[1]
     with record_end(Run(lake, "verify_index", "{}")) as run:
         verification = verify_index(lake, run, index_id=made.index_id)
     assert verification.ok and verification.own_version  # it can be repaired

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -13,16 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, shard_of
-from udfs.errors import IndexDataError
+from udfs.errors import IndexDataError, LakeError
 from udfs.full_text import text_index as text_index_module
 from udfs.full_text.hybrid import HybridIndex, fuse, open_full_text
-from udfs.full_text.text_index import FullText, tokens_of, write_full_text
+from udfs.full_text.text_index import FullText, require_tantivy, tokens_of, write_full_text
 from udfs.full_text.text_shards import FULL_TEXT_INPUT, full_text_batches
 from udfs.index.plan import default_plan
+from udfs.search.batches import SEARCH_INPUT
 from udfs.search.groups import Groups
 from udfs.search.hits import Hits
 from udfs.search.index import Index
-from udfs.specs import SearchOptions
+from udfs.specs import SearchOptions, SearchSpec
 
 WORDS = [f"w{n}" for n in range(12)]
 TEXTS = st.lists(
@@ -198,3 +200,26 @@ def test_two_attempts_write_files_of_their_own_names(tmp_path: Path):
     for record in made:
         assert (tmp_path / record.name).stat().st_size == record.bytes
         assert FullText.open(tmp_path / record.name).search("17", 1)[1].tolist() == [17]
+
+
+def test_answers_take_no_notice_of_a_lowest_cosine_and_refuse_a_wrong_k(tmp_path: Path):
+    rows, dim = 40, 16
+    xb = clustered(rows, dim, clusters=6)
+    build(tmp_path, xb, default_plan(rows, dim))
+    ids = (np.arange(rows) + FIRST_VECTOR_ID).tolist()
+    texts = FullText.of((i, f"part{n}") for n, i in enumerate(ids))
+    spec = SearchSpec(str(tmp_path), "model-a", SearchOptions(3), min_score=0.99)
+    names, k = pa.array(["a", "b"]), pa.array([None, 0], pa.int32())
+    nothing = pa.nulls(2, pa.string())
+    batch = SEARCH_INPUT.batch(names, k, pa.array(["ok", "ok"]), nothing, xb[[5, 6]].tolist())
+    hybrid = HybridIndex(Index.open(tmp_path), (texts,))
+    found, refused = hybrid.answer(batch, ["part5", "part6"], spec, rrf_k=60)
+    assert found.status == "ok" and len(found.hits.D) == 3 and found.hits.I[0] == ids[5]
+    assert found.hits.D[0] == pytest.approx(2 / 61)
+    assert refused.status == "k_out_of_range" and not len(refused.hits.D)
+
+
+def test_a_missing_package_is_said_as_such(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tantivy", None)
+    with pytest.raises(LakeError, match=r"package tantivy, which is not installed here.*full-text"):
+        require_tantivy()

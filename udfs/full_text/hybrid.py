@@ -21,10 +21,8 @@ from udfs.search.limited import search_limited
 from udfs.search.opened import ShardFiles
 from udfs.specs import MAX_K, SearchOptions, SearchSpec
 
-DEPTH_FACTOR, MIN_DEPTH = (
-    4,
-    100,
-)  # rows that each of both searches finds, for each of k, and at least
+# Rows that each of both searches finds: for each of k, and at least.
+DEPTH_FACTOR, MIN_DEPTH = 4, 100
 
 
 @lru_cache(maxsize=2)
@@ -87,10 +85,7 @@ class HybridIndex:
         """
         depth = min(max(DEPTH_FACTOR * options.k, MIN_DEPTH), MAX_K)
         deep = replace(options, k=depth)
-        if max_per is None:
-            (near,) = self.index.search(x, deep).split()
-        else:
-            (near,) = search_limited(self.index, x, deep, max_per=max_per)
+        (near,) = search_limited(self.index, x, deep, max_per=max_per)
         words = self.search_words(text, depth, max_per=max_per)
         return fuse([near, words], options.k, rrf_k=rrf_k, max_per=max_per)
 

@@ -64,10 +64,7 @@ def search_batch(index: Index, batch: pa.RecordBatch, spec: SearchSpec) -> list[
         embeddings = batch.column("embedding").take(pa.array(numbers))
         xq = floats_of(embeddings, index.manifest.spec.dim, what="query vectors")
         mine = replace(options, k=rows_wanted(k, spec))
-        if spec.max_per is None:
-            found = index.search(xq, mine).split()
-        else:
-            found = search_limited(index, xq, mine, max_per=spec.max_per)
+        found = search_limited(index, xq, mine, max_per=spec.max_per)
         for number, hits in zip(numbers, found, strict=True):
             answers[number] = answers[number]._replace(hits=hits)
     return answers

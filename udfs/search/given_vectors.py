@@ -27,9 +27,8 @@ def unit_batches(batches: Iterator[pa.RecordBatch], *, dim: int) -> Iterator[pa.
         lengths = pc.list_value_length(lists).fill_null(-1).to_numpy(zero_copy_only=False)
         whole = np.flatnonzero(lengths == dim)
         flat = lists.take(pa.array(whole)).flatten().to_numpy(zero_copy_only=False)
-        x = flat.astype(np.float64).reshape(
-            -1, dim
-        )  # nulls are NaN; no square of a float32 is too large
+        # Nulls are NaN; no square of a float32 is too large for a float64.
+        x = flat.astype(np.float64).reshape(-1, dim)
         norms = np.sqrt(np.einsum("ij,ij->i", x, x))
         finite = np.isfinite(norms)
         good = finite & (norms > 0)

@@ -251,11 +251,10 @@ class Index:
     @cached_property
     def findable(self) -> Ints | None:
         """The vector_ids that a search may return, ascending; None: all that the shards and the fresh rows have."""
-        fresh = self.fresh
-        if self.within is None and (fresh is None or fresh.within is None):
+        if all(part.within is None for part in self._with_fresh):
             return None
         every = [np.empty(0, np.int64)]
-        for part in (self, fresh) if fresh is not None else (self,):
+        for part in self._with_fresh:
             masks = [np.ones(shard.rows, np.bool_) for shard in part.shards]
             if part.within is not None:
                 masks = part.within.masks([len(mask) for mask in masks])
@@ -267,8 +266,7 @@ class Index:
         may return. Raises IndexDataError for a vector_id that no shard has.
         """
         ids = np.full(I.shape, None, dtype=object)
-        parts = (self, self.fresh) if self.fresh is not None else (self,)
-        for shard in (shard for part in parts for shard in part.shards):
+        for shard in (shard for part in self._with_fresh for shard in part.shards):
             rows = np.minimum(np.searchsorted(shard.vector_ids, I), shard.rows - 1)
             at = shard.vector_ids[rows] == I
             ids[at] = shard.row_names(rows[at])
@@ -277,8 +275,7 @@ class Index:
                 f"the full text of index {self.manifest.spec.index_id} has vector_id {lost[0]}, which its row maps "
                 "have not; build the index again"
             )
-        codes = np.full(I.shape, NO_GROUP, np.int32) if self.groups is None else self.groups.of(I)
-        return Hits(D, I, ids, codes)
+        return Hits(D, I, ids, self._groups_of(I))
 
     def vector_ids(self, rows: Ints) -> Ints:
         """vector_ids of global rows, of any shape; -1 for no row."""
@@ -316,8 +313,18 @@ class Index:
             at = (rows >= shard.first) & (rows < shard.first + shard.rows)
             ids[at] = shard.row_names(rows[at] - shard.first)
         I = self.vector_ids(rows)
-        codes = np.full(I.shape, NO_GROUP, np.int32) if self.groups is None else self.groups.of(I)
-        return Hits(D, I, ids, codes)
+        return Hits(D, I, ids, self._groups_of(I))
+
+    def _groups_of(self, vector_ids: Ints) -> NDArray[np.int32]:
+        """The group of each row, of any shape."""
+        if self.groups is None:
+            return np.full(vector_ids.shape, NO_GROUP, np.int32)
+        return self.groups.of(vector_ids)
+
+    @property
+    def _with_fresh(self) -> tuple[Index, ...]:
+        """This index, and that of the fresh rows where there are any."""
+        return (self,) if self.fresh is None else (self, self.fresh)
 
     @property
     def _own_rows(self) -> int:

@@ -18,13 +18,17 @@ FETCH_FACTOR = 4  # rows looked at first for each row wanted
 MAX_ROUNDS = 12
 
 
-def search_limited(index: Index, xq: Floats, options: SearchOptions, *, max_per: int) -> list[Hits]:
+def search_limited(
+    index: Index, xq: Floats, options: SearchOptions, *, max_per: int | None
+) -> list[Hits]:
     """The k best rows for each query of xq float32 (q, dim), at most max_per of one group; fewer than k only where there
     are no more, or not `complete`.
 
     More rows are fetched until the answer is full; then groups that are full are left out of the next search, so that a
-    group of a million near copies costs one more round and not a million rows.
+    group of a million near copies costs one more round and not a million rows. Without `max_per` there is no limit.
     """
+    if max_per is None:
+        return index.search(xq, options).split()
     fetch = min(FETCH_FACTOR * options.k, index.rows)
     found = index.search(xq, fetch_options(index, options, fetch))
     return [

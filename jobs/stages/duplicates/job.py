@@ -22,7 +22,8 @@ from jobs.settings.settings import Settings
 from jobs.stages.duplicates.clusters import CLUSTERS, Clusters, cluster_pairs
 from jobs.stages.duplicates.copies import find_copies
 from jobs.stages.duplicates.report import write_page
-from jobs.stages.search.rows import group_values, require_source, write_group_file
+from jobs.stages.embed.last_source import require_source
+from jobs.stages.search.rows import group_values, write_group_file
 from jobs.stages.search.scatter import shard_parts
 from jobs.stages.search.target import Target, search_spec
 from udfs.errors import LakeError, SettingsError

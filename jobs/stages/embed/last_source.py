@@ -8,6 +8,7 @@ from jobs.lake.lake import Lake
 from jobs.settings.embed import SourceSettings
 from jobs.stages.embed.history import source_runs
 from jobs.stages.embed.source import Source
+from udfs.errors import LakeError
 
 
 def find_source(
@@ -26,6 +27,17 @@ def find_source(
         if not text:
             settings = settings.model_copy(update={"text": ""})
     return Source.open(lake, settings, max_image_bytes=max_image_bytes or 0)
+
+
+def require_source(lake: Lake, *, model_id: str, asking: str, text: bool = False) -> Source:
+    """As `find_source`, without pictures. Where it is unknown LakeError is raised, which begins with `asking`."""
+    source = find_source(lake, model_id=model_id, text=text)
+    if source is None:
+        raise LakeError(
+            f"{asking} about the source table, but no run of embed-table for model {model_id} is in "
+            f"{lake.name('runs')} to tell which that is"
+        )
+    return source
 
 
 def last_source(lake: Lake, *, model_id: str) -> SourceSettings | None:

@@ -13,12 +13,12 @@ from pyspark.sql import functions as F
 from jobs.driver.on_executors import on_executors
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
-from jobs.stages.embed.last_source import find_source
+from jobs.stages.embed.last_source import require_source
 from jobs.stages.embed.source import Source
 from jobs.stages.index.build import by_shard
-from udfs.errors import IndexDataError, LakeError
+from udfs.errors import IndexDataError
 from udfs.full_text.text_index import FullText, require_tantivy
-from udfs.full_text.text_shards import FULL_TEXT_INPUT, full_text_batches
+from udfs.full_text.text_shards import full_text_batches
 from udfs.index.files import FileRecord
 from udfs.index.manifest import ShardRecord
 from udfs.search.index import Index
@@ -42,9 +42,7 @@ def add_full_text(
         placed = by_shard(
             texts.select("vector_id", "text"), spec, shards=[shard.shard for shard in shards]
         )
-        made = on_executors(
-            placed.select(*FULL_TEXT_INPUT.names), full_text_batches, root=spec.root
-        ).rows()
+        made = on_executors(placed, full_text_batches, root=spec.root).rows()
     found = {row.shard: row for row in made}
     reader = pydantic.TypeAdapter(FileRecord)
     wanted = {shard.shard: shard.rows for shard in shards}
@@ -66,13 +64,7 @@ def require_texts(lake: Lake, *, model_id: str) -> None:
 
 
 def _source(lake: Lake, *, model_id: str) -> Source:
-    source = find_source(lake, model_id=model_id, text=True)
-    if source is None:
-        raise LakeError(
-            f"full text is of the source table, but no run of embed-table for model {model_id} is in "
-            f"{lake.name('runs')} to tell which that is; set index.full_text=false"
-        )
-    return source
+    return require_source(lake, model_id=model_id, asking="index.full_text is", text=True)
 
 
 def source_texts(run: Run, *, model_id: str) -> DataFrame:

@@ -13,24 +13,13 @@ from jobs.lake.lake import Lake, cause
 from jobs.lake.runs import Run
 from jobs.lake.sql import identifier
 from jobs.settings.search import SearchSettings
-from jobs.stages.embed.last_source import find_source
+from jobs.stages.embed.last_source import require_source
 from jobs.stages.embed.source import Source
 from jobs.stages.index.vectors import indexed_vectors
 from udfs.errors import LakeError
 from udfs.index.manifest import publish_bytes
 from udfs.search.row_files import write_groups, write_vector_ids
 from udfs.specs import IndexSpec, SearchSpec
-
-
-def require_source(lake: Lake, *, model_id: str, asking: str) -> Source:
-    """As `find_source`, without text and pictures. Where it is unknown LakeError is raised, which begins with `asking`."""
-    source = find_source(lake, model_id=model_id)
-    if source is None:
-        raise LakeError(
-            f"{asking} about the source table, but no run of embed-table for model {model_id} is in "
-            f"{lake.name('runs')} to tell which that is"
-        )
-    return source
 
 
 def restrict(

@@ -1,7 +1,9 @@
-# make demo | test | test-fast | lint | bench | gme-tiny | setup | clean. Everything is set up in .venv when it is first needed.
+# make demo | test | test-long | test-fast | lint | bench | gme-tiny | setup | clean. Everything is set up in .venv when it is first needed.
 SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
+# Where it is switched off every process compiles torch and the rest anew: six seconds of each.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Real pictures that gme-tiny is trained and judged on too, where they are there.
 RETRIEVAL ?= $(wildcard ../shared/data/retrieval)
@@ -9,14 +11,15 @@ SEED ?= 0
 comma := ,
 TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
-.PHONY: help demo test test-fast lint gme-tiny setup java clean
+.PHONY: help demo test test-long test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
 .PHONY: bench-factories bench-uris bench-ratios bench-tune bench-join bench-join-large bench-negatives bench-hybrid bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
 .PHONY: screenshots synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
 	@echo "make synth-demo training pairs of a few drawn products, by a small real language model (some minutes)"
-	@echo "make test       lint, types and all tests: unit, spark, cluster"
+	@echo "make test       lint, types and tests of every part, with Spark (a quarter of an hour)"
+	@echo "make test-long  the rest: whole lifecycles, random walks, notebooks, killed processes, clusters (an hour)"
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
@@ -32,7 +35,10 @@ demo: setup
 	$(BIN)/gme-lake run-demo --config demo.yaml
 
 test: setup lint
-	$(BIN)/python -m pytest tests -m "not cluster" -n 2 --dist worksteal --durations 15
+	$(BIN)/python -m pytest tests -m "not long and not cluster" -n 2 --dist worksteal --durations 15
+
+test-long: setup
+	$(BIN)/python -m pytest tests/spark -m "long and not cluster" -n 2 --dist worksteal --durations 15
 	$(BIN)/python -m pytest tests -m cluster -n 2 --dist loadfile --durations 15
 
 test-fast: $(READY)

@@ -75,21 +75,20 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     """Hold the claim `name`, `job` or `job/model_id`, of the run's lake for a block; records the run as begun.
 
     A holder of another machine is watched for up to `timeout` seconds: if it beats meanwhile it lives, if not it is
-    dead. Raises ActiveRunError where another run holds the claim, or purges ids, ValueError where the run has written
-    something already: what it writes is to be written under the claim.
+    dead. The claim's runs that were killed are marked so. Raises ActiveRunError where another run holds the claim, or
+    purges ids, ValueError where the run has written something already: what it writes is to be written under the claim.
     """
     if run.recorded:
         raise ValueError(f"run {run.run_id} wrote before it took the claim {name}")
-    lake = run.lake
-    events = _claimed_runs(lake, name)
-    newest = max(events, key=lambda row: row.claim, default=None)
-    if newest is not None:
-        _require_dead(lake, name, newest, timeout=timeout)
+    newest = _newest(_claimed_runs(run.lake, name))
+    _require_dead(run.lake, name, newest, timeout=timeout)
     run.claim = (newest.claim if newest is not None else 0) + 1
     _held.add(run.run_id)
     try:
-        _take(run, name)
-        require_no_purge(run, timeout=timeout)
+        others, purges = _take(run, name)
+        if name != PURGE:
+            _require_dead(run.lake, PURGE, _newest(purges), timeout=timeout)
+        _mark_killed_runs(run, others)
         held = Claim(run, name=name, timeout=timeout)
         held.start()
         try:
@@ -100,17 +99,22 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
         _held.discard(run.run_id)
 
 
-def _take(run: Run, name: str) -> None:
-    """Record the run as begun under its claim's number. Raises ActiveRunError where another one was faster."""
+def _take(run: Run, name: str) -> tuple[list[ClaimedRun], list[ClaimedRun]]:
+    """Record the run as begun under its claim's number; the claim's other runs, and those that purge.
+
+    Raises ActiveRunError where another one was faster.
+    """
     try:
         run.begin(txn=(f"gme-lake/claim/{name}", run.claim or 0))
     except Exception as error:
         if not is_conflict(error):
             raise
-    first = [row for row in _claimed_runs(run.lake, name) if row.claim == run.claim]
+    claimed, purges = _read_claims(run.lake, name, PURGE)
+    first = [row for row in claimed if row.claim == run.claim]
     if [row.run_id for row in first] != [run.run_id]:
         run.recorded, run.claim = False, None
         raise _taken(name, first[0] if first else None)
+    return [row for row in claimed if row.run_id != run.run_id], purges
 
 
 def require_no_purge(run: Run, *, timeout: float = _SILENT_CLAIM_SECONDS) -> None:
@@ -121,9 +125,7 @@ def require_no_purge(run: Run, *, timeout: float = _SILENT_CLAIM_SECONDS) -> Non
     """
     if run.job == PURGE:
         return
-    newest = max(_claimed_runs(run.lake, PURGE), key=lambda row: row.claim, default=None)
-    if newest is not None:
-        _require_dead(run.lake, PURGE, newest, timeout=timeout)
+    _require_dead(run.lake, PURGE, _newest(_claimed_runs(run.lake, PURGE)), timeout=timeout)
 
 
 def find_active_runs(lake: Lake, *, but: str, timeout: float) -> list[str]:
@@ -155,17 +157,16 @@ def may_work(row: Row, *, silent: float = _SILENT_SECONDS) -> bool:
     return now().timestamp() - last.timestamp() < silent
 
 
-def mark_killed_runs(run: Run, name: str) -> None:
-    """Mark the runs under a claim that have begun and never ended as killed, all but `run`, its holder.
+def _mark_killed_runs(run: Run, others: list[ClaimedRun]) -> None:
+    """Mark those of a claim's other runs that have begun and never ended as killed, for `run`, which holds it.
 
-    So are the steps that a dead process had begun beside. Only for the holder: no other run of the claim can be alive.
+    So are the steps that a dead process had begun beside. No other run of the claim can be alive.
     """
-    claimed = [row for row in _claimed_runs(run.lake, name) if not row.ended]
-    claimed = [row for row in claimed if row.run_id != run.run_id]
-    if not claimed:
+    begun = [row for row in others if not row.ended]
+    if not begun:
         return
-    dead = F.col("run_id").isin([row.run_id for row in claimed])
-    gone = {row.holder for row in claimed} - {str(Holder.this())}
+    dead = F.col("run_id").isin([row.run_id for row in begun])
+    gone = {row.holder for row in begun} - {str(Holder.this())}
     for row in _mark_killed(run, dead | F.col("holder").isin(sorted(gone))):
         _remove_staging(run.lake, row)
 
@@ -218,20 +219,33 @@ class ClaimedRun:
 
 def _claimed_runs(lake: Lake, name: str) -> list[ClaimedRun]:
     """Every run under a claim."""
-    job, _, model_id = name.partition("/")
-    where = (F.col("job") == job) & F.col("claim").isNotNull()
-    if model_id:
-        where &= F.col("model_id") == model_id
-    rows = collect_runs(lake, "claim", "holder", "beat_at", "ended_at", where=where)
+    (claimed,) = _read_claims(lake, name)
+    return claimed
+
+
+def _read_claims(lake: Lake, *names: str) -> list[list[ClaimedRun]]:
+    """Every run under each of some claims, by one look at the table."""
+    parts = [name.partition("/") for name in names]
+    under = F.col("job").isin([job for job, _, _ in parts]) & F.col("claim").isNotNull()
+    columns = ("job", "model_id", "claim", "holder", "beat_at", "ended_at")
+    rows = collect_runs(lake, *columns, where=under)
     return [
-        ClaimedRun(row.run_id, row.claim, row.holder, row.beat_at, row.ended_at is not None)
-        for row in rows
+        [
+            ClaimedRun(row.run_id, row.claim, row.holder, row.beat_at, row.ended_at is not None)
+            for row in rows
+            if row.job == job and model_id in ("", row.model_id)
+        ]
+        for job, _, model_id in parts
     ]
 
 
-def _require_dead(lake: Lake, name: str, newest: ClaimedRun, *, timeout: float) -> None:
-    """Return where the newest claim's run has ended or is dead, else raise ActiveRunError."""
-    if newest.ended:
+def _newest(claimed: list[ClaimedRun]) -> ClaimedRun | None:
+    return max(claimed, key=lambda row: row.claim, default=None)
+
+
+def _require_dead(lake: Lake, name: str, newest: ClaimedRun | None, *, timeout: float) -> None:
+    """Return where there is no newest claim, or its run has ended or is dead, else raise ActiveRunError."""
+    if newest is None or newest.ended:
         return
     holder, this = Holder.parse(newest.holder), Holder.this()
     if holder == this:

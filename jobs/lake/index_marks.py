@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from jobs.lake.claims import require_no_purge
@@ -59,7 +60,7 @@ def hold(lake: Lake, run: Run, index_ids: Collection[str]) -> None:
     run.begin()
     require_no_purge(run)
     own = string_array([run.run_id])
-    _merge(
+    made = _merge(
         run,
         index_ids,
         then="WHEN MATCHED AND t.mark <> 'removing' THEN UPDATE SET mark = 'held', marked_at = current_timestamp(), "
@@ -67,7 +68,10 @@ def hold(lake: Lake, run: Run, index_ids: Collection[str]) -> None:
         "WHEN NOT MATCHED THEN INSERT (index_id, mark, marked_at, run_ids) "
         f"VALUES (s.index_id, 'held', current_timestamp(), {own})",
     )
-    require_not_removing(lake, index_ids)
+    if int(made.num_affected_rows) < len(set(index_ids)):
+        require_not_removing(lake, index_ids)
+        listed = ", ".join(sorted(index_ids))
+        raise LakeError(f"vacuum-indexes came to its end meanwhile with one of {listed}; run again")
 
 
 def is_held(mark: Any, *, ended: Collection[str]) -> bool:
@@ -105,9 +109,9 @@ def mark_unused(run: Run, index_ids: Collection[str], *, ended: Collection[str])
     )
 
 
-def _merge(run: Run, index_ids: Collection[str], *, then: str) -> None:
+def _merge(run: Run, index_ids: Collection[str], *, then: str) -> Row:
     rows = run.lake.spark.sql(f"SELECT explode({string_array(index_ids)}) AS index_id")
-    run.merge("index_marks", rows, on="t.index_id = s.index_id", then=then)
+    return run.merge("index_marks", rows, on="t.index_id = s.index_id", then=then)
 
 
 def claim(lake: Lake, run: Run, index_ids: Collection[str], *, unused_since: datetime) -> set[str]:

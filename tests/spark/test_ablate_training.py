@@ -15,7 +15,7 @@ from tests.spark.test_train_embedder import SMALL
 from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 STRATEGIES = {
     "usual": {},

@@ -237,6 +237,7 @@ def test_a_later_build_adds_what_is_new_to_the_whole_index(sharded):
     assert resumed.built and resumed.kept == (0,) and resumed.spec == third.spec
 
 
+@pytest.mark.long
 def test_many_or_unlike_new_rows_and_other_shapes_are_built_whole(sharded, open_lake, caplog):
     lake, _ = sharded
     append_vectors(lake, unit(20, DIM, seed=1), model_id="model-a")

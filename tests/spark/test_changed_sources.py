@@ -16,7 +16,7 @@ from tests.spark.index_vectors import release, released
 from tests.spark.test_search import QUERIES, own_content, search
 from udfs.errors import LakeError
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from udfs.errors import LakeError
 from udfs.search.index import Index
 from udfs.specs import SearchOptions
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 DIM, ROWS = 16, 800
 SETS = ("index.factory=IVF{nlist},Flat", "index.nlist=4", "index.nprobe=4", "recall.held_out=20")

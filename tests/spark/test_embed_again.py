@@ -250,6 +250,7 @@ def test_more_gone_or_rejected_than_settings_allow_ends_the_run_and_deletes_noth
     assert_clean(shop)
 
 
+@pytest.mark.long
 def test_a_second_run_of_a_model_is_refused_before_it_embeds_and_a_dead_one_is_followed(
     shop, monkeypatch
 ):

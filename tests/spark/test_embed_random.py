@@ -20,7 +20,7 @@ from tests.spark.conftest import SOURCE_SCHEMA, Shop, picture
 from tests.spark.sources import TEMPLATE, assert_clean, expected_hashes
 from udfs.errors import LakeError
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(6000)]
+pytestmark = [pytest.mark.spark, pytest.mark.long, pytest.mark.timeout(6000)]
 
 STEPS = int(os.environ.get("TEST_RANDOM_STEPS", "14"))
 SEED = int(os.environ.get("TEST_RANDOM_SEED", "7"))

@@ -73,6 +73,7 @@ def test_a_limit_that_leaves_nothing_is_a_whole_run(shop):
     assert_clean(shop)
 
 
+@pytest.mark.long
 def test_a_predicate_lets_a_part_follow_and_the_rest_as_it_is(shop, tmp_path):
     rows = source_rows(range(10))
     rows[3] = (*rows[3][:4], None)  # of null no predicate is true
@@ -140,6 +141,7 @@ def test_a_predicate_lets_a_part_follow_and_the_rest_as_it_is(shop, tmp_path):
     assert report.counts["embedded"] == 1
 
 
+@pytest.mark.long
 def test_a_part_that_was_killed_is_not_gone_on_from_by_the_whole(shop, monkeypatch):
     """The stream of a part has passed over the rows outside it."""
     import jobs.stages.embed.changes as changes
@@ -178,6 +180,7 @@ def test_a_part_that_was_killed_is_not_gone_on_from_by_the_whole(shop, monkeypat
     assert_clean(shop)
 
 
+@pytest.mark.long
 def test_only_rows_rejected_with_some_statuses_are_tried_again(shop, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()

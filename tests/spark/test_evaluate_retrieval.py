@@ -27,7 +27,7 @@ from udfs.drawing import COMBINATIONS, draw_jpeg
 from udfs.errors import LakeError
 from udfs.gme.scratch import write_scratch_checkpoint
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 PRODUCTS = {"-".join(combination): combination for combination in COMBINATIONS[::29]}
 WORDS = list(PRODUCTS)

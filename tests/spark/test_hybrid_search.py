@@ -14,7 +14,7 @@ from tests.spark.test_sql_functions import ask, refusal
 from tests.spark.test_verify_index import repaired, verified
 from tests.unit.search.indexes import flip
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 SETS = ("serving.placement=worker", "index.shards=2", "index.full_text=true")
 SETS += ("index.factory=IVF{nlist},Flat", "index.nlist=1")

@@ -76,6 +76,7 @@ def source_frame(shop, numbers):
     return shop.spark.createDataFrame(rows, schema).write.format("delta").mode("append")
 
 
+@pytest.mark.long
 def test_a_lake_of_odd_names_from_end_to_end(shop, tmp_path):
     """Twice: a session without metastore registers the tables of a lake that it finds by their folders."""
     spark = shop.spark

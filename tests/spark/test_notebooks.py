@@ -24,7 +24,11 @@ from jobs.stages.search.target import find_target
 from tests.lake_settings import settings_of
 from tests.spark.index_vectors import release
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(1200)]  # one lake is made for all
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.long,
+    pytest.mark.timeout(1200),
+]  # one lake is made for all
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 # These are shown from a results file, without a lake: tests/unit/training/test_ablations.py, synthesis/test_notebook.py.

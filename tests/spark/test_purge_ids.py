@@ -30,7 +30,7 @@ from udfs.full_text.hybrid import open_full_text
 from udfs.search.index import Index
 from udfs.specs import SearchOptions
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 GONE = "p9"  # the greatest id of its file: it stands in the statistics of the log
 

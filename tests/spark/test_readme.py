@@ -39,6 +39,7 @@ def test_command_lines_parse_and_their_settings_exist(words, tmp_path):
     load_settings(sets=sets, env={})
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_sql_examples_run(shop):
     # The first page's own table: its columns as refresh-lake is told there, and its name for the view of it.

@@ -209,6 +209,7 @@ def test_a_nightly_change_becomes_a_release_and_no_change_none(refreshed, tmp_pa
     assert "source: a refresh would fail: " in refreshed.said(gone)
 
 
+@pytest.mark.long
 def test_what_is_refused_or_lost_leaves_the_release_and_says_how(refreshed, tmp_path):
     shop = refreshed.shop
     bad = [(f"bad{n}", None, None, b"no picture", 1.0) for n in range(2)]
@@ -248,6 +249,7 @@ def test_what_is_refused_or_lost_leaves_the_release_and_says_how(refreshed, tmp_
     assert run.status == "failed" and "embed.max_deleted" in run.error
 
 
+@pytest.mark.long
 def test_a_new_model_is_released_rolled_back_held_back_and_refused(
     shop, tmp_path_factory: pytest.TempPathFactory
 ):
@@ -316,6 +318,7 @@ def test_a_new_model_is_released_rolled_back_held_back_and_refused(
     assert refreshed.shown() == refreshed.rows_of(new)
 
 
+@pytest.mark.long
 def test_stopped_at_any_step_the_next_refresh_ends_where_one_would_have(refreshed, monkeypatch):
     shop = refreshed.shop
     shop.write(source_rows(range(8)), cdf=True)
@@ -417,6 +420,7 @@ def test_a_plan_that_executors_cannot_carry_out_is_refused_before_the_first_row(
     assert lake.read("run_events").where("job <> 'refresh_lake'").count() == 0
 
 
+@pytest.mark.long
 def test_a_part_is_released_where_coverage_allows_and_the_next_refresh_goes_on(refreshed):
     shop, lake = refreshed.shop, refreshed.lake
     shop.write(source_rows(range(10)), cdf=True)
@@ -460,6 +464,7 @@ def test_a_part_is_released_where_coverage_allows_and_the_next_refresh_goes_on(r
     assert (forecast.rows["retried"], forecast.outside) == (0, 10)
 
 
+@pytest.mark.long
 def test_a_new_model_is_tried_on_some_rows_before_all_are_paid_for(
     shop, tmp_path_factory: pytest.TempPathFactory
 ):

@@ -30,7 +30,7 @@ from udfs.errors import LakeError
 from udfs.gme import Encoder, Row
 from udfs.gme.scratch import write_scratch_checkpoint
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(9000)]
+pytestmark = [pytest.mark.spark, pytest.mark.long, pytest.mark.timeout(9000)]
 
 STEPS = int(os.environ.get("TEST_STEPS", "7"))
 SEED = int(os.environ.get("TEST_SEED", "3"))

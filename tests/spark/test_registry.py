@@ -314,6 +314,7 @@ def test_a_runs_vectors_and_its_mlflow_run_are_one_query_apart(shop):
     assert [(name, shop.table in source) for name, source in inputs] == [(f"{shop.table}@v0", True)]
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_a_run_tells_its_environment_and_an_environment_of_other_vectors_ends_it(shop):
     """Registered here: checked, and the figure is in the run; registered where pictures come out otherwise: refused."""

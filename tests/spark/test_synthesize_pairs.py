@@ -21,7 +21,7 @@ from udfs.drawing.catalogue import CatalogueSpec, catalogue_row
 from udfs.errors import BudgetError, LakeError, ServingError, SettingsError
 from udfs.training.data import PAIRS_SCHEMA
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 SCHEMA = "id string, title string, description string, kind string, colour string, pattern string, image binary"
 WHOLE = CatalogueSpec(no_picture=0, no_description=0, broken=0)

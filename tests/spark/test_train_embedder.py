@@ -13,7 +13,7 @@ from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError
 from udfs.gme import Encoder, Row
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 SMALL = (
     "train.lora_rank=0",

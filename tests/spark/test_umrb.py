@@ -98,6 +98,7 @@ def test_pictures_of_files_lie_where_the_rows_say(stands):
                 assert Path(storage.join(stand.task.folder, item.path)).read_bytes() == item.image
 
 
+@pytest.mark.long
 def test_the_table_is_the_papers(shop: Shop, stands: list[StandIn], data: Path, checkpoint: Path):
     lake = shop.lake("evaluate.tasks=umrb.yaml", f"evaluate.data={data}")
     settings = settings_of(lake)

@@ -180,6 +180,7 @@ def shard_row(index_id: str) -> dict:
     return {"index_id": index_id, **fixed}
 
 
+@pytest.mark.long
 def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_lake, monkeypatch):
     lake = open_lake()
     append_vectors(lake, unit(30, DIM), model_id="model-a")

@@ -112,6 +112,7 @@ def test_damage_is_found_repaired_and_searches_find_what_they_found(open_lake):
     np.testing.assert_array_equal(Index.open(spec.root).search(xq, SearchOptions(10)).I, hits.I)
 
 
+@pytest.mark.long
 def test_an_index_that_adds_to_another_and_what_cannot_be_repaired(open_lake, tmp_path):
     lake = open_lake(*IVF_PQ)
     append_vectors(lake, unit(ROWS, DIM), model_id="model-a")

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from jobs.driver.progress import RowProgress
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.claims import claim, mark_killed_runs
+from jobs.lake.claims import claim
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
@@ -96,18 +96,17 @@ def embed_table(
         return EmbedReport(True, opened.version, {})
     name = f"{run.job}/{model_id}"
     spec = embed.spec(model.spec, serving, opened.reading)
-    with claim(run, name=name, timeout=embed.claim_seconds) as held:
-        mark_killed_runs(run, name)
-        with (
-            lake.staging(run.run_id) as staging,
-            clear_conflicts(opened.table),
-            clear_task_errors(),
-        ):
-            spec = replace(spec, notes=f"{staging}/slow-rows")
-            job = Embedding(lake, run, opened, embed, spec, staging, held)
-            _bring_up_to_date(job, rescan=rescan, replaces=replaces)
-            with run.stage("write back"):
-                write_back(job)
+    with (
+        claim(run, name=name, timeout=embed.claim_seconds) as held,
+        lake.staging(run.run_id) as staging,
+        clear_conflicts(opened.table),
+        clear_task_errors(),
+    ):
+        spec = replace(spec, notes=f"{staging}/slow-rows")
+        job = Embedding(lake, run, opened, embed, spec, staging, held)
+        _bring_up_to_date(job, rescan=rescan, replaces=replaces)
+        with run.stage("write back"):
+            write_back(job)
     return EmbedReport(False, run.source_version or 0, dict(run.counts))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs.lake.claims import PURGE, claim, find_active_runs, mark_killed_runs
+from jobs.lake.claims import PURGE, claim, find_active_runs
 from jobs.lake.index_marks import claim as claim_marks
 from jobs.lake.index_marks import find_ended_runs, mark_unused, read_marks
 from jobs.lake.indexes import base_of, find_index, read_manifest, require_index
@@ -177,7 +177,6 @@ def purge_ids(lake: Lake, run: Run, ids: Collection[str], *, timeout: float) -> 
                 f"ids are purged while nothing else works in the lake, and there is {'; '.join(active)}. Nothing was "
                 "changed; wait for the end, then run it again"
             )
-        mark_killed_runs(run, PURGE)
         with lake.staging(run.run_id) as staging:
             with run.stage("look"):
                 planned = _plan(lake, ids, staging=staging)

@@ -8,7 +8,7 @@ import logging
 
 from pyspark.sql import functions as F
 
-from jobs.lake.claims import claim, mark_killed_runs
+from jobs.lake.claims import claim
 from jobs.lake.gates import Decision, GateCheck, record_decision
 from jobs.lake.indexes import find_index, index_age, whole_manifest
 from jobs.lake.lake import Lake, delta_table
@@ -48,7 +48,6 @@ def refresh_lake(
     """
     run.model = registry.resolve()
     with claim(run, name=run.job, timeout=settings.embed.claim_seconds):
-        mark_killed_runs(run, run.job)
         with run.stage("plan"):
             planned = plan_refresh(lake, registry, settings, wanted=run.model, again=again)
         log.info("%s", planned)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import functions as F
 
-from jobs.lake.claims import claim, mark_killed_runs
+from jobs.lake.claims import claim
 from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from jobs.settings.settings import Settings
@@ -53,28 +53,30 @@ def estimate_pairs(lake: Lake, run: Run, *, settings: Settings) -> Estimate:
     what it took then is taken. Raises as `synthesize_pairs` does.
     """
     check_settings(lake.spark, settings.synthesize)
-    with claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held:
-        mark_killed_runs(run, run.job)
-        with lake.staging(run.run_id) as staging, serve_models(settings.synthesize) as own:
-            passages = read_passages(lake, run, own, staging=staging).narrow
-            rejects = Rejects(lake, run)  # shown by a run; an estimate leaves none
-            if own.domain:
-                passages = limit_domains(rejects, passages, most=own.per_domain, seed=own.seed)
-            usable = passages.where("text IS NOT NULL")
-            count = usable.count()
-            kept = lake.read("synthesis_answers").count()
-            order = F.xxhash64("passage_id", F.lit(own.seed))
-            sample = usable.orderBy(order, "passage_id").limit(own.sample)
-            sample.write.mode("overwrite").parquet(f"{staging}/sample")
-            sample = lake.spark.read.parquet(f"{staging}/sample")
-            trial = own.model_copy(update={"per_domain": None})
-            asking = Asking(lake, run, held, trial, staging)
-            _, entities = make_texts(asking, rejects, sample)
-            if entities is not None and own.picture == "generate":
-                captions = make_captions(asking, rejects, sample, entities)
-                asking.ask("picture", captions.select("passage_id", F.col("caption").alias("text")))
-            sampled = sample.count()
-            taken = _taken(asking, own.picture == "generate")
+    with (
+        claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held,
+        lake.staging(run.run_id) as staging,
+        serve_models(settings.synthesize) as own,
+    ):
+        passages = read_passages(lake, run, own, staging=staging).narrow
+        rejects = Rejects(lake, run)  # shown by a run; an estimate leaves none
+        if own.domain:
+            passages = limit_domains(rejects, passages, most=own.per_domain, seed=own.seed)
+        usable = passages.where("text IS NOT NULL")
+        count = usable.count()
+        kept = lake.read("synthesis_answers").count()
+        order = F.xxhash64("passage_id", F.lit(own.seed))
+        sample = usable.orderBy(order, "passage_id").limit(own.sample)
+        sample.write.mode("overwrite").parquet(f"{staging}/sample")
+        sample = lake.spark.read.parquet(f"{staging}/sample")
+        trial = own.model_copy(update={"per_domain": None})
+        asking = Asking(lake, run, held, trial, staging)
+        _, entities = make_texts(asking, rejects, sample)
+        if entities is not None and own.picture == "generate":
+            captions = make_captions(asking, rejects, sample, entities)
+            asking.ask("picture", captions.select("passage_id", F.col("caption").alias("text")))
+        sampled = sample.count()
+        taken = _taken(asking, own.picture == "generate")
     factor = count / max(1, sampled)
     steps = {
         step: Spent(

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.claims import claim, mark_killed_runs
+from jobs.lake.claims import claim
 from jobs.lake.lake import Lake, is_path, read_table, table_given
 from jobs.lake.registry import ResolvedModel
 from jobs.lake.runs import Run
@@ -97,17 +97,19 @@ def synthesize_pairs(
     """
     output = check_settings(lake.spark, settings.synthesize)
     run.model = model
-    with claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held:
-        mark_killed_runs(run, run.job)
-        with lake.staging(run.run_id) as staging, serve_models(settings.synthesize) as own:
-            asking = Asking(lake, run, held, own, staging)
-            embedder = None if model is None else Embedder(lake, run, model, settings, staging)
-            rejects = Rejects(lake, run)
-            pairs = _make(asking, rejects, embedder)
-            with run.stage("write"), clear_task_errors():
-                _write(lake, run, pairs, output)
-                left_out = rejects.write(f"{staging}/rejects")
-                report = _report(asking, lake, output, left_out)
+    with (
+        claim(run, name=run.job, timeout=settings.embed.claim_seconds) as held,
+        lake.staging(run.run_id) as staging,
+        serve_models(settings.synthesize) as own,
+    ):
+        asking = Asking(lake, run, held, own, staging)
+        embedder = None if model is None else Embedder(lake, run, model, settings, staging)
+        rejects = Rejects(lake, run)
+        pairs = _make(asking, rejects, embedder)
+        with run.stage("write"), clear_task_errors():
+            _write(lake, run, pairs, output)
+            left_out = rejects.write(f"{staging}/rejects")
+            report = _report(asking, lake, output, left_out)
     run.counts["pairs"] = report.counts["pairs"]
     run.tags["output"] = output
     return report

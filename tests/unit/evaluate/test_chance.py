@@ -33,6 +33,7 @@ def shuffled(judgements, *, documents, own, draws):
     return {metric: np.array([one[metric] for one in means]) for metric in METRICS}
 
 
+@pytest.mark.slow
 def test_chance_is_the_mean_of_random_rankings():
     judgements = judged(
         *(("a", f"d{n}", 1) for n in range(4)),

@@ -245,6 +245,7 @@ def test_what_another_try_cannot_mend_is_asked_once(site, code, times):
     assert Server.asked[f"GET /status/{code}/once"] == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "word"),
     [

@@ -72,6 +72,7 @@ def test_all_lists_and_all_candidates_are_exact_search_over_the_rows(parts, rule
     restricted_equals_exact(*parts)
 
 
+@pytest.mark.slow
 def test_rare_and_far_rows_are_found_from_few_lists(tmp_path, monkeypatch):
     monkeypatch.setattr(search_module, "EXACT_ROWS", 0)
     xb, xq = clustered(20_000, 32), clustered(100, 32, seed=1)

@@ -77,12 +77,14 @@ def test_an_answer_with_its_tokens_and_price(url, tmp_path):
     assert row["prompt_tokens"] > 100 and row["cost"] == pytest.approx(cost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["busy", "failing"])
 def test_a_busy_server_is_asked_again(url, tmp_path, model):
     row = ask_one(endpoint(url, model), tmp_path)
     assert row["status"] == "ok" and FakeServer.asked[model] == 3
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for_and_bounded(url, tmp_path):
     ask_one(endpoint(url, "busy", longest_pause=30.0), tmp_path)
     first, second, third = FakeServer.times
@@ -99,8 +101,8 @@ def test_retry_after_is_waited_for_and_bounded(url, tmp_path):
         ("always-busy", "in_vain/busy"),
         ("always-failing", "in_vain/server_error"),
         ("bad-request", "in_vain/bad_request"),
-        ("silent", "in_vain/timeout"),
-        ("drip", "in_vain/timeout"),
+        pytest.param("silent", "in_vain/timeout", marks=pytest.mark.slow),
+        pytest.param("drip", "in_vain/timeout", marks=pytest.mark.slow),
         ("html", "in_vain/no_protocol"),
         ("broken-protocol", "in_vain/no_protocol"),
         ("no-choices", "in_vain/no_protocol"),
@@ -179,6 +181,7 @@ list(ask_batches(iter(requests_of(spec.endpoint, rows)), spec=spec))
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_what_was_under_way_alone(url, tmp_path):
     journal = tmp_path / "journal"
     command = [sys.executable, "-c", _KILLED, url, str(journal)]

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).resolve().parents[3] / "notebooks/synthesis.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_what_was_made_and_left_out(tmp_path):
     pair = {
         "direction": "it2t",

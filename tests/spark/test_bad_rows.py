@@ -42,6 +42,7 @@ def silent_server():
     server.server_close()
 
 
+@pytest.mark.long
 def test_bad_rows_get_their_reasons_and_good_ones_their_vectors(shop, tmp_path, silent_server):
     from pyspark.sql import functions as F
 

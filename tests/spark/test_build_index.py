@@ -170,6 +170,7 @@ def exact_of(lake, xq, k):
     return exact_topk(xq, [(vector_ids, np.array([r.embedding for r in stored], np.float32))], k)
 
 
+@pytest.mark.long
 def test_a_later_build_adds_what_is_new_to_the_whole_index(sharded):
     from jobs.stages.index.changes import changes_since
     from jobs.stages.index.plan import plan_index

@@ -73,6 +73,7 @@ def ask_client(url: str, statements: list[list]) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_a_client_gets_the_functions_of_the_process_that_serves(served, spark):
     names, url = served
     statements = [NEAREST.replace("{call}", call) for call in CALLS]

@@ -58,6 +58,7 @@ def test_a_table_made_again_is_looked_at_as_a_whole(embedded, commits):
     assert not report.unchanged and report.counts["deleted"] == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cdf", [True, False])
 def test_a_stream_that_is_stopped_from_outside_is_no_success(shop, monkeypatch, cdf):
     import jobs.stages.embed.job as job
@@ -83,6 +84,7 @@ def test_a_stream_that_is_stopped_from_outside_is_no_success(shop, monkeypatch, 
     assert states == ["failed", "succeeded"]
 
 
+@pytest.mark.long
 def test_a_run_that_died_after_its_commit_is_continued_though_a_picture_changed(
     shop, monkeypatch, tmp_path
 ):
@@ -158,6 +160,7 @@ def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(
     assert not stream.exists(), "a checkpoint lasts no longer than its window"
 
 
+@pytest.mark.long
 def test_a_change_feed_that_is_gone_is_compared_instead(embedded, caplog):
     shop = embedded
     for turn in range(2):
@@ -176,6 +179,7 @@ def test_a_change_feed_that_is_gone_is_compared_instead(embedded, caplog):
     assert report.counts["embedded"] == 1
 
 
+@pytest.mark.long
 def test_contents_that_the_model_has_embedded_before_are_copied(embedded):
     shop, lake = embedded, embedded.lake()
     before = shop.vectors(lake)
@@ -229,6 +233,7 @@ def test_rows_that_somebody_took_from_vectors_come_back(embedded):
     assert shop.embed()[1].unchanged
 
 
+@pytest.mark.long
 def test_more_gone_or_rejected_than_settings_allow_ends_the_run_and_deletes_nothing(embedded):
     shop, lake = embedded, embedded.lake()
     shop.spark.sql(f"DELETE FROM delta.`{shop.table}`")

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.spark
 FIRST = "embed.first=price DESC"
 
 
+@pytest.mark.long
 def test_the_first_rows_go_first_and_the_next_run_goes_on(shop, monkeypatch):
     import jobs.stages.embed.changes as changes
 

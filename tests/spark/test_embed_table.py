@@ -274,6 +274,7 @@ def test_a_run_that_dies_between_micro_batches_is_continued(shop, monkeypatch):
     assert states == {"failed", "succeeded"}
 
 
+@pytest.mark.long
 def test_vectors_of_another_table_are_not_taken_away(embedded, tmp_path):
     """Ids that a source lacks lose their vectors; a second table in the same lake lacks all of the first one's."""
     shop, lake = embedded, embedded.lake()

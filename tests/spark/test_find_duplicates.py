@@ -160,6 +160,7 @@ def grouped_brute_force(
     return pairs, copies
 
 
+@pytest.mark.long
 def test_pairs_within_and_across_groups_are_those_of_brute_force(lakes, open_lake, tmp_path):
     lakes.copy(lakes.sharded, tmp_path / "lake")
     lake = open_lake(published=False)

@@ -74,6 +74,7 @@ def by_text(spark, table):
     return found
 
 
+@pytest.mark.long
 def test_negatives_are_no_right_answers_and_a_training_takes_them(
     spark, mined, open_lake, tmp_path
 ):
@@ -176,6 +177,7 @@ def write_task(tmp_path):
     return folder
 
 
+@pytest.mark.long
 def test_judgements_of_tasks_are_pairs_and_their_documents_candidates(spark, mined, tmp_path):
     folder = write_task(tmp_path)
     tasks = ("mine.pairs=", f"mine.tasks={tmp_path / 'tasks.yaml'}", "mine.k=3")
@@ -194,6 +196,7 @@ def test_judgements_of_tasks_are_pairs_and_their_documents_candidates(spark, min
     assert {cell for cell, _ in shown} == others
 
 
+@pytest.mark.long
 def test_pairs_from_parquet_and_a_run_that_died_before_its_commit(
     spark, mined, tmp_path, monkeypatch
 ):

@@ -65,6 +65,7 @@ def brute_force(spec, lake, names, point):
     return np.mean(found)
 
 
+@pytest.mark.long
 def test_held_out_rows_are_measured_tuned_and_kept_with_the_index(open_lake, tmp_path):
     import mlflow
 

@@ -368,6 +368,7 @@ def with_a_killed_step_it_is_over(refreshed, *sets: str) -> None:
     assert not left.exists()
 
 
+@pytest.mark.long
 def test_vectors_are_compared_with_those_that_the_release_shows(lakes, open_lake, tmp_path: Path):
     lakes.copy(lakes.sharded, tmp_path / "lake")
     lake, gate, model = open_lake(), GateSettings(), model_of("model-a", 32)

@@ -33,6 +33,7 @@ def rows_scanned(frame, table: str) -> int:
     return rows
 
 
+@pytest.mark.long
 def test_promote_and_rollback_switch_what_current_vectors_shows(open_lake):
     from pyspark.sql import functions as F
 

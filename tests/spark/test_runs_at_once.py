@@ -133,6 +133,7 @@ def test_two_runs_in_one_session_commit_their_own_rows(open_lake, monkeypatch):
     assert not [name for name in left if name.startswith("gme_vectors_")], "views are dropped"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changed", [False, True], ids=["new rows", "a changed row"])
 def test_vectors_of_one_model_are_committed_by_one_run(open_lake, changed):
     lake = open_lake()

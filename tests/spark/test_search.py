@@ -261,6 +261,7 @@ def test_sql_finds_what_is_left_where_all_that_the_index_finds_is_gone(open_lake
     same_hits(per_row(lake, queries, "vector_search", 3), expected)
 
 
+@pytest.mark.long
 def test_sql_over_an_index_that_was_added_to_and_is_older_than_the_table(open_lake):
     from jobs.lake.releases import promote
     from jobs.lake.runs import Run
@@ -323,6 +324,7 @@ def test_sql_and_command_line_over_a_release(searchable, tmp_path):
     check_the_search_command_prints_hits_and_writes_a_page(searchable, tmp_path)
 
 
+@pytest.mark.long
 def test_unusable_queries_outputs_and_releases_are_refused(embedded, tmp_path):
     shop = embedded
     queries, output = tmp_path / "queries.jsonl", tmp_path / "results"
@@ -389,6 +391,7 @@ def same_scores(found, expected):
     np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=2e-5)
 
 
+@pytest.mark.long
 def test_filters_groups_lowest_scores_and_scatter_answer_as_numpy_does(searchable):
     """Over an index of three shards that some rows have left and others have joined since."""
     rows = source_rows(range(12))

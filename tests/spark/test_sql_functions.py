@@ -126,6 +126,7 @@ def test_texts_pictures_ids_and_vectors_find_rows_of_the_source(released, checkp
     assert [r.id for r in ask(lake, above)] == [r.id for r in near[:2]]
 
 
+@pytest.mark.long
 def test_what_cannot_be_answered_is_a_clear_error(released):
     lake = opened(released)
     model_id = ask(lake, "SELECT model_id FROM gme.releases")[0].model_id
@@ -211,6 +212,7 @@ def test_the_next_statement_sees_what_has_changed(released, monkeypatch):
         assert "nothing is released" in refusal(lake, f"SELECT * FROM {call}")
 
 
+@pytest.mark.long
 def test_a_filter_that_gets_no_place_to_run_is_an_error_and_not_a_wait(released, monkeypatch):
     """Both places of the session are held by tasks of the statement, which wait for it."""
     lake = opened(released)

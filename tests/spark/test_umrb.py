@@ -59,6 +59,7 @@ def given(row, key: str) -> tuple:
     return (row.task, row[key], row.text, image, row.image_uri)
 
 
+@pytest.mark.long
 def test_every_dataset_is_read_as_it_was_written(spark, stands):
     read = {stand.task.name: read_task(spark, stand.task) for stand in stands}
     for task in read.values():

@@ -13,7 +13,7 @@ import pytest
 
 from jobs import vacuum_indexes
 from jobs.driver.cli import JobContext
-from jobs.lake import releases
+from jobs.lake import index_marks, releases
 from jobs.lake.claims import claim
 from jobs.lake.index_marks import hold, read_marks
 from jobs.lake.indexes import find_index, read_manifest
@@ -87,6 +87,7 @@ def on_disk(lake) -> set[str]:
     return {path.name for path in Path(lake.folder("indexes")).iterdir()}
 
 
+@pytest.mark.long
 def test_what_is_released_newest_or_added_to_stays(open_lake, monkeypatch):
     lake = open_lake(*FACTORY)
     model = model_of("model-a", DIM)
@@ -280,6 +281,19 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     # A run that was killed while it held an index holds it for a day.
     hold(lake, Run(lake, "release", "{}"), [newest])
     assert read_marks(lake)[newest].mark == "held"
+    # A removal that comes to its end between the two looks of a hold.
+    marks = lake.name("index_marks")
+    lake.spark.sql(f"UPDATE {marks} SET mark = 'removing'")
+    with (
+        during(
+            monkeypatch,
+            index_marks,
+            "require_not_removing",
+            before=lambda: lake.spark.sql(f"DELETE FROM {marks}"),
+        ),
+        pytest.raises(LakeError, match="came to its end meanwhile"),
+    ):
+        hold(lake, Run(lake, "release", "{}"), [newest])
 
 
 def test_the_command_takes_its_claim_and_is_recorded(spark, open_lake, tracking_uri):

@@ -48,6 +48,7 @@ def located(verification) -> set:
     return {(f.shard, f.file, f.kind) for f in verification.findings}
 
 
+@pytest.mark.long
 def test_damage_is_found_repaired_and_searches_find_what_they_found(open_lake):
     lake = open_lake(*IVF_PQ)
     append_vectors(lake, unit(ROWS, DIM), model_id="model-a", rejected=2)

@@ -16,7 +16,7 @@ from tests.readmes import ROOT
 from tests.spark.connect_client import ASKED, make_asked
 from udfs.errors import LakeError, SettingsError
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 SERVED = ServeSqlSettings(connect_port=0)
 PICTURE = "(SELECT image FROM delta.`{table}` WHERE id = 'p5')"
@@ -73,7 +73,6 @@ def ask_client(url: str, statements: list[list]) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.long
 def test_a_client_gets_the_functions_of_the_process_that_serves(served, spark):
     names, url = served
     statements = [NEAREST.replace("{call}", call) for call in CALLS]

@@ -138,6 +138,7 @@ def interrupted(lakes):
     return "interrupted"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["no offsets", "an empty offset", "no identity", "not JSON"])
 def test_a_checkpoint_that_cannot_be_continued_is_begun_anew(
     interrupted, lakes, shop, tmp_path, damage

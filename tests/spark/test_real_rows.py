@@ -10,7 +10,7 @@ from tests.shared import shared
 from tests.spark.index_vectors import release
 from tests.spark.test_search import search
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 PER_KIND = 12
 

@@ -196,6 +196,7 @@ def search_by_recall(open_lake, lake, run, point):
             spec(*sets)
 
 
+@pytest.mark.long
 def test_a_target_that_cannot_be_met_says_so_and_commits_nothing(open_lake):
     sets = ("recall.held_out=300", "tune.min_queries=100", "index.seed=3")
     lake = open_lake("tune.recall=0.98", "tune.max_ms=0.0001", *sets)

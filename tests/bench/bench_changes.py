@@ -27,21 +27,22 @@ def main() -> None:
     """Make the runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--set", action="append", default=[], help="a setting, as of gme-lake")
+    arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gme-bench-"))
     try:
-        _print(_runs(folder, rows), rows)
+        _print(_runs(folder, arguments.rows, arguments.set), arguments.rows)
     finally:
         shutil.rmtree(folder)
 
 
-def _runs(folder: Path, rows: int) -> list[dict]:
+def _runs(folder: Path, rows: int, sets: list[str]) -> list[dict]:
     from jobs.lake.registry import Registry
     from jobs.stages.register import describe_checkpoint
     from tests.lake_settings import settings_of
     from udfs.gme.scratch import write_scratch_checkpoint
 
-    write_scratch_checkpoint(folder / "model", texts=["a thing"], hidden=32)
+    write_scratch_checkpoint(folder / "model", texts=["a thing"])
     source = folder / "products"
     lake = open_lake(
         folder,
@@ -51,6 +52,7 @@ def _runs(folder: Path, rows: int) -> list[dict]:
         "source.image=null",
         f"model.checkpoint={folder / 'model'}",
         "model.profile=tiny",
+        *sets,
     )
     settings = settings_of(lake)
     registry = Registry(settings)

@@ -281,19 +281,25 @@ def test_promote_and_vacuum_at_the_same_moment_and_vacuums_that_are_killed(open_
     # A run that was killed while it held an index holds it for a day.
     hold(lake, Run(lake, "release", "{}"), [newest])
     assert read_marks(lake)[newest].mark == "held"
-    # A removal that comes to its end between the two looks of a hold.
-    marks = lake.name("index_marks")
-    lake.spark.sql(f"UPDATE {marks} SET mark = 'removing'")
+
+
+def test_a_hold_whose_index_is_removed_under_it_says_so(open_lake, monkeypatch):
+    lake = open_lake()
+    run, marks = Run(lake, "release", "{}"), lake.name("index_marks")
+    hold(lake, run, ["one", "two"])
+    assert {mark.mark for mark in read_marks(lake).values()} == {"held"}
+    lake.spark.sql(f"UPDATE {marks} SET mark = 'removing' WHERE index_id = 'two'")
+    with pytest.raises(LakeError, match="index two is being removed"):
+        hold(lake, run, ["one", "two"])
+
+    def forgotten():
+        lake.spark.sql(f"DELETE FROM {marks} WHERE index_id = 'two'")
+
     with (
-        during(
-            monkeypatch,
-            index_marks,
-            "require_not_removing",
-            before=lambda: lake.spark.sql(f"DELETE FROM {marks}"),
-        ),
-        pytest.raises(LakeError, match="came to its end meanwhile"),
+        during(monkeypatch, index_marks, "require_not_removing", before=forgotten),
+        pytest.raises(LakeError, match="came to its end meanwhile with one of one, two"),
     ):
-        hold(lake, Run(lake, "release", "{}"), [newest])
+        hold(lake, run, ["one", "two"])
 
 
 def test_the_command_takes_its_claim_and_is_recorded(spark, open_lake, tracking_uri):

@@ -38,7 +38,7 @@ test: setup lint
 	$(BIN)/python -m pytest tests -m "not long and not cluster" -n 2 --dist worksteal --durations 15
 
 test-long: setup
-	$(BIN)/python -m pytest tests/spark -m "long and not cluster" -n 2 --dist worksteal --durations 15
+	$(BIN)/python -m pytest tests -m "long and not cluster" -n 2 --dist worksteal --durations 15
 	$(BIN)/python -m pytest tests -m cluster -n 2 --dist loadfile --durations 15
 
 test-fast: $(READY)

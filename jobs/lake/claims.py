@@ -86,7 +86,7 @@ def claim(run: Run, *, name: str, timeout: float) -> Iterator[Claim]:
     _held.add(run.run_id)
     try:
         others, purges = _take(run, name)
-        if name != PURGE:
+        if name != PURGE:  # asked after the run is recorded, as by require_no_purge
             _require_dead(run.lake, PURGE, _newest(purges), timeout=timeout)
         _mark_killed_runs(run, others)
         held = Claim(run, name=name, timeout=timeout)
@@ -226,9 +226,12 @@ def _claimed_runs(lake: Lake, name: str) -> list[ClaimedRun]:
 def _read_claims(lake: Lake, *names: str) -> list[list[ClaimedRun]]:
     """Every run under each of some claims, by one look at the table."""
     parts = [name.partition("/") for name in names]
-    under = F.col("job").isin([job for job, _, _ in parts]) & F.col("claim").isNotNull()
+    where = F.lit(False)
+    for job, _, model_id in parts:
+        of_job = F.col("job") == job
+        where |= of_job & (F.col("model_id") == model_id) if model_id else of_job
     columns = ("job", "model_id", "claim", "holder", "beat_at", "ended_at")
-    rows = collect_runs(lake, *columns, where=under)
+    rows = collect_runs(lake, *columns, where=where & F.col("claim").isNotNull())
     return [
         [
             ClaimedRun(row.run_id, row.claim, row.holder, row.beat_at, row.ended_at is not None)

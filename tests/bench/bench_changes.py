@@ -1,7 +1,7 @@
 """What a run of embed_table costs that has little or nothing to embed, beside one that embeds all: `make bench-changes`.
 
-The smallest checkpoint stands for a model that costs nothing: what is left is the job around it. The source has a change
-feed. One session makes all runs, one after another, so that none but the first, which is not shown, pays for its start.
+A small checkpoint stands for a model that costs nothing: what is left is the job around it. The source has a change
+feed. One session makes all runs, one after another: the first three, which are not shown, pay for its start.
 """
 
 from __future__ import annotations
@@ -54,26 +54,25 @@ def _runs(folder: Path, rows: int, sets: list[str]) -> list[dict]:
         "model.profile=tiny",
         *sets,
     )
-    settings = settings_of(lake)
-    registry = Registry(settings)
-    model = registry.register(describe_checkpoint(settings.model), alias="champion")
+    registry = Registry(settings_of(lake))
+    model = registry.register(describe_checkpoint(settings_of(lake).model), alias="champion")
     _append(lake, source, range(WARM_ROWS))
     for _ in range(2):
-        _embed(lake, registry, model, settings)
+        _embed(lake, registry, model)
         lake.spark.sql(f"UPDATE delta.`{source}` SET title = 'warm' WHERE number = 0")
-    _embed(lake, registry, model, settings)
+    _embed(lake, registry, model)
 
     def change(count: int, mark: str) -> None:
         statement = f"SET title = concat(title, '{mark}') WHERE number < {count}"
         lake.spark.sql(f"UPDATE delta.`{source}` {statement}")
 
     _append(lake, source, range(WARM_ROWS, WARM_ROWS + rows))
-    found = [{"changed": "all rows", **_embed(lake, registry, model, settings)}]
-    found.append({"changed": "nothing", **_embed(lake, registry, model, settings)})
+    found = [{"changed": "all rows", **_embed(lake, registry, model)}]
+    found.append({"changed": "nothing", **_embed(lake, registry, model)})
     change(rows // 100, "!")
-    found.append({"changed": "1 % of them", **_embed(lake, registry, model, settings)})
+    found.append({"changed": "1 % of them", **_embed(lake, registry, model)})
     change(FEW_ROWS, "?")
-    found.append({"changed": f"{FEW_ROWS} rows", **_embed(lake, registry, model, settings)})
+    found.append({"changed": f"{FEW_ROWS} rows", **_embed(lake, registry, model)})
     expected = [rows, 0, rows // 100, FEW_ROWS]
     assert [run["embedded"] for run in found] == expected, found
     lake.spark.stop()
@@ -89,21 +88,12 @@ def _append(lake, source: Path, numbers: range) -> None:
     writer.option("delta.enableChangeDataFeed", "true").save(str(source))
 
 
-def _embed(lake, registry, model, settings) -> dict:
-    from jobs.lake.runs import open_run
-    from jobs.stages.embed.job import embed_table
+def _embed(lake, registry, model) -> dict:
+    from tests.lake_settings import embed_source
 
     with ProcessMeter() as meter:
         start = time.perf_counter()
-        with open_run(lake, registry, job="embed_table") as run:
-            embed_table(
-                lake,
-                run,
-                model=model,
-                source=settings.source,
-                embed=settings.embed,
-                serving=settings.serving.spec(),
-            )
+        run, _ = embed_source(lake, registry, model)
         wall = time.perf_counter() - start
     embedded = run.counts["embedded"]
     return {"embedded": embedded, "wall": wall, "cpu": meter.cpu, "seconds": dict(run.seconds)}

@@ -78,22 +78,10 @@ class Shop:
 
     def embed(self, *sets: str):
         """Register the checkpoint (once) and run embed_table; returns (lake, report)."""
-        from jobs.lake.runs import open_run
-        from jobs.stages.embed.job import embed_table
-        from tests.lake_settings import settings_of
+        from tests.lake_settings import embed_source
 
         lake = self.lake(*sets)
-        settings = settings_of(lake)
-        registry, model = self.register(lake)
-        with open_run(lake, registry, job="embed_table") as run:
-            report = embed_table(
-                lake,
-                run,
-                model=model,
-                source=settings.source,
-                embed=settings.embed,
-                serving=settings.serving.spec(),
-            )
+        _, report = embed_source(lake, *self.register(lake))
         return lake, report
 
     def vectors(self, lake) -> dict[str, Any]:

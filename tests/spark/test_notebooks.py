@@ -27,8 +27,8 @@ from tests.spark.index_vectors import release
 pytestmark = [
     pytest.mark.spark,
     pytest.mark.long,
-    pytest.mark.timeout(1200),
-]  # one lake is made for all
+    pytest.mark.timeout(1200),  # one lake is made for all
+]
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 # These are shown from a results file, without a lake: tests/unit/training/test_ablations.py, synthesis/test_notebook.py.

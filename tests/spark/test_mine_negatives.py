@@ -136,6 +136,17 @@ def test_random_ones_own_pictures_and_a_second_run(spark, mined, tmp_path):
     history = spark.sql(f"DESCRIBE HISTORY delta.`{tmp_path / 'mined'}`").collect()
     assert [entry.version for entry in history] == [1, 0]  # one commit a run
 
+    pairs = f"delta.`{tmp_path / 'pairs'}`"
+    spark.sql(f"ALTER TABLE {pairs} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    files = spark.table(pairs).inputFiles()
+    spark.sql(f"DELETE FROM {pairs} WHERE positive_id = 'blue' AND query_text = 'a blue hat'")
+    assert spark.table(pairs).inputFiles() == files  # they hold the row still
+    last = mined("mine.k=2", "mine.choose=random", "mine.own_picture=true")[3]
+    assert (first.counts["candidates"], last.counts["candidates"]) == (7, 6)
+    rows = by_text(spark, tmp_path / "mined")
+    written = [cell for of in rows.values() for _, shown in of for cell, _ in shown]
+    assert "blue.png" not in written and len(written) == last.counts["negatives"]
+
 
 def test_what_is_refused(spark, mined, tmp_path):
     write_table(spark, tmp_path)

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from jobs.lake.registry import Registry
 from jobs.lake.runs import open_run
 from jobs.stages.train.job import train_embedder
+from jobs.stages.train.pair_files import DataFolder
 from tests.lake_settings import settings_of
 from tests.unit.training.conftest import picture
 from udfs.errors import SettingsError
@@ -88,3 +90,27 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(open_lake,
         with pytest.raises(SettingsError, match=word):
             run_training(open_lake, *sets)
     assert not (tmp_path / "model").exists()
+
+
+def test_pairs_are_written_once_for_each_state_of_their_table(open_lake, spark, tmp_path):
+    rows = [(f"a {n} mug", f"mug {n}") for n in range(20)]
+    frame = spark.createDataFrame(rows, "query_text string, positive_text string")
+    table, file = str(tmp_path / "pairs"), str(tmp_path / "pairs.parquet")
+    frame.write.format("delta").save(table)
+    frame.write.parquet(file)
+    for pairs in (table, file):
+        settings = settings_of(open_lake(f"train.pairs={pairs}", f"train.validation={pairs}"))
+
+        def written(settings=settings):
+            data = DataFolder(str(tmp_path / "data"))
+            files = data.pairs(spark, settings), data.validation(spark, settings)
+            return [(path, Path(path).stat().st_mtime_ns) for path in files]
+
+        first = written()
+        assert written() == first
+        form = "delta" if pairs == table else "parquet"
+        frame.limit(3).write.format(form).mode("append").save(pairs)
+        changed = written()
+        assert not {path for path, _ in changed} & {path for path, _ in first}
+        with pa.memory_map(changed[0][0]) as source:
+            assert pa.ipc.open_file(source).read_all().num_rows == 23

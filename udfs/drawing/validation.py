@@ -47,7 +47,7 @@ def draw_tasks(spec: DrawnEvalSpec) -> tuple[Corpus, list[RetrievalTask]]:
         rows += [(c, 0) for c in trained if c not in chosen]
     corpus = Corpus(
         [Row(image=draw_view(c, f"corpus/{view}", seed=spec.seed)) for c, view in rows],
-        [product_name(c) for c, _ in rows],
+        [frozenset((product_name(c),)) for c, _ in rows],
     )
     return corpus, [_task(pair, chosen, sources, spec) for pair in PAIRS]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.errors import IndexDataError
-from udfs.full_text.text_index import FullText
+from udfs.full_text.text_index import FullText, WordCounts, count_words
 from udfs.index.manifest import Manifest
 from udfs.index.vectors import Floats, floats_of
 from udfs.search.answers import QueryAnswer, answer_query
@@ -92,15 +92,19 @@ class HybridIndex:
     def search_words(self, text: str, n: int, *, max_per: int | None = None) -> Hits:
         """The n best rows that have a word of the text, at most `max_per` of one group; D holds BM25 scores.
 
-        Each shard weighs words by its own rows: shards are drawn by a hash of the row, so that weights hardly differ.
+        Words are weighed by the rows of all parts, as a few rows that are new know nothing of how common a word is; the
+        mean length of texts is that of each part.
         """
-        parts = [self._words_of(texts, text, n, max_per=max_per) for texts in self.texts]
+        counts = count_words(self.texts, text)
+        parts = [self._words_of(texts, text, n, counts, max_per=max_per) for texts in self.texts]
         return merge_hits([NOTHING, *parts], n, max_per=max_per)
 
-    def _words_of(self, texts: FullText, text: str, n: int, *, max_per: int | None) -> Hits:
+    def _words_of(
+        self, texts: FullText, text: str, n: int, counts: WordCounts, *, max_per: int | None
+    ) -> Hits:
         fetch = n
         while True:
-            D, I = texts.search(text, fetch, allowed=self.index.findable)
+            D, I = texts.search(text, fetch, allowed=self.index.findable, counts=counts)
             found = self.index.name_rows(D, I)
             if max_per is None:
                 return found

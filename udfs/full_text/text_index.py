@@ -7,11 +7,13 @@ tantivy was chosen by measuring 100,000 texts of 15 words on one core (2026-11-2
 
 from __future__ import annotations
 
+import re
 import tempfile
+import unicodedata
 import weakref
 import zipfile
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,25 @@ TOLD_ROW_COST = 1
 _LETTERS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _TOKEN = rf"{_LETTERS}|[[\p{{L}}\p{{M}}\p{{N}}]--{_LETTERS}]+"
 _MAX_TOKEN_BYTES = 256
+_ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_LEAST = 1e-9  # weight of a word that all of many rows have is 0 when rounded
 _TEXT, _ROW, _TOKENIZER = "text", "vector_id", "words"
 _WRITER_BYTES = 64 << 20
 _NAME_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class WordCounts:
+    """How many rows some texts have, and how many of them have each word of a query, in its order."""
+
+    rows: int
+    having: dict[str, int]
+
+    def weight(self, word: str) -> float:
+        """The word's weight in BM25 as Lucene has it, rounded where tantivy rounds."""
+        rows, having = np.float32(self.rows), np.float32(self.having[word])
+        half = np.float32(0.5)
+        return float(np.log(np.float32(1) + (rows - having + half) / (having + half)))
 
 
 class FullText:
@@ -77,24 +95,33 @@ class FullText:
         weakref.finalize(opened, folder.cleanup)
         return opened
 
-    def search(self, text: str, n: int, *, allowed: Ints | None = None) -> tuple[Floats, Ints]:
+    def search(
+        self, text: str, n: int, *, allowed: Ints | None = None, counts: WordCounts | None = None
+    ) -> tuple[Floats, Ints]:
         """The n best rows that have a word of the text: BM25 scores float32 (m,), m <= n, and vector_ids int64 (m,).
 
-        Best first, equal scores by smaller vector_id. `allowed`: vector_ids that may be found, ascending; None: all. Words
-        that most rows have count for nothing (their weight is negative in BM25 as Robertson and Spärck Jones have it): a
-        text without others finds no row.
+        Best first, equal scores by smaller vector_id. `allowed`: vector_ids that may be found, ascending; None: all.
+        `counts`: `count_words` of the text in all texts that are searched, by which words are weighed; None: these are all.
+        Words that most rows have count for nothing (their weight is negative in BM25 as Robertson and Spärck Jones have
+        it): a text without others finds no row.
         """
         tantivy = require_tantivy()
+        own = count_words([self], text)
+        counts = counts or own
         tokens = [
             token
-            for token in tokens_of(text)[:MAX_TOKENS]
-            if 2 * self._searcher.doc_freq(_TEXT, token) <= self.rows
+            for token, having in counts.having.items()
+            if own.having[token] and 2 * having <= counts.rows
         ]
         n = min(n, self.rows if allowed is None else len(allowed))
         if not tokens or n < 1:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         query, schema = tantivy.Query, self._index.schema
         terms = [query.term_query(schema, _TEXT, token, "freq") for token in tokens]
+        if counts is not own:  # tantivy weighs by its own rows, which may be few
+            shares = [counts.weight(token) / max(own.weight(token), _LEAST) for token in tokens]
+            pairs = zip(terms, shares, strict=True)
+            terms = [query.boost_query(term, share) for term, share in pairs]
         words = query.boolean_query([(tantivy.Occur.Should, term) for term in terms])
         if allowed is not None and TOLD_ROW_COST * len(allowed) ** 2 < n * self.rows:
             rows = query.term_set_query(schema, _ROW, allowed.tolist())
@@ -110,6 +137,10 @@ class FullText:
             may = is_in(I, allowed)
             if len(I) < fetch or fetch == self.rows or np.count_nonzero(may) >= n:
                 return D[may][:n], I[may][:n]
+
+    def count(self, word: str) -> int:
+        """How many rows have a word."""
+        return int(self._searcher.doc_freq(_TEXT, word))
 
     def _best(self, query: Any, n: int) -> tuple[Floats, Ints]:
         hits = self._searcher.search(query, limit=n, count=False).hits
@@ -150,7 +181,14 @@ def write_full_text(
 
 def tokens_of(text: str) -> list[str]:
     """The different words of a text as they are indexed: lower case, without accents, in their order."""
-    return list(dict.fromkeys(_analyzer().analyze(text)))
+    return list(dict.fromkeys(_analyzer().analyze(_compose(text))))
+
+
+def count_words(parts: Sequence[FullText], text: str) -> WordCounts:
+    """In how many rows of all parts the words of a text are: the first MAX_TOKENS different ones."""
+    tokens = tokens_of(text)[:MAX_TOKENS]
+    having = {token: sum(part.count(token) for part in parts) for token in tokens}
+    return WordCounts(sum(part.rows for part in parts), having)
 
 
 def _fill(index: Any, rows: Iterable[tuple[int, str | None]]) -> int:
@@ -162,12 +200,24 @@ def _fill(index: Any, rows: Iterable[tuple[int, str | None]]) -> int:
         document = tantivy.Document()
         document.add_unsigned(_ROW, vector_id)
         if text is not None:
-            document.add_text(_TEXT, text.encode(errors="replace").decode())
+            document.add_text(_TEXT, _compose(text))
         writer.add_document(document)
         written += 1
     writer.commit()
     writer.wait_merging_threads()
     return written
+
+
+def _compose(text: str) -> str:
+    """The text as the analyzer takes it: UTF-8, and letters composed, as text of some systems and of PDF files is not.
+
+    The analyzer takes accents off composed letters alone. An accent on a Latin letter is taken off here, as some have
+    no composed form, and a capital İ is an i with a dot only in lower case.
+    """
+    if text.isascii():
+        return text
+    apart = unicodedata.normalize("NFD", text.encode(errors="replace").decode())
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", apart))
 
 
 @lru_cache(maxsize=1)

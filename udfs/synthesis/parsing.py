@@ -113,6 +113,6 @@ def _field(value: Any, name: str, domains: tuple[str, ...]) -> str:
         raise WrongAnswer("wrong_schema", f"{name} has {len(text)} characters, {MAX_FIELD} at most")
     if name == "domain" and domains:
         text = text.lower()
-        if text not in domains:
+        if text not in {domain.lower() for domain in domains}:
             raise WrongAnswer("wrong_schema", f"domain must be one of {', '.join(domains)}")
     return text

@@ -34,7 +34,8 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_WORD = re.compile(r"\w+", re.UNICODE)
+_WORD = re.compile(r"\w+", re.ASCII)
+_UNSPACED = ("CJK", "THAI", "LAO", "KHMER", "MYANMAR")
 _FOREIGN = re.compile(r"https?://|www\.|[<>{}\[\]\\`]|\||[\x00-\x1f\x7f]", re.IGNORECASE)
 _POINTS = re.compile(r"\b(this|these|that|those|shown|pictured|depicted)\b", re.IGNORECASE)
 _NOT_DRAWN = re.compile(
@@ -199,8 +200,17 @@ def names_entity(query: str, entity: str) -> str | None:
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case, composed as Unicode's NFKC says."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    """Words in lower case, composed as Unicode's NFKC says; vowel signs and other marks are parts of words."""
+    composed = unicodedata.normalize("NFKC", text).lower()
+    if composed.isascii():
+        return _WORD.findall(composed)
+    dotless = composed.replace("i\u0307", "i")  # what a capital İ is in lower case
+    return "".join(letter if _in_word(letter) else " " for letter in dotless).split()
+
+
+def _in_word(letter: str) -> bool:
+    """Python's \\w knows no marks, and would cut a word of Hindi or Arabic at each."""
+    return letter.isalnum() or letter == "_" or unicodedata.category(letter).startswith("M")
 
 
 def _content_words(text: str) -> list[str]:
@@ -241,4 +251,4 @@ def _language(text: str) -> str | None:
 
 def _is_unspaced(text: str) -> bool:
     scripts = _scripts(text)
-    return scripts["CJK"] + scripts["THAI"] > 0.5 * max(1, sum(scripts.values()))
+    return sum(scripts[name] for name in _UNSPACED) > 0.5 * max(1, sum(scripts.values()))

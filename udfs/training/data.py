@@ -18,13 +18,13 @@ from udfs.gme.prepare import Prepared, Row, RowPreparer
 from udfs.storage import locate
 from udfs.strings import arrow_strings, python_values, require_utf8
 from udfs.training.pictures import random_cut
-from udfs.training.plan import Ints, Plan, Term, step_rng
+from udfs.training.plan import Ints, Plan, Term, join_ids, step_rng
 from udfs.training.spec import Direction, PairsSpec
 
 _SIDE = (("text", pa.string()), ("image", pa.binary()), ("image_uri", pa.string()))
-# A picture is given as bytes or as a path/URI. `positive_id`: pairs with the same one share their right answers;
-# without it pairs with the same positive do. A negative that is right for other pairs has their positive_id as `id`:
-# it is no negative of theirs in a step. `direction` follows from what is not null where it is not given.
+# A picture is given as bytes or as a path/URI. `positive_id`: pairs with the same one share their right answers; so do
+# pairs with the same positive, whatever their ids. A negative that is right for other pairs has their positive_id as
+# `id`: it is no negative of theirs in a step. `direction` follows from what is not null where it is not given.
 PAIRS_SCHEMA = pa.schema(
     [
         ("direction", pa.string()),
@@ -109,7 +109,9 @@ class TablePairs:
         sides += [(pair, number) for pair in pairs for number in self._negatives(pair, rng)]
         cuts = rng.integers(2**31, size=len(sides)).tolist()
         items = [PairItem(pair, side, cut) for (pair, side), cut in zip(sides, cuts, strict=True)]
-        ids = np.array([self._identity(item) for item in items], dtype=np.int64)
+        contents = np.array([_digest(self._content(item)) for item in items], dtype=np.int64)
+        names = [self._name(item) for item in items]
+        ids = [c if n is None else _digest((n,)) for n, c in zip(names, contents, strict=True)]
         candidates = np.arange(len(pairs), len(items))
         terms, start = [], 0
         for direction, picked in chosen:
@@ -117,7 +119,7 @@ class TablePairs:
             share = len(picked) / len(pairs)
             terms.append(Term(direction, queries, queries + len(pairs), candidates, share))
             start += len(picked)
-        return Plan(items, ids, terms)
+        return Plan(items, join_ids(np.array(ids, dtype=np.int64), contents), terms)
 
     def prepare(self, item: PairItem) -> Prepared:
         """Model input of an item; raises RowRejected where its picture cannot be read."""
@@ -158,16 +160,21 @@ class TablePairs:
     def _value(self, column: str, pair: int) -> Any:
         return python_values(self._table[column].slice(pair, 1))[0]
 
-    def _identity(self, item: PairItem) -> int:
-        name = None
+    def _name(self, item: PairItem) -> str | None:
+        """The id that the table gives what a positive or a negative shows."""
+        name: str | None = None
         if item.side == "positive":
             name = self._value("positive_id", item.pair)
         elif isinstance(item.side, int):
             name = self._value("negatives", item.pair)[item.side]["id"]
-        content: Any = self._content(item) if name is None else name
-        return int.from_bytes(
-            hashlib.blake2b(repr(content).encode(), digest_size=8).digest(), "big", signed=True
-        )
+        return name or None
+
+
+def _digest(parts: tuple[str | bytes | None, ...]) -> int:
+    """A number that names some values and their places."""
+    short = [hashlib.blake2b(p).digest() if isinstance(p, bytes) else p for p in parts]
+    whole = hashlib.blake2b(repr(short).encode(), digest_size=8)
+    return int.from_bytes(whole.digest(), "big", signed=True)
 
 
 def _normalise(batch: pa.RecordBatch, *, first: int) -> pa.RecordBatch:

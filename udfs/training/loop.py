@@ -142,13 +142,18 @@ class Trainer:
 
     @torch.no_grad()
     def _vectors(self, rows: list[Row]) -> Vectors:
-        """Vectors by the weights as they are now."""
+        """Vectors by the weights as they are now. Raises SettingsError for NaN, which a ranking would not show."""
         parts: list[Vectors] = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[start : start + _ROWS_AT_ONCE]
             prepared = [self._preparer.prepare(row) for row in part]
             parts.append(self._encoder(prepared).float().cpu().numpy())
-        return np.concatenate(parts)
+        vectors = np.concatenate(parts)
+        if not np.isfinite(vectors).all():
+            raise SettingsError(
+                "the training has diverged: its weights give vectors that are not finite; set train.lr lower"
+            )
+        return vectors
 
 
 def prefetch(source: TrainingData, *, start: int, team: Team) -> Iterator[StepRows]:

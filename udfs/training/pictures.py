@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,13 +81,16 @@ def flip_patches(patches: Patches, grid: tuple[int, int]) -> Patches:
 def random_cut(image: Image.Image, *, least: float, seed: int) -> Image.Image:
     """A random rectangle of the picture with at least the share `least` of its area, mirrored half of the time.
 
-    Its sides are within 3:4 and 4:3 of the picture's own (Szegedy et al., 2015). Colours stay as they are.
+    Its sides are within 3:4 and 4:3 of the picture's own (Szegedy et al., 2015), and nearer where one would be longer
+    than the picture's. Colours stay as they are.
     """
     rng = np.random.default_rng(seed)
-    area, stretch = rng.uniform(least, 1.0), np.exp(rng.uniform(-1, 1) * np.log(4 / 3) / 2)
-    sides = np.minimum(1.0, np.sqrt(area) * np.array([stretch, 1 / stretch]))
+    area = rng.uniform(least, 1.0)
+    most = min(np.log(4 / 3), -np.log(area)) / 2  # sqrt(area) times its exponential is at most 1
+    stretch = np.exp(rng.uniform(-1, 1) * most)
+    sides = np.sqrt(area) * np.array([stretch, 1 / stretch])
     width, height = (
-        max(1, round(side * whole)) for side, whole in zip(sides, image.size, strict=True)
+        min(whole, math.ceil(side * whole)) for side, whole in zip(sides, image.size, strict=True)
     )
     left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
     cut = image.crop((left, top, left + width, top + height))

@@ -76,6 +76,23 @@ class Mixture:
         return self._sources[number].prepare(own)
 
 
+def join_ids(ids: Ints, contents: Ints) -> Ints:
+    """`ids` int64 (n,) joined where rows show the same, so that rows with equal `contents` int64 (n,) have one id.
+
+    What two rows show stays the same where either is equal: of all ids that are so joined, each row has the smallest.
+    """
+    joined = ids.copy()
+    groups = [np.unique(names, return_inverse=True)[1] for names in (contents, ids)]
+    while True:
+        before = joined.copy()
+        for group in groups:
+            least = np.full(group.max(initial=-1) + 1, np.iinfo(np.int64).max)
+            np.minimum.at(least, group, joined)
+            joined = least[group]
+        if np.array_equal(joined, before):
+            return joined
+
+
 def step_rng(seed: int, step: int, *, salt: str) -> np.random.Generator:
     """Random numbers that depend on (seed, step, salt) only."""
     return np.random.default_rng([seed, step, zlib.crc32(salt.encode())])

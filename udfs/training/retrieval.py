@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ _DEPTH = 10
 
 @dataclass(frozen=True, eq=False)
 class RetrievalTask:
-    """Queries and the ids of what they should find; a corpus row with a query's answer id is right for it.
+    """Queries and the ids of what they should find; the corpus has rows with a query's answer id, which are right for it.
 
     `groups` (optional) names a part of the task for each query, such as what a change text changes.
     """
@@ -32,10 +33,10 @@ class RetrievalTask:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """The rows that all tasks search, and what each shows."""
+    """The rows that all tasks search, and what each shows: one thing or several."""
 
     rows: list[Row]
-    ids: list[str]
+    ids: list[frozenset[str]]
 
 
 def query_scores(encode: Encode, corpus: Corpus, tasks: list[RetrievalTask]) -> QueryScores:
@@ -65,12 +66,18 @@ def evaluate(encode: Encode, corpus: Corpus, tasks: list[RetrievalTask]) -> dict
 
 
 def _per_query(
-    queries: Vectors, corpus: Vectors, answers: list[str], ids: list[str]
+    queries: Vectors, corpus: Vectors, answers: list[str], ids: list[frozenset[str]]
 ) -> dict[str, npt.NDArray[np.float64]]:
     depth = min(_DEPTH, len(ids))
     order = np.argsort(-(queries @ corpus.T), axis=1, kind="stable")[:, :depth]
-    right = np.array(ids)[order] == np.array(answers)[:, None]
-    total = np.array([ids.count(answer) for answer in answers])
+    right = np.array(
+        [
+            [answer in ids[row] for row in found]
+            for answer, found in zip(answers, order, strict=True)
+        ]
+    )
+    counts = Counter(name for of_row in ids for name in of_row)
+    total = [counts[answer] for answer in answers]
     discount = 1.0 / np.log2(np.arange(2, depth + 2))
     ideal = np.array([discount[: min(count, depth)].sum() for count in total])
     return {

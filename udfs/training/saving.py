@@ -56,8 +56,8 @@ class TrainingFiles:
         state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         if state["key"] != self._key:
             raise SettingsError(
-                f"{self._folder} holds a training with other settings (key {state['key']}, now {self._key}): "
-                "put the settings back to go on with it, or give another train.work folder"
+                f"{self._folder} holds a training with other settings or pairs (key {state['key']}, now {self._key}): "
+                "put them back to go on with it, or give another train.work folder"
             )
         with torch.no_grad():
             for name, value in encoder.trainable().items():

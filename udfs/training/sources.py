@@ -94,23 +94,31 @@ def open_report(spec: TrainSpec) -> dict[str, Evaluation]:
 
 
 def pairs_tasks(spec: PairsSpec, *, instructions: bool = True) -> Evaluation:
-    """Every query of a pairs file against the positives of all, one task a direction."""
+    """Every query of a pairs file against the positives of all, each content once; one task a direction.
+
+    Right for a query is its own positive, and what other pairs with its positive_id have.
+    """
     with pa.memory_map(spec.path) as source:
         pairs = python_rows(pa.ipc.open_file(source).read_all())
-    rows: dict[tuple[object, ...], tuple[Row, str]] = {}
+    numbers: dict[tuple[object, ...], int] = {}
+    rows: list[Row] = []
+    ids: list[set[str]] = []
     tasks: dict[str, RetrievalTask] = {}
     for pair in pairs:
         if not instructions:
             pair["instruction"] = None
         content = tuple(pair[f"positive_{name}"] for name in ("text", "image", "image_uri"))
-        answer = pair["positive_id"] or repr(content)
-        if content not in rows:
-            rows[content] = (_row(pair, "positive", spec), answer)
+        number = numbers.setdefault(content, len(rows))
+        if number == len(rows):
+            rows.append(_row(pair, "positive", spec))
+            ids.append(set())
+        # Not by its content, which may be the bytes of a picture.
+        answer = f"id {pair['positive_id']}" if pair["positive_id"] else f"row {number}"
+        ids[number].add(answer)
         task = tasks.setdefault(pair["direction"], RetrievalTask(pair["direction"], [], []))
         task.queries.append(_row(pair, "query", spec))
         task.answers.append(answer)
-    corpus = Corpus([row for row, _ in rows.values()], [answer for _, answer in rows.values()])
-    return corpus, list(tasks.values())
+    return Corpus(rows, [frozenset(found) for found in ids]), list(tasks.values())
 
 
 def _row(pair: dict[str, object], side: str, spec: PairsSpec) -> Row:

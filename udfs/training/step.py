@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import distributed
 
+from udfs.errors import SettingsError
 from udfs.gme.prepare import Prepared
 from udfs.training.loss import Loss, contrastive_loss
 from udfs.training.plan import Plan
@@ -71,7 +72,10 @@ def train_step(
     clip: float,
     team: Team,
 ) -> tuple[Loss, float]:
-    """Descend once; `encoder` is a TrainableEncoder or DDP around one. Returns the loss and the gradients' norm."""
+    """Descend once; `encoder` is a TrainableEncoder or DDP around one. Returns the loss and the gradients' norm.
+
+    Raises SettingsError, with the weights as they were, where these are not finite: no later step could mend it.
+    """
     count = len(step.plan.items)
     vectors = gather(encoder(step.rows), count=count, team=team)
     flags = torch.tensor(step.valid, dtype=torch.float32, device=vectors.device)[:, None]
@@ -83,9 +87,14 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     (loss.total * team.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the mean over processes
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+    if not math.isfinite(norm):
+        raise SettingsError(
+            f"the training has diverged: its loss is {float(loss.total.detach()):g}, the norm of the gradients {norm:g}; "
+            "set train.lr lower, train.warmup longer or train.precision=float32"
+        )
     optimiser.step()
-    return loss, float(norm)
+    return loss, norm
 
 
 def make_optimiser(

@@ -54,7 +54,7 @@ def mine_negatives(lake: Lake, run: Run, *, model: ResolvedModel, settings: Sett
         with run.stage("stage"), clear_task_errors():
             pairs = _stage_pairs(source, folder=f"{staging}/pairs")
             candidates = candidate_rows(source, mine=mine, evaluate=evaluate)
-            suite = _suite(lake, pairs, candidates, settings)
+            suite = _suite(lake, pairs, candidates, settings, version=run.source_version)
         with run.stage("embed candidates"):
             suite.embed(model)
         vectors = suite.vectors(model)
@@ -90,7 +90,14 @@ def _stage_pairs(source: DataFrame, *, folder: str) -> DataFrame:
     return source.sparkSession.read.parquet(folder)
 
 
-def _suite(lake: Lake, pairs: DataFrame, candidates: DataFrame, settings: Settings) -> Suite:
+def _suite(
+    lake: Lake,
+    pairs: DataFrame,
+    candidates: DataFrame,
+    settings: Settings,
+    *,
+    version: int | None,
+) -> Suite:
     """The candidates as the one corpus of a suite, staged."""
     mine, evaluate = settings.mine, settings.evaluate
     documents = locate_images(candidates, image_base=mine.image_base).withColumnRenamed("key", "id")
@@ -101,7 +108,7 @@ def _suite(lake: Lake, pairs: DataFrame, candidates: DataFrame, settings: Settin
     )
     tasks = (mine.tasks, mine.corpus, evaluate.data, evaluate.only)
     key = ("mine", mine.pairs, mine.image_base, *tasks)
-    suite = Suite.open(lake, [Searched("mine", key, data)], settings)
+    suite = Suite.open(lake, [Searched("mine", key, data, version)], settings)
     suite.stage()
     return suite
 

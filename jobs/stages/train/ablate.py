@@ -57,9 +57,9 @@ def ablate_training(
 ) -> AblationReport:
     """Train what `ablate` says, each training an MLflow run under this one and rows of `ablations`.
 
-    A training with the same settings is done once, whichever strategy or run asks for it; one that was killed goes
-    on. A table of pairs that changed meanwhile is not noticed: give another `ablate.folder`. Writes
-    `ablations.json|md|png` into the folder and the run's artifacts. Raises SettingsError before anything is trained.
+    A training with the same settings and tables is done once, whichever strategy or run asks for it; one that was killed
+    goes on. Writes `ablations.json|md|png` into the folder and the run's artifacts. Raises SettingsError before anything
+    is trained.
     """
     strategies = load_strategies(settings)
     if not (settings.train.drawn or settings.train.validation):

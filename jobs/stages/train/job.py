@@ -36,8 +36,9 @@ _POINTS = 500  # of each curve in MLflow; the file keeps all
 def train_embedder(spark: SparkSession, run: Run, *, registry: Registry, settings: Settings) -> str:
     """Train as `settings.train` says, register the result with this run as its origin, and return a report.
 
-    Killed and started again with the same settings it goes on from its last checkpoint. Raises SettingsError,
-    CheckpointError, LakeError; RuntimeError where a training process fails, whose error stands in the log.
+    Killed and started again with the same settings it goes on from its last checkpoint; with a table of pairs that has
+    changed meanwhile it does not, as that would be another training. Raises SettingsError, CheckpointError, LakeError;
+    RuntimeError where a training process fails, whose error stands in the log.
     """
     train = settings.train
     _check_output(train)

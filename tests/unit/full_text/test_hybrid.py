@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,13 @@ from tests.unit.search.indexes import FIRST_VECTOR_ID, build, clustered, shard_o
 from udfs.errors import IndexDataError, LakeError
 from udfs.full_text import text_index as text_index_module
 from udfs.full_text.hybrid import HybridIndex, fuse, open_full_text
-from udfs.full_text.text_index import FullText, require_tantivy, tokens_of, write_full_text
+from udfs.full_text.text_index import (
+    FullText,
+    count_words,
+    require_tantivy,
+    tokens_of,
+    write_full_text,
+)
 from udfs.full_text.text_shards import FULL_TEXT_INPUT, full_text_batches
 from udfs.index.plan import default_plan
 from udfs.search.batches import SEARCH_INPUT
@@ -34,18 +41,22 @@ TEXTS = st.lists(
 )
 
 
-def bm25(texts, query, *, k1=1.2, b=0.75):
-    """Robertson and Zaragoza's BM25 with Lucene's idf, over rows that have a word that at most half of the rows have."""
-    rows = [Counter((text or "").split()) for text in texts]
-    lengths = [sum(row.values()) for row in rows]
-    mean = sum(lengths) / len(rows)
+def bm25(texts, query, *, total=None, rows=None, k1=1.2, b=0.75):
+    """Robertson and Zaragoza's BM25 with Lucene's idf, over rows that have a word that at most half of the rows have.
+
+    `total` rows of `rows` have a word: those of `texts`, where it is not given.
+    """
+    found = [Counter((text or "").split()) for text in texts]
+    total = sum((Counter(set(row)) for row in found), Counter()) if total is None else total
+    rows = rows or len(found)
+    lengths = [sum(row.values()) for row in found]
+    mean = sum(lengths) / len(found)
     scores = {}
     for word in dict.fromkeys(query.split()):
-        having = sum(word in row for row in rows)
-        if 2 * having > len(rows):
+        if 2 * total[word] > rows:
             continue
-        idf = math.log(1 + (len(rows) - having + 0.5) / (having + 0.5))
-        for at, row in enumerate(rows):
+        idf = math.log(1 + (rows - total[word] + 0.5) / (total[word] + 0.5))
+        for at, row in enumerate(found):
             if word in row:
                 norm = k1 * (1 - b + b * lengths[at] / mean)
                 scores[at] = scores.get(at, 0) + idf * row[word] * (k1 + 1) / (row[word] + norm)
@@ -90,12 +101,40 @@ def test_words_of_many_scripts_and_of_part_numbers():
     assert tokens_of("赤いマグ 马克杯") == [*"赤いマグ马克杯"]
     assert tokens_of("แดง") == [*"แดง"]
     assert tokens_of("कप कप, кружка") == ["कप", "кружка"]
+    assert tokens_of(
+        "e\u0301te\u0301, I\u0307 İznik, n\u0308, Ελλάδα, Ελλα\u0301δα, \u110b\u1167"
+    ) == [*("ete", "i", "iznik", "n", "ελλάδα", "여")]
     for nothing in ("", "  ", "!?…", "🙂", "x" * 300):
         assert tokens_of(nothing) == []
     rows = FullText.of([(5, "a red mug"), (7, "blue \udcff kite"), (9, None), (11, "")])
     assert rows.search('(red AND: mug~ "', 5)[1].tolist() == [5]
     assert rows.search("KITE", 5)[1].tolist() == [7]
     assert rows.search("!", 5)[1].tolist() == []
+
+
+def test_letters_and_accents_that_stand_apart_are_found_by_those_that_do_not():
+    for form in ("NFC", "NFD"):
+        written = [(n, unicodedata.normalize(form, t)) for n, t in enumerate(["Crème", "été", "x"])]
+        for asked in ("NFC", "NFD"):
+            found = FullText.of(written).search(unicodedata.normalize(asked, "crème \udcff"), 5)
+            assert found[1].tolist() == [0], (form, asked)
+
+
+@given(
+    parts=st.lists(TEXTS, min_size=2, max_size=3),
+    query=st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join),
+)
+@settings(deadline=None, max_examples=15)
+def test_parts_weigh_words_by_the_rows_of_all(parts, query):
+    opened = [FullText.of(enumerate(texts)) for texts in parts]
+    counts = count_words(opened, query)
+    everything = [Counter(set((text or "").split())) for texts in parts for text in texts]
+    total = sum(everything, Counter())
+    for texts, part in zip(parts, opened, strict=True):
+        D, I = part.search(query, len(texts), counts=counts)
+        expected = bm25(texts, query, total=total, rows=len(everything))
+        assert sorted(I.tolist()) == sorted(expected)
+        np.testing.assert_allclose(D, [expected[i] for i in I.tolist()], rtol=1e-4)
 
 
 def batches_of(rows, size=3):
@@ -176,6 +215,9 @@ def test_an_index_finds_by_vector_and_by_words_what_may_be_found(tmp_path: Path)
     found = hybrid.search(x, "part200", SearchOptions(5), rrf_k=60)
     (near,) = index.search(x, SearchOptions(100)).split()
     assert found.I[:2].tolist() == [ids[7], ids[200]] and set(found.I) - {ids[200]} <= set(near.I)
+    one_new = FullText.of([(int(ids[250]), "novel")])  # alone it has no word that few rows have
+    by_new = HybridIndex(index, (*of_shards, one_new)).search_words("novel mug", 5)
+    assert by_new.I.tolist() == [ids[250]]
     words = hybrid.search_words("part200 part7", 5)
     assert set(words.I) == {ids[7], ids[200]} and words.ids[0].startswith("row-")
 

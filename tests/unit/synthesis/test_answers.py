@@ -13,7 +13,14 @@ from udfs.synthesis.local_server import answer_by_rules, read_product
 from udfs.synthesis.parsing import WrongAnswer, parse_answer
 from udfs.synthesis.picture_files import PICTURES_INPUT, PicturesSpec, write_picture_batches
 from udfs.synthesis.prompts import defuse, most_tokens, prompt_version, step_messages
-from udfs.synthesis.rules import JUDGE_INPUT, JUDGED, judge_answer, judge_batches, names_entity
+from udfs.synthesis.rules import (
+    JUDGE_INPUT,
+    JUDGED,
+    judge_answer,
+    judge_batches,
+    names_entity,
+    words,
+)
 from udfs.synthesis.spec import DOMAINS, EndpointSpec, JudgeSpec
 
 GOOD = {"query": "What is it?", "answer": "a mug"}
@@ -70,6 +77,8 @@ def test_what_has_no_fields_says_why(text, status):
 def test_a_domain_is_one_of_those_that_were_given():
     fields = {"entity": "tiger", "domain": "Animal", "query": "When does this animal hunt?"}
     assert parse_answer(json.dumps(fields), "entity", domains=DOMAINS)["domain"] == "animal"
+    given = ("Animal", "Tool")
+    assert parse_answer(json.dumps(fields), "entity", domains=given)["domain"] == "animal"
     with pytest.raises(WrongAnswer, match="domain must be one of"):
         parse_answer(json.dumps({**fields, "domain": "cats"}), "entity", domains=DOMAINS)
 
@@ -108,6 +117,18 @@ def test_a_query_is_in_the_language_of_its_passage():
     chinese = {"text": "这个杯子是用瓷做的，很容易清洗。"}
     asked = {"query": "这个杯子是用什么做的？", "answer": "瓷"}
     assert broken("query", asked, chinese, grounded=0.0) is None
+
+
+def test_marks_are_parts_of_words():
+    assert words("पौधे का मूल निवास") == ["पौधे", "का", "मूल", "निवास"]
+    assert words("كِتَاب, Cafe\u0301 ﬁne İznik a_b") == ["كِتَاب", "café", "fine", "iznik", "a_b"]
+    hindi = {"text": "यह पौधा हिमालय की घाटियों में उगता है और इसके फूल पीले होते हैं।"}
+    asked = "हिमालय की किस घाटी में और किस ऊँचाई पर यह पौधा अपने पीले फूल देता है और कब तक खिलता है?"
+    assert broken("query", {"query": asked, "answer": "घाटियों में"}, hindi) is None
+    assert broken("query", {"query": asked, "answer": "रेगिस्तान"}, hindi) == "answer_not_in_passage"
+    khmer = {"text": "ខ្មែរជាភាសាផ្លូវការរបស់កម្ពុជា"}
+    assert broken("query", {"query": "តើភាសាអ្វី", "answer": "ខ្មែរ"}, khmer, grounded=0.0) is None
+    assert names_entity("राष्ट्रपति का निवास कहाँ है", "राष्ट्रपति भवन") == "राष्ट्रपति"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from udfs.errors import SettingsError
 from udfs.gme import Encoder
 from udfs.training import loop
 from udfs.training.loop import train
+from udfs.training.scoring import read_scores
 from udfs.training.spec import OptimiserOptions, PairsSpec
 from udfs.training.step import learning_rate
 
@@ -70,6 +71,17 @@ def test_a_work_folder_of_another_training_is_refused(train_spec):
     train(replace(train_spec, steps=1))
     with pytest.raises(SettingsError, match="other settings"):
         train(replace(train_spec, temperature=0.5))
+
+
+def test_a_training_that_diverges_ends_and_is_not_scored(train_spec):
+    spec = replace(train_spec, optimiser=OptimiserOptions(lr=1e30, warmup=0.0))
+    with pytest.raises(SettingsError, match=r"diverged: its loss is nan.*train\.lr"):
+        train(spec)
+    assert not Path(spec.output).exists()
+    last = replace(spec, steps=1, validation=spec.pairs, work=f"{spec.work}-1")
+    with pytest.raises(SettingsError, match="vectors that are not finite"):
+        train(last)
+    assert read_scores(last) is None
 
 
 def test_a_length_must_be_given_once(train_spec):

@@ -7,7 +7,10 @@ import pytest
 from jobs.stages.evaluate.figures.measures import measure
 from udfs.bootstrap import interval
 from udfs.gme import Row
+from udfs.training.data import PAIRS_SCHEMA, write_pairs
 from udfs.training.retrieval import Corpus, RetrievalTask, evaluate
+from udfs.training.sources import pairs_tasks
+from udfs.training.spec import PairsSpec
 
 VECTORS = {"n": [1.0, 0.0], "ne": [0.8, 0.6], "e": [0.0, 1.0], "s": [-1.0, 0.0]}
 
@@ -17,7 +20,7 @@ def encode(rows):
 
 
 def test_hits_and_ndcg_by_hand():
-    corpus = Corpus([Row("n"), Row("ne"), Row("e"), Row("s")], ["a", "b", "b", "c"])
+    corpus = Corpus([Row("n"), Row("ne"), Row("e"), Row("s")], [*map(frozenset, "abbc")])
     task = RetrievalTask("t2i", [Row("n"), Row("e"), Row("n")], ["b", "b", "c"], ["x", "y", "x"])
     scores = evaluate(encode, corpus, [task])
     # ranks of the right rows: n -> ne 2, e 3; e -> e 1, ne 2; n -> s 4
@@ -31,6 +34,25 @@ def test_hits_and_ndcg_by_hand():
     assert 0 <= scores["t2i/hit@1"].low < 1 / 3 < scores["t2i/hit@1"].high <= 1
 
 
+def test_a_positive_that_pairs_name_otherwise_is_right_for_each_of_them(tmp_path):
+    rows = [
+        {"query_text": "n", "positive_text": "n", "positive_id": "a"},
+        {"query_text": "e", "positive_text": "n", "positive_id": "b"},
+        {"query_text": "e", "positive_text": "e", "positive_id": "b"},
+        {"query_text": "ne", "positive_text": "n"},
+        {"query_text": "s", "positive_text": "s", "positive_id": ""},
+        {"query_text": "n", "positive_text": "s"},
+    ]
+    table = pa.Table.from_pylist(rows, schema=PAIRS_SCHEMA)
+    file = write_pairs(tmp_path / "p.arrow", table.to_batches())
+    corpus, tasks = pairs_tasks(PairsSpec(path=str(file)))
+    assert [row.text for row in corpus.rows] == ["n", "e", "s"]
+    scores = evaluate(encode, corpus, tasks)
+    last = 1 / np.log2(4)  # n -> s
+    assert scores["t2t/hit@1"].mean == pytest.approx(5 / 6)
+    assert scores["t2t/ndcg@10"].mean == pytest.approx((5 + last) / 6)
+
+
 def test_the_kernel_in_the_loop_gives_what_trec_eval_gives():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(70, 6)).astype(np.float32)
@@ -39,9 +61,8 @@ def test_the_kernel_in_the_loop_gives_what_trec_eval_gives():
     answers = [f"product-{n % 9}" for n in range(20)]
     rows = [Row(str(n)) for n in range(70)]
     task = RetrievalTask("t", rows[50:], answers)
-    scores = evaluate(
-        lambda asked: vectors[[int(row.text) for row in asked]], Corpus(rows[:50], ids), [task]
-    )
+    corpus = Corpus(rows[:50], [frozenset((name,)) for name in ids])
+    scores = evaluate(lambda asked: vectors[[int(row.text) for row in asked]], corpus, [task])
     pairs = [(q, d) for q in range(20) for d in range(50)]
     named = {"query_id": [f"q{q:02}" for q, _ in pairs], "id": [str(d) for _, d in pairs]}
     similarity = (vectors[50:] @ vectors[:50].T).astype(np.float64).ravel()

@@ -43,11 +43,15 @@ STAGED = Table(
 
 @dataclass(frozen=True)
 class Searched:
-    """Queries, the documents they search, and what is right. Those with equal `key` search the same documents."""
+    """Queries, the documents they search, and what is right. Those with equal `key` search the same documents.
+
+    `version` tells what the files of a Delta table do not: a row that is deleted may stay in them.
+    """
 
     name: str
     key: Any
     data: TaskData
+    version: int | None = None
 
     @property
     def corpus(self) -> str:
@@ -113,7 +117,7 @@ class Suite:
     def stage(self) -> int:
         """Write the documents of corpora that are not staged yet, or whose files have changed; returns how many corpora."""
         wanted = {task.corpus: task.data.documents for task in self.tasks}
-        signed = {corpus: _signature(frame) for corpus, frame in wanted.items()}
+        signed = {task.corpus: _signature(task) for task in self.tasks}
         table = self.lake.name(STAGED.name)
         rows = self.lake.spark.table(table).select("corpus", "signature").distinct().collect()
         there = {(row.corpus, row.signature) for row in rows}
@@ -184,11 +188,12 @@ def _stage(documents: DataFrame, corpus: str, signature: str) -> DataFrame:
     )
 
 
-def _signature(documents: DataFrame) -> str:
+def _signature(searched: Searched) -> str:
     """Names what the documents are made from: the files they are read from, else their first row."""
+    documents = searched.data.documents
     files = sorted(documents.inputFiles())
     if files:
-        return _digest(repr([(file, storage.stat(file)) for file in files]))
+        return _digest(repr([searched.version, *((file, storage.stat(file)) for file in files)]))
     return _digest(repr(documents.head(1)))
 
 

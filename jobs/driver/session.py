@@ -33,8 +33,10 @@ LOCAL_CONF = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # 50-task jobs for Delta snapshots and 200-task shuffles cost seconds on a laptop.
-    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.shuffle.partitions": "4",
+    # A run compiles some 300 pieces of code, many again for its next statement where 100 are kept.
+    "spark.sql.codegen.cache.maxEntries": "1000",
     # VACUUM lists files in as many tasks, 10,000 where nobody says so: 47 s instead of 3 for a table of one file.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "32",
     "spark.driver.host": "127.0.0.1",
@@ -49,7 +51,6 @@ ONE_PROCESS_CONF = {"spark.storage.blockManagerHeartbeatTimeoutMs": "365d"}
 QUICK_CONF = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.databricks.delta.snapshotPartitions": "1",
 }
 # Without its second compiler Java keeps 48 MiB of compiled code, too little for Spark: what is thrown out is compiled
 # again and again.

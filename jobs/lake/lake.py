@@ -415,7 +415,8 @@ def newest_commit(spark: SparkSession, table: str) -> tuple[str, ...]:
     the catalog says. Of a table that is not there, nothing.
     """
     if not is_path(table):
-        return (str(table_version(spark, table)),)
+        commit = delta_table(spark, table).history(1).select("version", "timestamp").first()
+        return () if commit is None else (str(commit.version), str(commit.timestamp))
     folder = storage.join(table, "_delta_log")
     commits = [file for file in storage.names(folder) if _COMMIT_FILE.fullmatch(file)]
     if not commits:

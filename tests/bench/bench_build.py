@@ -72,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nlist", type=int, help="default: by rule")
     parser.add_argument("--clusters", type=int, default=1000)
     parser.add_argument("--master", default="local[2]")
+    parser.add_argument("--set", action="append", default=[], help="a setting, as of gme-lake")
     return parser.parse_args()
 
 
@@ -88,6 +89,7 @@ def _sets(arguments: argparse.Namespace) -> list[str]:
         f"index.factory={opq_pq_factory(arguments.dim)}",
         f"index.shards={arguments.shards}",
         f"spark.master={arguments.master}",
+        *arguments.set,
     ]
     return sets + ([f"index.nlist={arguments.nlist}"] if arguments.nlist else [])
 

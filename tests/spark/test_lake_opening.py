@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from jobs.lake.lake import Lake, create_statement
+from jobs.lake.lake import Lake, create_statement, newest_commit
 from jobs.lake.model_work import ModelWork
 from jobs.lake.runs import Run, record_end
 from jobs.lake.sql_catalog import is_published, publish_catalog
@@ -134,3 +135,19 @@ def test_a_lake_opens_after_kills_among_other_files_and_for_sql_once(
     lake.spark.sql(f"DROP VIEW {view}")
     publish_catalog(lake)
     assert lake.spark.table(view).count() == 0
+
+
+def test_a_table_made_again_has_another_newest_commit(spark, tmp_path):
+    """By name as by path, though its version is the same: what a session of SQL remembers of it would be wrong."""
+    folder = str(tmp_path / "made_again")
+    for table, named in (("made_again", "made_again"), (folder, f"delta.`{folder}`")):
+        seen = []
+        for _ in range(2):
+            spark.sql(f"CREATE OR REPLACE TABLE {named} (n INT) USING delta")
+            seen.append(newest_commit(spark, table))
+            if table == folder:
+                shutil.rmtree(folder)
+            else:
+                spark.sql(f"DROP TABLE {named}")
+        assert seen[0] != seen[1]
+        assert newest_commit(spark, folder) == ()

@@ -32,7 +32,8 @@ class Team:
         """The first process's value, in all of them."""
         if self.world == 1:
             return value
-        shared = torch.tensor([value], dtype=torch.float64)
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"  # NCCL takes no other
+        shared = torch.tensor([value], dtype=torch.float64, device=device)
         distributed.broadcast(shared, src=0)
         return float(shared)
 

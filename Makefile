@@ -13,7 +13,7 @@ TINY := --config gme-tiny.yaml --set lake.root=build/gme-tiny/lake
 
 .PHONY: help demo test test-long test-fast lint gme-tiny setup java clean
 .PHONY: bench bench-build bench-search bench-search-large bench-search-wide bench-search-demo
-.PHONY: bench-factories bench-uris bench-ratios bench-tune bench-join bench-join-large bench-negatives bench-hybrid bench-changes bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
+.PHONY: bench-factories bench-factories-large bench-uris bench-ratios bench-tune bench-join bench-join-large bench-negatives bench-hybrid bench-changes bench-refresh bench-sql bench-synthesis bench-synthesis-ablation bench-gpu
 .PHONY: screenshots synth-demo
 help:
 	@echo "make demo       draw a catalogue, embed, index and search it (a few minutes; set-up first)"
@@ -23,7 +23,7 @@ help:
 	@echo "make test-fast  unit tests only, without Spark and without those marked slow, on all cores"
 	@echo "make lint       ruff, mypy and measures of the code"
 	@echo "make bench      embedding against a bare loop; bench-build, bench-search, bench-search-large, -wide, -demo,"
-	@echo "                bench-factories, bench-uris, bench-ratios, bench-tune, bench-join, bench-join-large, bench-negatives, bench-hybrid, bench-changes, bench-refresh, bench-sql, bench-gpu,"
+	@echo "                bench-factories, bench-factories-large, bench-uris, bench-ratios, bench-tune, bench-join, bench-join-large, bench-negatives, bench-hybrid, bench-changes, bench-refresh, bench-sql, bench-gpu,"
 	@echo "                bench-synthesis, bench-synthesis-ablation: the other tables of tests/bench"
 	@echo "make screenshots  the READMEs' picture of the demo's page"
 	@echo "make gme-tiny   train conf/gme-tiny again and evaluate it (half an hour on two cores)"
@@ -89,7 +89,14 @@ bench-factories: $(READY)
 	$(BIN)/python -m tests.bench.bench_factories --dim 1536
 	$(BIN)/python -m tests.bench.bench_factories --dim 1536 --decay .7
 	$(BIN)/python -m tests.bench.bench_factories --dim 1536 --decay 0 --spread .8
+	$(BIN)/python -m tests.bench.bench_factories --dim 3584
+	$(BIN)/python -m tests.bench.bench_factories --dim 3584 --decay .7
+	$(BIN)/python -m tests.bench.bench_factories --dim 3584 --decay 0 --spread .8
 	$(BIN)/python -m tests.bench.bench_centring build/drawn $(if $(RETRIEVAL),--retrieval $(RETRIEVAL))
+bench-factories-large: $(READY)
+	$(BIN)/python -m tests.bench.bench_factories --rows 1000000 --dim 1536
+	$(BIN)/python -m tests.bench.bench_factories --rows 1000000 --dim 1536 --decay .7
+	$(BIN)/python -m tests.bench.bench_factories --rows 1000000 --dim 3584
 
 bench-uris: $(READY)
 	$(BIN)/python -m tests.bench.bench_uris

@@ -142,6 +142,13 @@ class Lake:
         """Newest version of a lake table."""
         return table_version(self.spark, self.name(table))
 
+    def table_id(self, table: str) -> str:
+        """Delta's id of a lake table: a table that was made again has another, whatever its versions are."""
+        row = delta_table(self.spark, self.name(table)).detail().select("id").first()
+        if row is None:
+            raise LakeError(f"{self.name(table)} has no details; is it a Delta table?")
+        return str(row.id)
+
     def newest_commit(self, table: str) -> tuple[str, ...]:
         """What tells the newest commit of a lake table from all others; see `newest_commit`."""
         location = self._location(_OWN[table])
@@ -415,7 +422,8 @@ def newest_commit(spark: SparkSession, table: str) -> tuple[str, ...]:
     the catalog says. Of a table that is not there, nothing.
     """
     if not is_path(table):
-        return (str(table_version(spark, table)),)
+        rows = delta_table(spark, table).history(1).select("version", "timestamp").collect()
+        return tuple(str(value) for row in rows for value in row)
     folder = storage.join(table, "_delta_log")
     commits = [file for file in storage.names(folder) if _COMMIT_FILE.fullmatch(file)]
     if not commits:

@@ -48,7 +48,8 @@ def _read_ids(ids: str | None, file: Path | None) -> list[str]:
     """The ids of both options. Raises click.UsageError where there is none."""
     found = [name.strip() for name in (ids or "").split(",")]
     if file is not None:
-        found += file.read_text("utf-8").splitlines()
+        # Editors put a mark before the first line, and splitlines() would part an id at more than the end of a line.
+        found += file.read_text("utf-8-sig").split("\n")
     wanted = sorted({name for name in found if name.strip()})
     if not wanted:
         raise click.UsageError("no id to purge: give --ids a,b or --ids-file FILE")

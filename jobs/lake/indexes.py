@@ -81,8 +81,29 @@ def read_manifest(lake: Lake, row: Any) -> Manifest:
     return Manifest.read(index_folder(lake, row), sha256=row.manifest_sha256)
 
 
+def is_of_vectors(row: Any, *, table_id: str) -> bool:
+    """Whether the index of a row of `indexes` was built from the table `vectors` of this id; rows of older lakes do not
+    tell.
+    """
+    return row.vectors_table_id in (None, table_id)
+
+
+def require_of_vectors(lake: Lake, row: Any) -> None:
+    """Raise IndexDataError where an index was built from another table `vectors`: its numbers name other rows now."""
+    if row.vectors_table_id is not None and not is_of_vectors(
+        row, table_id=lake.table_id("vectors")
+    ):
+        raise IndexDataError(
+            f"index {row.index_id} was built from another table {lake.name('vectors')}, which was dropped and made again "
+            "since: its rows are others. Build one of the new table with gme-lake build-index"
+        )
+
+
 def whole_manifest(lake: Lake, row: Any) -> Manifest:
-    """As `read_manifest`, where every file that it names is there with its length. Raises IndexDataError."""
+    """As `read_manifest`, where every file that it names is there with its length and `vectors` is the table that it was
+    built from. Raises IndexDataError.
+    """
+    require_of_vectors(lake, row)
     manifest = read_manifest(lake, row)
     if missing := manifest.missing_files():
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""

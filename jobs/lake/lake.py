@@ -142,6 +142,13 @@ class Lake:
         """Newest version of a lake table."""
         return table_version(self.spark, self.name(table))
 
+    def table_id(self, table: str) -> str:
+        """Delta's id of a lake table: a table that was made again has another, whatever its versions are."""
+        row = delta_table(self.spark, self.name(table)).detail().select("id").first()
+        if row is None:
+            raise LakeError(f"{self.name(table)} has no details; is it a Delta table?")
+        return str(row.id)
+
     def newest_commit(self, table: str) -> tuple[str, ...]:
         """What tells the newest commit of a lake table from all others; see `newest_commit`."""
         location = self._location(_OWN[table])

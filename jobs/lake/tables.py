@@ -62,6 +62,11 @@ INDEXES = Table(
         ("index_id", "!STRING", "the index, by a hash of model, version of vectors and plan"),
         ("model_id", "!STRING", "model whose vectors are in it"),
         ("vectors_version", "!BIGINT", "version of table vectors that it was built from"),
+        (
+            "vectors_table_id",
+            "STRING",
+            "Delta's id of that table vectors: one that is made again gives the same numbers to other rows",
+        ),
         ("root", "!STRING", "folder of its files; ./… lies in the folder of the lake"),
         ("factory", "!STRING", "what kind of index, as faiss says it"),
         ("metric", "!STRING", "ip: inner product, which of unit vectors is the cosine; or l2"),

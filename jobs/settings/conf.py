@@ -16,6 +16,21 @@ from udfs.errors import SettingsError
 from udfs.specs import GME, REFERENCE, ModelProfile
 
 
+class _OneValueAKey(yaml.SafeLoader):
+    """YAML of which no key is said twice: PyYAML takes the last one, and a whole section before it is lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[Any, yaml.Node] = {}
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if (other := first.setdefault(key.value, key)) is not key:
+                raise yaml.constructor.ConstructorError(
+                    f"key {key.value!r} stands here", other.start_mark, "and again", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def conf_text(name: str) -> str:
     """Text of a file of `conf/`: from the wheel, a --py-files zip, or the checkout."""
     return _conf(name).read_text("utf-8")
@@ -47,7 +62,7 @@ def conf_yaml(file: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: cannot be read as a text file: {error}") from None
     try:
-        return yaml.safe_load(text) or {}
+        return yaml.load(text, _OneValueAKey) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"{file}: not valid YAML: {error}") from None
 

@@ -14,6 +14,7 @@ from jobs.settings.settings import Settings
 from udfs.errors import SettingsError
 
 ENV_PREFIX = "GME_LAKE_"
+_SECTIONS = Settings.model_fields  # an empty one says nothing
 
 
 def load_settings(
@@ -25,7 +26,10 @@ def load_settings(
     """
     merged: dict[str, Any] = {}
     for file in files:
-        _merge(merged, _read_yaml(file))
+        said = _read_yaml(file).items()
+        _merge(
+            merged, {key: value for key, value in said if value is not None or key not in _SECTIONS}
+        )
     for name, value in (os.environ if env is None else env).items():
         if name.startswith(ENV_PREFIX):
             path = name.removeprefix(ENV_PREFIX).lower().split("__")
@@ -94,7 +98,7 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             holder = into.get(key)
             into[key] = holder = holder if isinstance(holder, dict) else {}
             _merge(holder, value)
-        elif value is not None or key not in Settings.model_fields:  # an empty section says nothing
+        else:
             into[key] = value
 
 

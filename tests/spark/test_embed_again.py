@@ -19,6 +19,7 @@ import pytest
 from jobs.lake.holder import Holder
 from jobs.lake.lake import now
 from jobs.lake.runs import Run
+from jobs.stages.refresh.retention import _remove_vectors
 from tests.lake_settings import settings_of
 from tests.spark.conftest import in_copy, picture, source_rows
 from tests.spark.sources import assert_clean, expected_hashes
@@ -56,6 +57,47 @@ def test_a_table_made_again_is_looked_at_as_a_whole(embedded, commits):
     _, report = shop.embed("embed.max_deleted=1")
     assert_clean(shop)
     assert not report.unchanged and report.counts["deleted"] == 3
+
+
+def test_columns_of_other_types_and_names_are_looked_at_though_no_row_changed(shop):
+    """A change feed tells of rows alone."""
+    rows = [(f"p{n}", n, f"thing {n}", None) for n in range(3)]
+    frame = shop.spark.createDataFrame(rows, "id string, number int, name string, image binary")
+    writer = frame.write.format("delta").option("delta.enableChangeDataFeed", "true")
+    writer.option("delta.enableTypeWidening", "true").save(shop.table)
+    mapping = "'delta.columnMapping.mode' = 'name'"
+    shop.spark.sql(f"ALTER TABLE delta.`{shop.table}` SET TBLPROPERTIES ({mapping})")
+    template = "source.text={number} {name}"
+    shop.embed(template)
+    steps = [
+        ("ALTER COLUMN number TYPE DOUBLE",),  # 1 is 1.0 now
+        ("RENAME COLUMN name TO former", "ADD COLUMNS (name STRING)"),
+        ("DROP COLUMN name", "RENAME COLUMN former TO name"),
+        ("ADD COLUMNS (colour STRING)",),
+    ]
+    for step in steps:
+        for change in step:
+            shop.spark.sql(f"ALTER TABLE delta.`{shop.table}` {change}")
+        lake, _ = shop.embed(template)
+        found = shop.vectors(lake)
+        _, again = shop.embed(template, "embed.rescan=true")
+        assert (again.counts["embedded"], again.counts["copied"]) == (0, 0), step
+        assert shop.vectors(lake) == found
+    assert len({row.content_hash for row in found.values()}) == 3
+
+
+def test_a_model_whose_vectors_were_removed_is_embedded_again(embedded):
+    """As refresh-lake removes those of a model that no release needs; the source has not changed since."""
+    shop = embedded
+    lake = shop.lake()
+    model_id = shop.vectors(lake)["p1"].model_id
+    _remove_vectors(lake, "another model")
+    assert shop.embed()[1].unchanged
+    _remove_vectors(lake, model_id)
+    shop.embed("embed.limit=2")
+    _, report = shop.embed()
+    assert not report.unchanged and report.counts["embedded"] == 0, "they are in the change feed"
+    assert_clean(shop)
 
 
 @pytest.mark.long

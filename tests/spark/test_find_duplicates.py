@@ -175,6 +175,8 @@ def test_pairs_within_and_across_groups_are_those_of_brute_force(lakes, open_lak
     outputs = [f"duplicates.{name}={tmp_path / name}" for name in ("pairs", "clusters")]
     sets = [*outputs, *WHOLE, f"duplicates.k={K}", f"duplicates.threshold={THRESHOLD}"]
     sets.append("duplicates.group_by=shop")
+    with pytest.raises(SettingsError, match=r"are both .* give two tables"):
+        found(lake, *sets, f"duplicates.clusters={tmp_path}/other/../pairs/")
     with pytest.raises(LakeError, match=r"duplicates\.group_by is about the source table"):
         found(lake, *sets)
     source = load_settings(sets=["source.id=sku", "source.text={shop}"], env={}).to_json()

@@ -81,6 +81,11 @@ def test_words_are_found_over_changes_extensions_and_repairs(shop, monkeypatch):
         assert "p22" not in ids(found(lake, "0022", k=40))
     assert ids(found(lake, "8888", freshness="'indexed_only'", k=1)) == ["new"]
 
+    # A manifest that is lost is made again out of the tables, as it was.
+    committed = find_index(lake, first).manifest_sha256
+    Path(lake.folder("indexes", first, "manifest.json")).unlink()
+    assert repaired(lake, first).ok and find_index(lake, first).manifest_sha256 == committed
+
     # A damaged file is found, is never read, and is made again.
     newest = ask(lake, "SELECT index_id FROM gme.releases ORDER BY release_id DESC")[0].index_id
     manifest = read_manifest(lake, find_index(lake, newest))

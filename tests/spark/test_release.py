@@ -1,6 +1,7 @@
 """promote and rollback decide what current_vectors shows, by one appended row each."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,43 @@ def rows_scanned(frame, table: str) -> int:
     frame.collect()
     (rows,) = walk(frame._jdf.queryExecution().executedPlan())
     return rows
+
+
+def test_indexes_of_a_table_vectors_that_was_dropped_are_of_no_use(open_lake, monkeypatch):
+    """The one that is made in its place counts versions and rows from the start, and gives the same numbers to others."""
+    from jobs.lake.releases import promote, rollback
+    from jobs.stages.index import extend
+    from jobs.stages.search.target import find_target
+
+    monkeypatch.setattr(extend, "MAX_ERROR", 10.0)  # random vectors are unlike any other
+    sets, model = ("index.factory=IVF{nlist},Flat", "index.nlist=2"), model_of("model-a", DIM)
+    lake, former = open_lake(*sets, "index.extend=false"), []
+    for seed in (0, 1):
+        append_vectors(lake, unit(200, DIM, seed=seed), model_id="model-a")
+        former.append(build(lake, model)[0].spec)
+        released(lake, promote, index_id=former[-1].index_id)
+    lake.spark.sql(f"DROP TABLE {lake.name('vectors')}")
+    shutil.rmtree(lake.folder("tables", "vectors"))
+
+    lake = open_lake(*sets)
+    append_vectors(lake, unit(200, DIM, seed=2), model_id="model-a")
+    assert lake.version("vectors") == former[0].vectors_version
+    refused = "was built from another table .*vectors, which was dropped and made again"
+    with pytest.raises(IndexDataError, match=refused):
+        find_target(lake)
+    for action, options in ((rollback, {"to": 1}), (promote, {"index_id": former[1].index_id})):
+        with pytest.raises(IndexDataError, match=refused):
+            released(lake, action, **options)
+    again, _ = build(lake, model)
+    assert again.built and not again.kept and again.spec.index_id != former[0].index_id
+    released(lake, promote, index_id=again.spec.index_id)
+    assert find_target(lake).index_id == again.spec.index_id
+    for seed in (3, 4):
+        append_vectors(lake, unit(10, DIM, seed=seed), model_id="model-a")
+    assert lake.version("vectors") > former[1].vectors_version
+    added, _ = build(lake, model)
+    assert added.extension is not None
+    assert added.extension.base.spec.index_id == again.spec.index_id
 
 
 @pytest.mark.long

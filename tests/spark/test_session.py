@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-TEMPLATE = "{title} of {made} and {day}"
+TEMPLATE = "{title} of {made} and {day}{times}"
 
 
 @pytest.mark.spark
@@ -28,7 +28,8 @@ def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
             spark.conf.set(name, zone)
             assert open_session(settings) is spark and spark.conf.get(name) == zone
             rows = spark.sql(
-                "SELECT micros AS id, 'a mug' AS title, timestamp_micros(micros) AS Made, DATE'2024-03-10' AS day "
+                "SELECT micros AS id, 'a mug' AS title, timestamp_micros(micros) AS Made, DATE'2024-03-10' AS day, "
+                "IF(micros = 0, named_struct('n', 1, 'at', map('a', array(timestamp_micros(micros), NULL))), NULL) AS times "
                 "FROM VALUES (1710054000123456L), (0L), (NULL) AS t(micros)"
             )
             written.append([row.text for row in source.rows(rows).collect()])
@@ -41,7 +42,7 @@ def test_a_given_sessions_time_zone_is_kept_and_changes_no_text(spark):
     assert written[0] == written[1] == written[2]
     assert written[0] == [
         "a mug of 2024-03-10 07:00:00.123456 and 2024-03-10",
-        "a mug of 1970-01-01 00:00:00 and 2024-03-10",
+        "a mug of 1970-01-01 00:00:00 and 2024-03-10{1, {a -> [1970-01-01 00:00:00, null]}}",
         "a mug of  and 2024-03-10",
     ]
 

@@ -1,6 +1,7 @@
 """SQL functions that take texts, pictures, ids and vectors, over a release: what they find, and what they refuse."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,8 @@ from jobs.lake.tables import VECTORS
 from jobs.stages.sql.searches import Searches
 from jobs.stages.sql.session_functions import register_functions
 from tests.lake_settings import settings_of
-from tests.spark.conftest import picture
+from tests.spark.conftest import SOURCE_SCHEMA, picture, source_rows
+from tests.spark.index_vectors import release
 
 pytestmark = pytest.mark.spark
 
@@ -115,6 +117,12 @@ def test_texts_pictures_ids_and_vectors_find_rows_of_the_source(released, checkp
     table = f"delta.`{released.table}`"
     ask(lake, f"UPDATE {table} SET price = 99, description = 'odd' WHERE id = 'p1'")
     assert {r.id for r in ask(lake, cheap)} == {"p0", "p3"}
+    # As it is at the moment.
+    moment = time.time() + 5
+    since = f"SELECT * FROM search_text('a red mug', 3, filter => 'unix_seconds(now()) > {moment}')"
+    assert ask(lake, since) == [] and time.time() < moment
+    time.sleep(moment + 1 - time.time())
+    assert len(ask(lake, since)) == 3
     ask(lake, f"UPDATE {table} SET description = 'even' WHERE price IN (0, 2, 4, 6, 8, 10)")
     one = "SELECT * FROM search_text('a red mug', 12, group_by => 'description')"
     groups = [r.description for r in ask(lake, one)]
@@ -124,6 +132,28 @@ def test_texts_pictures_ids_and_vectors_find_rows_of_the_source(released, checkp
     assert gone.id == near[0].id and gone.title is None
     above = f"SELECT id FROM search_text('a red mug', min_score => {near[1].score!r}) ORDER BY rank"
     assert [r.id for r in ask(lake, above)] == [r.id for r in near[:2]]
+
+
+def test_a_filter_is_of_the_source_as_it_is_also_where_that_was_made_again(shop):
+    name = f"again_{id(shop)}"
+
+    def make(price):
+        rows = [(*row[:4], price) for row in source_rows(range(6))]
+        frame = shop.spark.createDataFrame(rows, SOURCE_SCHEMA)
+        frame.write.format("delta").saveAsTable(name)
+
+    make(1.0)
+    shop.table = name
+    try:
+        release(shop.embed()[0])
+        lake = opened(shop)
+        cheap = "SELECT price FROM search_text('a red mug', 3, filter => 'price < 5')"
+        assert len(ask(lake, cheap)) == 3
+        shop.spark.sql(f"DROP TABLE {name}")
+        make(9.0)
+        assert ask(lake, cheap) == []
+    finally:
+        shop.spark.sql(f"DROP TABLE IF EXISTS {name}")
 
 
 @pytest.mark.long

@@ -100,10 +100,6 @@ def find_duplicates(
 
 def _outputs(lake: Lake, duplicates: DuplicatesSettings) -> tuple[str, str]:
     """The tables of pairs and of clusters."""
-    if duplicates.pairs and duplicates.pairs == duplicates.clusters:
-        raise SettingsError(
-            f"duplicates.pairs and duplicates.clusters are both {duplicates.pairs}: give two tables"
-        )
     pairs, clusters = (
         replaceable(lake.spark, table, setting=f"duplicates.{name}", columns=columns)
         for name, table, columns in (
@@ -111,6 +107,10 @@ def _outputs(lake: Lake, duplicates: DuplicatesSettings) -> tuple[str, str]:
             ("clusters", duplicates.clusters, CLUSTERS.names),
         )
     )
+    if pairs == clusters:
+        raise SettingsError(
+            f"duplicates.pairs and duplicates.clusters are both {pairs}: give two tables"
+        )
     return pairs, clusters
 
 

@@ -46,6 +46,9 @@ _KEEP_ROWS = {
     "UNSET TBLPROPERTIES",
     "ADD COLUMNS",
 }
+# After these a column may have another one's name, and values that no change tells of; after RESTORE again where there
+# was one of them before.
+_OTHER_COLUMNS = {"RENAME COLUMN", "DROP COLUMNS", "REPLACE COLUMNS"}
 # Those that may change how a table and its columns are described and held, and no row.
 _KEEP_DATA = {"CHANGE COLUMN", "CHANGE COLUMNS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"}
 
@@ -65,6 +68,14 @@ class TableCommit:
         if self.operation in {"WRITE", "STREAMING UPDATE"}:
             return self.parameters.get("mode", self.parameters.get("outputMode")) == "Append"
         return self.operation in _KEEP_ROWS
+
+    def removes(self, model_id: str) -> bool:
+        """Of `vectors`: whether it took a model's rows away whatever the source has; see refresh/retention.py."""
+        predicate, inserts = (
+            self.parameters.get(name, "") for name in ("predicate", "notMatchedPredicates")
+        )
+        by_model = model_id in predicate and "vector_id" not in predicate
+        return self.operation == "MERGE" and by_model and "insert" not in inserts
 
 
 @dataclass(frozen=True)
@@ -118,10 +129,19 @@ class TableState:
         commits = self.since(since)
         return commits is not None and all(c.operation in _KEEP_DATA for c in commits)
 
-    def vectors_kept(self, *, since: int | None) -> bool:
-        """Of `vectors`: whether nothing but runs of jobs, and upkeep, has changed the table after a version."""
+    def columns_kept(self, *, since: int) -> bool:
+        """Whether every column after a version has the name that it had, as far as operations tell."""
+        commits = self.since(since)
+        moved = any(commit.operation in _OTHER_COLUMNS for commit in self.commits.values())
+        others = _OTHER_COLUMNS | ({"RESTORE"} if moved else set())
+        return commits is not None and all(c.operation not in others for c in commits)
+
+    def vectors_kept(self, *, since: int | None, model_id: str) -> bool:
+        """Of `vectors`: whether nothing but runs of jobs, and upkeep, has changed a model's rows after a version."""
         commits = None if since is None else self.since(since)
-        return commits is not None and all(c.operation in _KEEP_VECTORS for c in commits)
+        return commits is not None and all(
+            c.operation in _KEEP_VECTORS and not c.removes(model_id) for c in commits
+        )
 
 
 @dataclass(frozen=True)
@@ -188,8 +208,10 @@ def read_proof(
             return Proof(None, f"{which} read another table, or by other settings of source")
         if not state.has(row.source_version, row.source_commit):
             return Proof(None, f"{which} read a version that this history does not have")
-    if not vectors.vectors_kept(since=last.vectors_version):
+    if not vectors.vectors_kept(since=last.vectors_version, model_id=model_id):
         return Proof(None, "vectors was changed by something else than a run")
+    if not state.columns_kept(since=last.source_version):
+        return Proof(None, "columns were renamed or dropped, of which a change feed does not tell")
     counts = last.counts or {}
     repeated, outside = counts.get("duplicates", 0), counts.get("outside", 0)
     return Proof(int(last.source_version), repeated=repeated, outside=outside)

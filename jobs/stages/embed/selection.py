@@ -118,10 +118,15 @@ def find_flaw(predicate: str) -> str | None:
     bare = _QUOTED.sub(" '' ", predicate)
     if _SUBQUERY.search(bare):
         return "it has a subquery, and only the row's own columns may decide"
+    moment = find_moment(predicate)
+    return moment and f"{moment} is another value in every run: give the value itself"
+
+
+def find_moment(predicate: str) -> str | None:
+    """What of a predicate's text is another value in every statement, though no row has changed; None: nothing."""
+    bare = _QUOTED.sub(" '' ", predicate)
     found = _OF_THE_MOMENT.search(bare) or _MOMENT.search(predicate)
-    if found:
-        return f"{found[0].strip()} is another value in every run: give the value itself"
-    return None
+    return found[0].strip() if found else None
 
 
 def _check_predicate(predicate: str, table: DataFrame, *, name: str) -> None:

@@ -43,7 +43,8 @@ from udfs.specs import ReadSpec
 class Source:
     """One image-text Delta table as the job reads it.
 
-    `image_kind` is bytes, uri (a path or URI column), both or none; `selection` says which rows are looked at.
+    `image_kind` is bytes, uri (a path or URI column), both or none; `selection` says which rows are looked at, `types`
+    are those of the columns that become id and text.
     """
 
     table: str
@@ -53,6 +54,7 @@ class Source:
     version: int
     reading: ReadSpec
     selection: Selection = WHOLE
+    types: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -72,8 +74,8 @@ class Source:
         version = table_version(lake.spark, table) if version is None else version
         properties = table_properties(lake, table)
         columns = SourceColumns.read(lake, table)
-        for column in (settings.id, *template_columns(settings.text)):
-            columns.type_of(column)
+        named = (settings.id, *template_columns(settings.text))
+        types = tuple(columns.type_of(column) for column in named)
         kind = image_kind(settings, columns)
         selection = WHOLE
         if written is not None:
@@ -89,7 +91,7 @@ class Source:
             max_bytes=max_image_bytes,
             folders=[settings.image_base],
         )
-        return cls(table, settings, kind, has_cdf, version, reading, selection)
+        return cls(table, settings, kind, has_cdf, version, reading, selection, types)
 
     @property
     def has_files(self) -> bool:
@@ -104,7 +106,8 @@ class Source:
     def columns_key(self) -> str:
         """Names the column mapping: another mapping is another stream over the same table."""
         s = self.settings
-        names = [s.id, s.text, s.image or "", s.image_base or "", self.image_kind]
+        # A value of another type is written in other words, and no change tells of a type that was widened.
+        names = [s.id, s.text, *self.types, s.image or "", s.image_base or "", self.image_kind]
         if s.image_uri:
             names.append(s.image_uri)
         if self.has_files and (s.schemes is not None or s.roots):

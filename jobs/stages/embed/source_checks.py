@@ -14,7 +14,7 @@ from jobs.settings.embed import EmbedSettings, SourceSettings
 from jobs.stages.embed.template import template_columns
 from udfs.errors import LakeError
 
-# Types that have no one spelling as a string.
+# Types that have no one spelling as a string; a timestamp (not timestamp_ntz) has one for each time zone of a session.
 _NO_IDS = ("array", "map", "struct", "binary", "variant", "interval", "void")
 _WORD = re.compile(r"\w+")
 _NEEDS_MAPPING = set(" ,;{}()\n\t=")
@@ -83,7 +83,7 @@ def table_properties(lake: Lake, table: str) -> dict[str, str]:
 def check_id(columns: SourceColumns, row_id: str) -> None:
     """Refuse ids of a type that has no one spelling as a string. Raises LakeError."""
     kind = columns.type_of(row_id)
-    if kind.startswith(_NO_IDS):
+    if kind.startswith(_NO_IDS) or kind == "timestamp":
         raise LakeError(
             f"source.id={row_id} of {columns.table} is {kind}: expected a column of plain values, such as a string or a "
             "number, that is different in every row"

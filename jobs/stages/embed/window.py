@@ -186,7 +186,10 @@ class WindowStream:
         if not state.has(version, found["time"]):
             return False
         vectors = TableState.read(self._job.lake.spark, self._job.lake.name("vectors"))
-        if not vectors.vectors_kept(since=found["vectors_version"]):
+        since = found["vectors_version"]
+        if not vectors.vectors_kept(since=since, model_id=self._job.model_id):
+            return False
+        if not state.columns_kept(since=version):
             return False
         return self.window.has_cdf or state.only_added(since=version)
 

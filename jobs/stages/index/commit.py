@@ -50,6 +50,7 @@ def commit_index(lake: Lake, run: Run, manifest: Manifest) -> bool:
         "index_id": spec.index_id,
         "model_id": spec.model_id,
         "vectors_version": spec.vectors_version,
+        "vectors_table_id": lake.table_id("vectors"),
         "root": lake.relative(spec.root),
         "factory": spec.plan.factory,
         "metric": spec.plan.metric,

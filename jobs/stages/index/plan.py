@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jobs.lake.index_marks import read_marks
-from jobs.lake.indexes import read_indexes, whole_manifest
+from jobs.lake.indexes import is_of_vectors, read_indexes, whole_manifest
 from jobs.lake.lake import Lake
 from jobs.lake.registry import ResolvedModel
 from jobs.settings.index import IndexSettings
@@ -76,7 +76,12 @@ def plan_index(lake: Lake, settings: IndexSettings, *, model: ResolvedModel) -> 
             return replace(planned, existing=existing)
         planned = replace(planned, broken=True)
     going = {index_id for index_id, mark in read_marks(lake).items() if mark.mark == "removing"}
-    bases = [row for index_id, row in committed.items() if index_id not in going]
+    own = lake.table_id("vectors")
+    bases = [
+        row
+        for index_id, row in committed.items()
+        if index_id not in going and is_of_vectors(row, table_id=own)
+    ]
     base = newest_base(lake, bases, planned.spec, settings=settings)
     if base is not None:
         spec = _add_to(base, planned.spec, settings, lake=lake)
@@ -110,7 +115,11 @@ def _add_to(base: Manifest, spec: IndexSpec, settings: IndexSettings, *, lake: L
         k_factor=settings.k_factor or plan.k_factor,
     )
     index_id = index_id_of(
-        spec.model_id, vectors_version=spec.vectors_version, plan=plan, base=base.spec.index_id
+        lake,
+        spec.model_id,
+        vectors_version=spec.vectors_version,
+        plan=plan,
+        base=base.spec.index_id,
     )
     return replace(spec, index_id=index_id, root=lake.folder("indexes", index_id), plan=plan)
 
@@ -121,7 +130,7 @@ def plan_at(
     """The index of these settings over the `rows` vectors that a version has of the model. Writes nothing."""
     dim = model.spec.dim
     plan = plan_for(settings, rows=rows, dim=dim)
-    index_id = index_id_of(model.spec.model_id, vectors_version=version, plan=plan)
+    index_id = index_id_of(lake, model.spec.model_id, vectors_version=version, plan=plan)
     spec = IndexSpec(
         index_id=index_id,
         root=lake.folder("indexes", index_id),
@@ -157,16 +166,17 @@ def plan_for(settings: IndexSettings, *, rows: int, dim: int) -> IndexPlan:
 
 
 def index_id_of(
-    model_id: str, *, vectors_version: int, plan: IndexPlan, base: str | None = None
+    lake: Lake, model_id: str, *, vectors_version: int, plan: IndexPlan, base: str | None = None
 ) -> str:
-    """16 hex digits that name exactly this index: the same inputs give the same folder, so builds resume."""
-    shape = asdict(plan)
-    if not plan.full_text:  # as indexes were named before there was any
-        del shape["full_text"]
+    """16 hex digits that name exactly this index: the same inputs give the same folder, so builds resume.
+
+    A version is one of this table `vectors`: another one, made in its place, may have other rows under the same number.
+    """
     named: dict[str, Any] = {
         "model_id": model_id,
+        "vectors": lake.table_id("vectors"),
         "vectors_version": vectors_version,
-        "plan": shape,
+        "plan": asdict(plan),
     }
     if base is not None:
         named["base"] = base

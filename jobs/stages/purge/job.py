@@ -311,7 +311,7 @@ class _Purge:
         version = lake.version("vectors")
         rows = count_vectors(lake, old.model_id, version=version)
         plan = _plan_of(lake, old, rows=rows)
-        index_id = index_id_of(old.model_id, vectors_version=version, plan=plan)
+        index_id = index_id_of(lake, old.model_id, vectors_version=version, plan=plan)
         spec = IndexSpec(
             index_id, lake.folder("indexes", index_id), old.model_id, old.dim, version, plan
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from jobs.driver.on_executors import on_executors
-from jobs.lake.lake import Lake, delta_table
+from jobs.lake.lake import Lake
 from jobs.lake.runs import Run
 from jobs.stages.index.vectors import indexed_vectors
 from jobs.stages.recall.queries import AskedQueries, recall_folder
@@ -31,7 +31,9 @@ def exact_results(
     Raises LakeError where the version the index was built from can no longer be read.
     """
     folder = recall_folder(lake)
-    key = TruthKey(_table_id(lake), spec.vectors_version, spec.model_id, asked.query_set, k)
+    key = TruthKey(
+        lake.table_id("vectors"), spec.vectors_version, spec.model_id, asked.query_set, k
+    )
     if storage.exists(storage.join(folder, truth_name(key))):
         log.info("exact results %s are there already, kept", key.name())
         run.counts["exact_results_kept"] = len(asked.query_ids)
@@ -46,10 +48,3 @@ def exact_results(
         merged = on_executors(parts, merge_nearest, spec=truth).one_row(missing)
     run.counts["exact_results"] = int(merged.queries)
     return key
-
-
-def _table_id(lake: Lake) -> str:
-    row = delta_table(lake.spark, lake.name("vectors")).detail().select("id").first()
-    if row is None:
-        raise LakeError(f"{lake.name('vectors')} has no details; is it a Delta table?")
-    return str(row.id)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.lake.indexes import read_manifest, require_index
+from jobs.lake.indexes import read_manifest, require_index, require_of_vectors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import Registry, ResolvedModel
 from jobs.lake.releases import newest_index
@@ -89,7 +89,9 @@ def index_to_measure(
 
 def open_spec(lake: Lake, index_id: str) -> IndexSpec:
     """A committed index, where it lies now. Raises LakeError or IndexDataError."""
-    return read_manifest(lake, require_index(lake, index_id)).spec
+    row = require_index(lake, index_id)
+    require_of_vectors(lake, row)
+    return read_manifest(lake, row).spec
 
 
 def measure_recall(

@@ -27,6 +27,7 @@ from jobs.lake.sql import require_predicate
 from jobs.settings.search import SearchSettings
 from jobs.settings.settings import Settings
 from jobs.stages.embed.last_source import last_source
+from jobs.stages.embed.selection import find_moment
 from jobs.stages.index.full_text import fresh_texts
 from jobs.stages.search.queries import query_reading
 from jobs.stages.search.rows import restrict
@@ -160,7 +161,7 @@ class Searches:
         opened = self._opened_for(asked.stamp, release, settings)
         spec, index = opened.spec, opened.index
         if settings.filter is not None or settings.group_by is not None:
-            spec, index = self._restrict(opened, settings)
+            spec, index = self._restrict(opened, settings, stamp=asked.stamp)
         return opened, replace(spec, min_score=settings.min_score), index
 
     def _release_of(self, stamp: str, number: int | None) -> Release:
@@ -251,13 +252,19 @@ class Searches:
         index = restrict_index(base, spec, fresh=open_fresh(spec))
         return Opened(target.release, newest, spec, index, folder)
 
-    def _restrict(self, opened: Opened, settings: SearchSettings) -> tuple[SearchSpec, Index]:
-        """Under a filter or groups, evaluated over the newest version of the source; by a job the first time alone."""
+    def _restrict(
+        self, opened: Opened, settings: SearchSettings, *, stamp: str
+    ) -> tuple[SearchSpec, Index]:
+        """Under a filter or groups, evaluated over the newest version of the source; by a job the first time alone, or of
+        every statement where the filter is of its moment.
+        """
+        moment = None
         if settings.filter is not None:
             require_predicate(settings.filter)
+            moment = stamp if find_moment(settings.filter) else None
         source = self._source_of(opened.release)
         seen = None if source is None else newest_commit(self._lake.spark, source)
-        asked = (settings.filter, settings.group_by, settings.max_per, seen)
+        asked = (settings.filter, settings.group_by, settings.max_per, seen, moment)
         found = opened.restricted.get(asked)
         if found is None:
             with self._looking:

@@ -18,6 +18,7 @@ from jobs.lake.lake import Lake
 from jobs.stages.index.commit import replace_manifest
 from udfs import storage
 from udfs.errors import IndexDataError
+from udfs.full_text.text_index import FULL_TEXT_SUFFIX
 from udfs.index.files import FileRecord
 from udfs.index.manifest import Base, Manifest, ShardRecord
 from udfs.index.points import OperatingPoint
@@ -56,7 +57,7 @@ def _candidates(manifest: Manifest) -> Iterator[Manifest]:
 def _assemble(lake: Lake, row: Any, *, root: str) -> Manifest:
     params = json.loads(row.params)
     plan = pydantic.TypeAdapter(IndexPlan).validate_python(
-        {field.name: params[field.name] for field in fields(IndexPlan)}
+        {field.name: params[field.name] for field in fields(IndexPlan) if field.name in params}
     )
     spec = IndexSpec(
         index_id=row.index_id,
@@ -117,6 +118,7 @@ def _records(
                 index=by_suffix[FAISS_SUFFIX],
                 row_ids=by_suffix[ROWS_SUFFIX],
                 refine=by_suffix.get(REFINE_SUFFIX),
+                full_text=by_suffix.get(FULL_TEXT_SUFFIX),
             )
         )
     return tuple(records)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors, is_broken_off
 from jobs.lake.index_marks import require_not_removing
-from jobs.lake.indexes import index_folder, require_index
+from jobs.lake.indexes import index_folder, require_index, require_of_vectors
 from jobs.lake.lake import Lake
 from jobs.lake.registry import Registry
 from jobs.lake.releases import current_release, newest_index
@@ -122,10 +122,12 @@ def verify_index(
 ) -> Verification:
     """Compare an index's files with what was committed, its rows with `vectors`, and `sample` rows' vectors and codes.
 
-    Tables and files are only read. Raises LakeError where there is no such index, or vacuum-indexes is removing it.
+    Tables and files are only read. Raises LakeError where there is no such index, or vacuum-indexes is removing it,
+    IndexDataError where `vectors` is another table than it was built from.
     """
     row = require_index(lake, index_id)
     require_not_removing(lake, [index_id])
+    require_of_vectors(lake, row)
     root = index_folder(lake, row)
     run.tags["index_id"] = index_id
     manifest, found = find_manifest(root, index_id=index_id, sha256=row.manifest_sha256)

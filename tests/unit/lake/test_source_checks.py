@@ -84,6 +84,9 @@ def test_ids_have_one_spelling():
     for column, kind in (("parts", "array<string>"), ("photo", "binary")):
         with pytest.raises(LakeError, match=f"source.id={column} of .* is {kind}"):
             check_id(COLUMNS, column)
+    check_id(SourceColumns("t", {"at": "timestamp_ntz"}), "at")
+    with pytest.raises(LakeError, match="is timestamp: expected"):  # another in each time zone
+        check_id(SourceColumns("t", {"at": "timestamp"}), "at")
 
 
 def test_pictures_are_bytes_or_paths():

@@ -88,6 +88,8 @@ def test_a_mistyped_variable_is_an_error(name: str, words: list[str]) -> None:
         ("- a\n- b", ["expected sections"]),
         ("just words", ["expected sections"]),
         ("source: [a", ["not valid YAML"]),
+        ("embed: {limit: 3}\nlake: {}\nembed: {}", ["key 'embed' stands here", "line 3"]),
+        ("embed:\n  limit: 3\n  limit: 4", ["key 'limit' stands here", "line 3"]),
         ("source: products", ["source='products'", "dictionary"]),
         ("1: {a: 2}", ["1"]),
         ("source: {1: x}", ["source.1"]),
@@ -111,6 +113,13 @@ def test_an_empty_section_says_nothing(yaml_file) -> None:
     files = [yaml_file("search: {k: 7}", "1.yaml"), yaml_file("search:\n  # k: 3\n", "2.yaml")]
     assert load_settings(files=files, env={}).search.k == 7
     assert load_settings(files=[yaml_file("")], env={}) == load_settings(env={})
+
+
+def test_null_is_a_value_also_of_a_key_that_is_called_as_a_section_is(yaml_file) -> None:
+    files = [yaml_file("search: {recall: 0.9}\ngate: {recall: null}", "1.yaml")]
+    assert load_settings(files=files, env={}).gate.recall is None
+    files.append(yaml_file("search: {recall: null}", "2.yaml"))
+    assert load_settings(files=files, env={}).search.recall is None
 
 
 def test_spark_settings_keep_dots_and_capitals_and_merge(yaml_file) -> None:

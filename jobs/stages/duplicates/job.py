@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.driver.on_executors import on_executors
 from jobs.driver.task_errors import clear_task_errors
-from jobs.lake.lake import Lake
+from jobs.lake.lake import Lake, table_given
 from jobs.lake.results import replace_table, replaceable
 from jobs.lake.runs import Run
 from jobs.settings.duplicates import DuplicatesSettings
@@ -100,6 +100,11 @@ def find_duplicates(
 
 def _outputs(lake: Lake, duplicates: DuplicatesSettings) -> tuple[str, str]:
     """The tables of pairs and of clusters."""
+    given = [table_given(table) for table in (duplicates.pairs, duplicates.clusters) if table]
+    if len(given) > len(set(given)):
+        raise SettingsError(
+            f"duplicates.pairs and duplicates.clusters are both {given[0]}: give two tables"
+        )
     pairs, clusters = (
         replaceable(lake.spark, table, setting=f"duplicates.{name}", columns=columns)
         for name, table, columns in (
@@ -107,10 +112,6 @@ def _outputs(lake: Lake, duplicates: DuplicatesSettings) -> tuple[str, str]:
             ("clusters", duplicates.clusters, CLUSTERS.names),
         )
     )
-    if pairs == clusters:
-        raise SettingsError(
-            f"duplicates.pairs and duplicates.clusters are both {pairs}: give two tables"
-        )
     return pairs, clusters
 
 
